@@ -1,0 +1,50 @@
+package arch
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+)
+
+// MaxLabels bounds the classes of one head.
+const MaxLabels = 1 << 16
+
+// Labels reads the class names of a config.json, a base's or one saved beside an adapter: id2label, else num_labels
+// names of the form LABEL_0, else transformers' default of two.
+func Labels(raw []byte) ([]string, error) {
+	var c struct {
+		ID2Label  map[string]string `json:"id2label"`
+		NumLabels *int              `json:"num_labels"`
+	}
+	if err := json.Unmarshal(raw, &c); err != nil {
+		return nil, fmt.Errorf("config.json: %w", err)
+	}
+	if len(c.ID2Label) > 0 {
+		labels := make([]string, len(c.ID2Label))
+		for i := range labels {
+			label, ok := c.ID2Label[strconv.Itoa(i)]
+			if !ok {
+				return nil, fmt.Errorf("config.json: id2label: expected the ids 0 to %d, found no %d", len(labels)-1, i)
+			}
+			labels[i] = label
+		}
+		return labels, nil
+	}
+	n := 2
+	if c.NumLabels != nil {
+		n = *c.NumLabels
+	}
+	if n < 1 || n > MaxLabels {
+		return nil, fmt.Errorf("config.json: num_labels: expected 1 to %d, found %d", MaxLabels, n)
+	}
+	return DefaultLabels(n), nil
+}
+
+// DefaultLabels are the names of n classes nobody has named: LABEL_0, LABEL_1, …
+func DefaultLabels(n int) []string {
+	labels := make([]string, n)
+	for i := range labels {
+		labels[i] = "LABEL_" + strconv.Itoa(i)
+	}
+	return labels
+}
