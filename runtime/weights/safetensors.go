@@ -1,0 +1,450 @@
+package weights
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"gorgonia.org/tensor"
+)
+
+const (
+	// maxHeader bounds the JSON header. The format allows 100 MB, but what a header is parsed into takes a few times its
+	// size, and real ones, at some 100 bytes a tensor, are below 1 MiB.
+	maxHeader = 16 << 20
+	// maxRank bounds the dimensions of a tensor. Models have up to five (a 3-D convolution).
+	maxRank = 8
+	// maxShown bounds what a message quotes of a name or value.
+	maxShown = 200
+)
+
+// bitsOf are the format's dtypes and the bits of one value. Only F32 can be handed out so far, but a file may hold
+// others (position ids are I64), which are none of our business unless asked for.
+var bitsOf = map[string]int{
+	"BOOL": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
+	"U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
+	"I16": 16, "U16": 16, "F16": 16, "BF16": 16,
+	"I32": 32, "U32": 32, "F32": 32,
+	"C64": 64, "F64": 64, "I64": 64, "U64": 64,
+}
+
+// Tensors is a parsed safetensors file.
+type Tensors struct {
+	data   []byte  // what follows the header
+	byName []entry // sorted, names are unique
+}
+
+// Info is what a file says of a tensor.
+type Info struct {
+	DType string // in the format's spelling, e.g. "F32"
+	Shape []int  // empty for a scalar
+}
+
+// entry is one tensor of the header: its bytes are data[begin:end].
+type entry struct {
+	name string
+	Info
+	begin, end int
+}
+
+// Parse reads a safetensors file (https://huggingface.co/docs/safetensors): the header's length in 8 bytes, the header
+// in JSON, the tensors' bytes. It keeps a reference to data, and checks all of the header but none of the values.
+func Parse(data []byte) (*Tensors, error) {
+	raw, data, err := split(data)
+	if err != nil {
+		return nil, err
+	}
+	entries, err := parseHeader(raw, len(data))
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(entries, func(a, b entry) int { return strings.Compare(a.name, b.name) })
+	for i := 1; i < len(entries); i++ {
+		if name := entries[i].name; name == entries[i-1].name {
+			return nil, fmt.Errorf("tensor %s: expected once in the header, found twice", quote(name))
+		}
+	}
+	if err := checkLayout(entries, len(data)); err != nil {
+		return nil, err
+	}
+	return &Tensors{data, entries}, nil
+}
+
+// Names are the tensors' names, sorted.
+func (t *Tensors) Names() []string {
+	names := make([]string, len(t.byName))
+	for i := range t.byName {
+		names[i] = t.byName[i].name
+	}
+	return names
+}
+
+// Info tells a tensor's dtype and shape; false if there is none of that name.
+func (t *Tensors) Info(name string) (Info, bool) {
+	e, ok := t.find(name)
+	return Info{e.DType, slices.Clone(e.Shape)}, ok
+}
+
+// Float32 copies out a tensor that must be F32, of that shape (none: a scalar) and finite throughout.
+func (t *Tensors) Float32(name string, shape ...int) (*tensor.Dense, error) {
+	e, ok := t.find(name)
+	switch {
+	case !ok:
+		return nil, fmt.Errorf("tensor %s: expected F32 %v, found no such tensor", quote(name), shape)
+	case e.DType != "F32":
+		return nil, fmt.Errorf("tensor %s: dtype: expected F32, found %s (not supported yet)", quote(name), e.DType)
+	case !slices.Equal(e.Shape, shape):
+		return nil, fmt.Errorf("tensor %s: shape: expected %v, found %v", quote(name), shape, e.Shape)
+	case e.begin == e.end: // tensor.New panics on these
+		return nil, fmt.Errorf("tensor %s: shape: expected at least one value, found %v", quote(name), e.Shape)
+	}
+	values := make([]float32, (e.end-e.begin)/4)
+	if i := decode(values, t.data[e.begin:e.end]); i < len(values) {
+		return nil, fmt.Errorf("tensor %s: expected finite values, found %v at element %d of %v",
+			quote(name), values[i], i, e.Shape)
+	}
+	return tensor.New(tensor.WithShape(slices.Clone(e.Shape)...), tensor.WithBacking(values)), nil
+}
+
+func (t *Tensors) find(name string) (entry, bool) {
+	i, ok := slices.BinarySearchFunc(t.byName, name, func(e entry, name string) int {
+		return strings.Compare(e.name, name)
+	})
+	if !ok {
+		return entry{}, false
+	}
+	return t.byName[i], true
+}
+
+// decode turns little-endian bytes, wherever they are aligned, into values. It returns the index of the first value
+// that is not finite, as far as which it decoded, else len(values).
+func decode(values []float32, raw []byte) int {
+	const exponent = 0x7f800000 // all ones in infinities and NaNs only
+	for i := range values {
+		word := binary.LittleEndian.Uint32(raw)
+		raw = raw[4:]
+		values[i] = math.Float32frombits(word)
+		if word&exponent == exponent {
+			return i
+		}
+	}
+	return len(values)
+}
+
+// split parts a file into its header and the tensors' bytes.
+func split(file []byte) (header, data []byte, err error) {
+	if len(file) < 8 {
+		return nil, nil, fmt.Errorf("header length: expected 8 bytes, found a file of %d", len(file))
+	}
+	length, rest := binary.LittleEndian.Uint64(file), file[8:]
+	if length > maxHeader {
+		return nil, nil, fmt.Errorf("header length: expected at most %d bytes, found %d: %s", maxHeader, length, guess(file))
+	}
+	if length > uint64(len(rest)) {
+		return nil, nil, fmt.Errorf("header length: expected at most the %d bytes that follow, found %d", len(rest), length)
+	}
+	return rest[:length], rest[length:], nil
+}
+
+// guess says what a file that is not safetensors seems to be, by its first bytes.
+func guess(file []byte) string {
+	for _, known := range []struct{ prefix, is string }{
+		{"PK\x03\x04", "this looks like a zip archive, as torch.save writes, not safetensors"},
+		{"\x80", "this looks like a Python pickle, not safetensors"},
+		{"version https://git-lfs", "this is a pointer of Git LFS, not the file it points to"},
+		{"<", "this looks like HTML or XML, not safetensors"},
+		{"{", "this looks like JSON, not safetensors"},
+	} {
+		if bytes.HasPrefix(file, []byte(known.prefix)) {
+			return known.is
+		}
+	}
+	return "this is not safetensors"
+}
+
+// parseHeader reads the header's entries in the order it gives them; size is that of the data behind it.
+func parseHeader(raw []byte, size int) ([]entry, error) {
+	// The format demands the brace at once, and encoding/json would replace what is not UTF-8, so that names are no
+	// longer what the file says.
+	if !bytes.HasPrefix(raw, []byte("{")) {
+		return nil, fmt.Errorf("header: expected a JSON object, found %s", quote(string(raw[:min(len(raw), maxShown)])))
+	}
+	if !utf8.Valid(raw) {
+		return nil, errors.New("header: expected UTF-8, found other bytes")
+	}
+	// Token by token, because maps and structs hide duplicates, and nothing is kept of what is not understood.
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	dec.UseNumber()
+	h := header{dec}
+	var entries []entry
+	metadata := false
+	err := h.object(func(key string) error {
+		switch {
+		case key == "__metadata__" && metadata:
+			return errors.New("__metadata__: expected once in the header, found twice")
+		case key == "__metadata__":
+			metadata = true
+			return where("__metadata__", h.object(func(key string) error {
+				_, err := h.text()
+				return where(quote(key), err)
+			}))
+		case key == "":
+			return errors.New(`tensor "": expected a name, found none`)
+		}
+		e, err := h.entry(key, size)
+		if err != nil {
+			return where("tensor "+quote(key), err)
+		}
+		entries = append(entries, e)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if rest := bytes.Trim(raw[dec.InputOffset():], " \t\r\n"); len(rest) > 0 {
+		return nil, fmt.Errorf("header: expected only spaces behind the JSON object, found %s",
+			quote(string(rest[:min(len(rest), maxShown)])))
+	}
+	return entries, nil
+}
+
+// checkLayout demands that the tensors cover the data exactly, as the format does: hidden bytes would be content that
+// no reader sees, shared ones a small file that asks for much memory.
+func checkLayout(entries []entry, size int) error {
+	sorted := slices.Clone(entries)
+	slices.SortFunc(sorted, func(a, b entry) int {
+		return cmp.Or(cmp.Compare(a.begin, b.begin), cmp.Compare(a.end, b.end), strings.Compare(a.name, b.name))
+	})
+	end := 0
+	for i, e := range sorted {
+		if e.begin != end {
+			return fmt.Errorf("tensor %s: data_offsets: expected to begin at %d, where %s, found %d",
+				quote(e.name), end, edge(sorted[:i]), e.begin)
+		}
+		end = e.end
+	}
+	if end != size {
+		return fmt.Errorf("data: expected %d bytes, where %s, found %d", end, edge(sorted), size)
+	}
+	return nil
+}
+
+// edge says what lies where the last of these entries ends.
+func edge(entries []entry) string {
+	if len(entries) == 0 {
+		return "the data begins"
+	}
+	return "tensor " + quote(entries[len(entries)-1].name) + " ends"
+}
+
+// header reads the tokens of a safetensors header.
+type header struct{ dec *json.Decoder }
+
+// entry reads one tensor's {dtype, shape, data_offsets} and checks that they fit each other and the data.
+func (h header) entry(name string, size int) (entry, error) {
+	const fields = "expected dtype, shape and data_offsets"
+	e := entry{name: name}
+	var offsets []int
+	err := h.object(func(key string) error {
+		twice := false
+		var err error
+		switch key {
+		case "dtype":
+			if twice = e.DType != ""; !twice {
+				e.DType, err = h.dtype()
+			}
+		case "shape":
+			if twice = e.Shape != nil; !twice {
+				e.Shape, err = h.integers(maxRank)
+			}
+		case "data_offsets":
+			if twice = offsets != nil; !twice {
+				offsets, err = h.integers(2)
+			}
+		default:
+			return fmt.Errorf("%s, found %s", fields, quote(key))
+		}
+		if twice {
+			err = errors.New("expected once, found twice")
+		}
+		return where(key, err)
+	})
+	switch {
+	case err != nil:
+		return entry{}, err
+	case e.DType == "":
+		return entry{}, errors.New(fields + ", found no dtype")
+	case e.Shape == nil:
+		return entry{}, errors.New(fields + ", found no shape")
+	case offsets == nil:
+		return entry{}, errors.New(fields + ", found no data_offsets")
+	case len(offsets) != 2:
+		return entry{}, fmt.Errorf("data_offsets: expected [begin, end], found %v", offsets)
+	}
+	e.begin, e.end = offsets[0], offsets[1]
+
+	want, err := byteSize(e.Info)
+	switch {
+	case err != nil:
+		return entry{}, where("shape", err)
+	case e.begin > e.end:
+		return entry{}, fmt.Errorf("data_offsets: expected begin before end, found %v", offsets)
+	case e.end > size:
+		return entry{}, fmt.Errorf("data_offsets: expected within the data's %d bytes, found %v", size, offsets)
+	case e.end-e.begin != want:
+		return entry{}, fmt.Errorf("data_offsets: expected %d bytes for %s %v, found %d in %v",
+			want, e.DType, e.Shape, e.end-e.begin, offsets)
+	}
+	return e, nil
+}
+
+// object reads an object, calling each for every key; each reads the value.
+func (h header) object(each func(key string) error) error {
+	if err := h.delim('{'); err != nil {
+		return err
+	}
+	for h.dec.More() {
+		key, err := h.text()
+		if err != nil {
+			return err
+		}
+		if err := each(key); err != nil {
+			return err
+		}
+	}
+	return h.delim('}')
+}
+
+// dtype reads a dtype of the format.
+func (h header) dtype() (string, error) {
+	name, err := h.text()
+	if err != nil {
+		return "", err
+	}
+	if _, ok := bitsOf[name]; !ok {
+		return "", fmt.Errorf("expected a dtype of safetensors, found %s", quote(name))
+	}
+	return name, nil
+}
+
+// integers reads a list of at most that many integers, none negative. The list is never nil.
+func (h header) integers(most int) ([]int, error) {
+	if err := h.delim('['); err != nil {
+		return nil, err
+	}
+	list := []int{}
+	for h.dec.More() {
+		if len(list) == most {
+			return nil, fmt.Errorf("expected at most %d integers, found more", most)
+		}
+		token, err := h.token()
+		if err != nil {
+			return nil, err
+		}
+		number, ok := token.(json.Number)
+		value, err := strconv.ParseUint(number.String(), 10, strconv.IntSize-1)
+		if !ok || err != nil {
+			return nil, fmt.Errorf("expected an integer from 0 to %d, found %s", math.MaxInt, show(token))
+		}
+		list = append(list, int(value))
+	}
+	return list, h.delim(']')
+}
+
+// text reads a string.
+func (h header) text() (string, error) {
+	token, err := h.token()
+	if err != nil {
+		return "", err
+	}
+	text, ok := token.(string)
+	if !ok {
+		return "", fmt.Errorf("expected a string, found %s", show(token))
+	}
+	return text, nil
+}
+
+// delim reads a bracket or brace.
+func (h header) delim(want json.Delim) error {
+	token, err := h.token()
+	if err != nil {
+		return err
+	}
+	if token != want {
+		return fmt.Errorf("expected %q, found %s", want.String(), show(token))
+	}
+	return nil
+}
+
+func (h header) token() (json.Token, error) {
+	token, err := h.dec.Token()
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
+	if err != nil {
+		return nil, fmt.Errorf("expected JSON: %w at byte %d of the header", err, h.dec.InputOffset())
+	}
+	return token, nil
+}
+
+// byteSize is the size of a tensor in bytes.
+func byteSize(i Info) (int, error) {
+	product, empty := bitsOf[i.DType], false
+	for _, dim := range i.Shape {
+		if dim == 0 {
+			empty = true // but the others must not overflow either, in whatever order they stand
+			continue
+		}
+		if product > math.MaxInt/dim {
+			return 0, fmt.Errorf("expected at most %d bits, found %s %v", math.MaxInt, i.DType, i.Shape)
+		}
+		product *= dim
+	}
+	if empty {
+		return 0, nil
+	}
+	if product%8 != 0 {
+		return 0, fmt.Errorf("expected whole bytes, found %d bits in %s %v", product, i.DType, i.Shape)
+	}
+	return product / 8, nil
+}
+
+// where says where an error happened, if it did.
+func where(place string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", place, err)
+}
+
+// show prints a JSON token for a message.
+func show(token json.Token) string {
+	switch token := token.(type) {
+	case string:
+		return quote(token)
+	case json.Delim:
+		return strconv.Quote(token.String())
+	case json.Number:
+		return fmt.Sprintf("%.*s", maxShown, token.String())
+	case nil:
+		return "null"
+	}
+	return fmt.Sprint(token) // true or false
+}
+
+// quote prints a name from a file for a message, without its control characters and not at any length.
+func quote(name string) string {
+	if len(name) > maxShown {
+		return strconv.Quote(name[:maxShown]) + "…"
+	}
+	return strconv.Quote(name)
+}
