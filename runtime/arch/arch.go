@@ -65,7 +65,7 @@ type Description struct {
 }
 
 // parsers maps config.json's model_type to its parser. A new architecture is one line here.
-var parsers = map[string]func(raw []byte) (*Description, error){
+var parsers = map[string]func(raw []byte, labels int) (*Description, error){
 	"vit": parseViT,
 }
 
@@ -74,27 +74,40 @@ func Parse(raw []byte) (*Description, error) {
 	var head struct {
 		ModelType     string   `json:"model_type"`
 		Architectures []string `json:"architectures"`
+
+		// What changes the numbers of any architecture and is computed for none.
+		Quantization json.RawMessage `json:"quantization_config"`
+		PrunedHeads  json.RawMessage `json:"pruned_heads"`
 	}
-	if err := json.Unmarshal(raw, &head); err != nil {
+	if err := decode(raw, &head); err != nil {
 		return nil, fmt.Errorf("config.json: %w", err)
 	}
 	parse, ok := parsers[head.ModelType]
 	if !ok {
-		return nil, fmt.Errorf("config.json: model_type: expected one of %s, found %q",
-			strings.Join(slices.Sorted(maps.Keys(parsers)), ", "), head.ModelType)
+		return nil, fmt.Errorf("config.json: model_type: expected one of %s, found %s",
+			strings.Join(slices.Sorted(maps.Keys(parsers)), ", "), quote(head.ModelType))
 	}
-	d, err := parse(raw)
+	if !isEmpty(head.Quantization) {
+		return nil, fmt.Errorf("config.json: quantization_config: quantized bases are not supported, found %s",
+			clip(string(head.Quantization)))
+	}
+	if !isEmpty(head.PrunedHeads) {
+		return nil, fmt.Errorf("config.json: pruned_heads: pruned attention heads are not supported, found %s",
+			clip(string(head.PrunedHeads)))
+	}
+	labels, err := Labels(raw)
+	if err != nil {
+		return nil, err
+	}
+	d, err := parse(raw, len(labels))
 	if err != nil {
 		return nil, fmt.Errorf("config.json: %w", err)
 	}
 	if len(head.Architectures) > 0 && !slices.Contains(head.Architectures, d.Architecture) {
 		return nil, fmt.Errorf("config.json: architectures: expected %s, found %s",
-			d.Architecture, strings.Join(head.Architectures, ", "))
+			d.Architecture, quote(strings.Join(head.Architectures, ", ")))
 	}
-	d.ModelType = head.ModelType
-	if d.Labels, err = Labels(raw); err != nil {
-		return nil, err
-	}
+	d.ModelType, d.Labels = head.ModelType, labels
 	d.index()
 	return d, nil
 }

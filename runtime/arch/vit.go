@@ -3,7 +3,10 @@ package arch
 import (
 	"encoding/json"
 	"fmt"
+	"reflect"
+	"slices"
 	"strconv"
+	"strings"
 )
 
 // ViT is the config of a Vision Transformer (transformers' ViTConfig), with its defaults.
@@ -36,35 +39,35 @@ func (p *pair) UnmarshalJSON(raw []byte) error {
 	}
 	var both []int
 	if err := json.Unmarshal(raw, &both); err != nil || len(both) != 2 {
-		return fmt.Errorf("expected a number or [height, width], found %.40s", raw)
+		// This type of error alone is given the name of its field.
+		return &json.UnmarshalTypeError{Value: string(raw), Type: reflect.TypeFor[pair]()}
 	}
 	*p = pair{both[0], both[1]}
 	return nil
 }
 
-func parseViT(raw []byte) (*Description, error) {
+func parseViT(raw []byte, labels int) (*Description, error) {
 	c := ViT{
 		HiddenSize: 768, NumHiddenLayers: 12, NumHeads: 12, IntermediateSize: 3072, HiddenAct: "gelu",
 		LayerNormEps: 1e-12, ImageSize: pair{224, 224}, PatchSize: pair{16, 16}, NumChannels: 3, QKVBias: true,
 	}
-	if err := json.Unmarshal(raw, &c); err != nil {
+	if err := decode(raw, &c); err != nil {
 		return nil, err
 	}
 	if err := c.check(); err != nil {
 		return nil, err
 	}
-	labels, err := Labels(raw)
-	if err != nil {
-		return nil, err
-	}
 	return &Description{
 		Architecture: "ViTForImageClassification",
 		Config:       &c,
-		Modules:      c.modules(len(labels)),
+		Modules:      c.modules(labels),
 		Head:         "classifier",
 		Image:        ImageInput{c.NumChannels, c.ImageSize[0], c.ImageSize[1]},
 	}, nil
 }
+
+// activations are the values of hidden_act that runtime/kernels computes.
+var activations = []string{"gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu"}
 
 // check bounds every field, so that a hostile config costs nothing.
 func (c *ViT) check() error {
@@ -94,6 +97,10 @@ func (c *ViT) check() error {
 	}
 	if !(c.LayerNormEps >= 0 && c.LayerNormEps < 1) {
 		return fmt.Errorf("layer_norm_eps: expected 0 to 1, found %g", c.LayerNormEps)
+	}
+	if !slices.Contains(activations, c.HiddenAct) {
+		return fmt.Errorf("hidden_act: expected one of %s, found %s",
+			strings.Join(activations, ", "), quote(c.HiddenAct))
 	}
 	return nil
 }

@@ -1,0 +1,68 @@
+package arch
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"reflect"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+// decode reads JSON of a config.json into a struct. A value of the wrong type is an error that names its field.
+func decode(raw []byte, into any) error {
+	err := json.Unmarshal(raw, into)
+	var wrong *json.UnmarshalTypeError
+	if !errors.As(err, &wrong) {
+		return err
+	}
+	expected := wrong.Type.String()
+	switch {
+	case wrong.Type == reflect.TypeFor[pair]():
+		expected = "a number or [height, width]"
+	case wrong.Type.Kind() == reflect.Int:
+		expected = "an integer"
+	case wrong.Type.Kind() == reflect.Float64:
+		expected = "a number"
+	case wrong.Type.Kind() == reflect.String:
+		expected = "a string"
+	case wrong.Type.Kind() == reflect.Bool:
+		expected = "true or false"
+	case wrong.Type.Kind() == reflect.Slice:
+		expected = "a list"
+	case wrong.Type.Kind() == reflect.Map, wrong.Type.Kind() == reflect.Struct:
+		expected = "an object"
+	}
+	if wrong.Field == "" {
+		return fmt.Errorf("expected %s, found %s", expected, clip(wrong.Value))
+	}
+	return fmt.Errorf("%s: expected %s, found %s", clip(wrong.Field), expected, clip(wrong.Value))
+}
+
+// isEmpty tells whether a field is missing or says nothing: null, false, {} or [].
+func isEmpty(raw json.RawMessage) bool {
+	switch strings.Join(strings.Fields(string(raw)), "") {
+	case "", "null", "false", "{}", "[]":
+		return true
+	}
+	return false
+}
+
+// maxText bounds what an error repeats of a file: errors end in logs and in the status of an object.
+const maxText = 200
+
+// clip cuts a hostile text.
+func clip(s string) string {
+	if len(s) <= maxText {
+		return s
+	}
+	end := maxText
+	for !utf8.RuneStart(s[end]) {
+		end--
+	}
+	return s[:end] + "…"
+}
+
+// quote cuts and quotes a text that a file gives.
+func quote(s string) string { return strconv.Quote(clip(s)) }

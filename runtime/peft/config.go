@@ -1,0 +1,317 @@
+package peft
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/switchyard-dev/switchyard/runtime/arch"
+)
+
+const (
+	// maxRank is far beyond any rank in use (256 is rare), and small enough that ranks add up without overflow.
+	maxRank = 1 << 14
+	// maxSaved bounds modules_to_save, each of which is compared with every module: real lists hold a handful.
+	maxSaved = 1 << 10
+
+	// PEFT's own defaults, for a config that leaves them out.
+	defaultRank  = 8
+	defaultAlpha = 8
+)
+
+// config is what adapter_config.json says of the adapter's arithmetic.
+type config struct {
+	rank   int
+	alpha  float64
+	rsLoRA bool
+	ranks  patterns[int]     // rank_pattern, in the file's order
+	alphas patterns[float64] // alpha_pattern, in the file's order
+	saved  []string          // modules_to_save, with what task_type adds
+}
+
+// harmless are the fields whose value, whatever it is, leaves the numbers of a trained adapter as they are: what
+// describes the file, what chose the targets (the keys tell), and what only says how training began or went.
+var harmless = []string{
+	"auto_mapping", "base_model_name_or_path", "inference_mode", "peft_version", "revision",
+	"exclude_modules", "layers_pattern", "layers_to_transform", "target_modules",
+	"lora_dropout",
+	// init_lora_weights decides whether the base was changed at the start; these only give its details, and PEFT
+	// leaves them in the config of an adapter that it has converted back.
+	"corda_config", "eva_config", "lora_ga_config",
+	// PEFT too ignores one found in a file: it says where to compute, not what.
+	"runtime_config",
+	"megatron_core", "qalora_group_size", // defaults that only speak when megatron_config or use_qalora is set
+}
+
+// refused are the known fields that change the numbers in a way that is not computed here. A field of a variant that
+// PEFT turns on by a mere {} refuses that too.
+var refused = map[string]struct {
+	why     string
+	byEmpty bool
+}{
+	"alora_invocation_tokens": {why: "activated LoRA is not supported"},
+	"arrow_config":            {why: "Arrow routing is not supported", byEmpty: true},
+	"ensure_weight_tying":     {why: "tied adapters are not supported"},
+	"fan_in_fan_out":          {why: "transposed base weights are not supported"},
+	"kasa_config":             {why: "KaSA is not supported", byEmpty: true},
+	"layer_replication":       {why: "replicated layers cannot share a base"},
+	"loftq_config":            {why: "LoftQ changes the base's own weights, which adapters share"},
+	"lora_bias":               {why: "a bias inside the update is not supported yet"},
+	"megatron_config":         {why: "Megatron layers are not supported"},
+	"monteclora_config":       {why: "MonteCLoRA is not supported", byEmpty: true},
+	"target_parameters":       {why: "updates of bare parameters are not supported"},
+	"trainable_token_indices": {why: "replaced embedding rows are not supported yet"},
+	"use_bdlora":              {why: "BD-LoRA is not supported", byEmpty: true},
+	"use_dora":                {why: "DoRA is not supported yet"},
+	"use_qalora":              {why: "QA-LoRA is not supported"},
+	"velora_config":           {why: "VeLoRA is not supported", byEmpty: true},
+}
+
+// starts are the values of init_lora_weights after which the base is what it was. All others (pissa, olora, loftq,
+// corda, lora_ga) take the adapter's start out of the base's weights, so such an adapter needs a base of its own.
+var starts = []string{"eva", "gaussian", "mica", "orthogonal"}
+
+// parseConfig reads adapter_config.json for a base. Its errors lead with the field.
+func parseConfig(raw []byte, base *arch.Description) (*config, error) {
+	if !utf8.Valid(raw) {
+		return nil, errors.New("expected UTF-8")
+	}
+	// Not a struct: Go would take "R" for "r" too, which PEFT does not.
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(raw, &fields); err != nil {
+		return nil, fmt.Errorf("expected a JSON object: %w", err)
+	}
+	if fields == nil {
+		return nil, errors.New("expected a JSON object, found null")
+	}
+
+	c := &config{rank: defaultRank, alpha: defaultAlpha}
+	// The first decides what all the others mean, so it stands apart.
+	if kind, ok := fields["peft_type"]; !ok || string(kind) != `"LORA"` {
+		return nil, mismatch("peft_type", `"LORA"`, kind)
+	}
+	readers := map[string]func(field string, value json.RawMessage) error{
+		"peft_type":         func(string, json.RawMessage) error { return nil },
+		"task_type":         func(_ string, value json.RawMessage) error { return c.readTask(value, base) },
+		"r":                 into(&c.rank, readRank),
+		"lora_alpha":        into(&c.alpha, readAlpha),
+		"use_rslora":        into(&c.rsLoRA, readBool),
+		"rank_pattern":      into(&c.ranks, patternsOf(readRank)),
+		"alpha_pattern":     into(&c.alphas, patternsOf(readAlpha)),
+		"modules_to_save":   c.readSaved,
+		"bias":              readBias,
+		"init_lora_weights": readStart,
+	}
+	// Sorted, so that a config with several faults always names the same one.
+	for _, name := range slices.Sorted(maps.Keys(fields)) {
+		value := fields[name]
+		if read, ok := readers[name]; ok {
+			if err := read(name, value); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if slices.Contains(harmless, name) {
+			continue
+		}
+		if no, ok := refused[name]; ok {
+			if isSet(value) || no.byEmpty && !isOff(value) {
+				return nil, fmt.Errorf("%s: %s, found %s", name, no.why, found(value))
+			}
+			continue
+		}
+		if isSet(value) {
+			return nil, fmt.Errorf("%s: unknown field: expected null, false or empty, found %s",
+				quote(name), found(value))
+		}
+	}
+	return c, nil
+}
+
+// scaling is the rank that the config gives a module, by the module's path in the adapter's own naming, the field that
+// gives it, and the factor of the module's update.
+func (c *config) scaling(path string) (rank int, field string, scale float32, err error) {
+	rank, field = c.rank, "r"
+	if p, ok := c.ranks.find(path); ok {
+		rank, field = p.value, "rank_pattern "+quote(p.key)
+	}
+	alpha, by := c.alpha, "lora_alpha"
+	if p, ok := c.alphas.find(path); ok {
+		alpha, by = p.value, "alpha_pattern "+quote(p.key)
+	}
+	// As Python does it: in float64, and rounded once when it meets the tensors.
+	wide := alpha / float64(rank)
+	if c.rsLoRA {
+		wide = alpha / math.Sqrt(float64(rank))
+	}
+	scale = float32(wide)
+	if math.IsInf(float64(scale), 0) {
+		return 0, "", 0, fmt.Errorf("%s: expected a scaling that float32 can hold, found %g over rank %d",
+			by, alpha, rank)
+	}
+	return rank, field, scale, nil
+}
+
+// saves tells which entry of modules_to_save holds the module of this path: one that the path, or the path of a module
+// around it, ends with. Not by whole names: PEFT saves pre_classifier under "classifier" too.
+func (c *config) saves(path string) (entry string, ok bool) {
+	for end := len(path); end > 0; end = strings.LastIndexByte(path[:end], '.') {
+		for _, entry := range c.saved {
+			if strings.HasSuffix(path[:end], entry) {
+				return entry, true
+			}
+		}
+	}
+	return "", false
+}
+
+// reader reads the value of a field.
+type reader[V any] func(field string, value json.RawMessage) (V, error)
+
+// into is a reader with a place for what it reads.
+func into[V any](to *V, read reader[V]) func(field string, value json.RawMessage) error {
+	return func(field string, value json.RawMessage) (err error) {
+		*to, err = read(field, value)
+		return err
+	}
+}
+
+// readTask adds what PEFT adds to modules_to_save for the task. An image classifier has no task type of its own in
+// PEFT: null is the usual one, and SEQ_CLS works as well.
+func (c *config) readTask(value json.RawMessage, base *arch.Description) error {
+	switch string(value) {
+	case "null":
+		return nil
+	case `"SEQ_CLS"`:
+		c.saved = append(c.saved, "classifier", "score")
+		return nil
+	}
+	return mismatch("task_type", `null or "SEQ_CLS" for the base `+base.Architecture, value)
+}
+
+func (c *config) readSaved(field string, value json.RawMessage) error {
+	const expected = "null or a list of module names"
+	var names []*string
+	if err := json.Unmarshal(value, &names); err != nil {
+		return mismatch(field, expected, value)
+	}
+	if len(names) > maxSaved {
+		return fmt.Errorf("%s: expected at most %d names, found %d", field, maxSaved, len(names))
+	}
+	for _, name := range names {
+		// Every path ends with "", so an empty name would save the whole model.
+		if name == nil || *name == "" {
+			return mismatch(field, expected, value)
+		}
+		c.saved = append(c.saved, *name)
+	}
+	return nil
+}
+
+func readRank(field string, value json.RawMessage) (int, error) {
+	r, err := strconv.Atoi(string(value))
+	if err != nil || r < 1 || r > maxRank {
+		return 0, mismatch(field, fmt.Sprintf("an integer from 1 to %d", maxRank), value)
+	}
+	return r, nil
+}
+
+func readAlpha(field string, value json.RawMessage) (float64, error) {
+	var alpha *float64 // a pointer, as null would leave a number at 0
+	if err := json.Unmarshal(value, &alpha); err != nil || alpha == nil {
+		return 0, mismatch(field, "a finite number", value)
+	}
+	return *alpha, nil
+}
+
+func readBool(field string, value json.RawMessage) (bool, error) {
+	switch string(value) {
+	case "true":
+		return true, nil
+	case "false", "null":
+		return false, nil
+	}
+	return false, mismatch(field, "true or false", value)
+}
+
+func readBias(field string, value json.RawMessage) error {
+	if s := string(value); s != `"none"` && s != "null" {
+		return fmt.Errorf(`%s: trained biases are not supported yet: expected "none", found %s`, field, found(value))
+	}
+	return nil
+}
+
+func readStart(field string, value json.RawMessage) error {
+	var start string
+	switch s := string(value); {
+	case s == "true" || s == "false" || s == "null":
+		return nil
+	case json.Unmarshal(value, &start) != nil:
+		return mismatch(field, "true, false or a name", value)
+	case slices.Contains(starts, strings.ToLower(start)):
+		return nil
+	}
+	return fmt.Errorf("%s: expected true, false, %s, found %s: other starts change the base's own weights, which "+
+		"adapters share; save the adapter converted (path_initial_model_for_weight_conversion)",
+		field, strings.Join(starts, ", "), found(value))
+}
+
+// isOff tells whether a value is null or false.
+func isOff(value json.RawMessage) bool {
+	return string(value) == "null" || string(value) == "false"
+}
+
+// isSet tells whether a value is anything but null, false or empty.
+func isSet(value json.RawMessage) bool {
+	switch compact(value) { // "[ ]" is empty too
+	case "null", "false", "[]", "{}", `""`:
+		return false
+	}
+	return true
+}
+
+// mismatch is the error of a field whose value is not what it has to be; value is nil where the field is missing.
+func mismatch(field, expected string, value json.RawMessage) error {
+	return fmt.Errorf("%s: expected %s, found %s", field, expected, found(value))
+}
+
+func found(value json.RawMessage) string {
+	if value == nil {
+		return "nothing"
+	}
+	return clip(compact(value))
+}
+
+// compact is a value without the spaces between its parts. Whatever json.Unmarshal let through is valid.
+func compact(value json.RawMessage) string {
+	var b bytes.Buffer
+	if err := json.Compact(&b, value); err != nil {
+		return string(value)
+	}
+	return b.String()
+}
+
+// maxText bounds what an error repeats of a file: errors end in logs and in the status of an object.
+const maxText = 200
+
+// clip cuts a hostile text.
+func clip(s string) string {
+	if len(s) <= maxText {
+		return s
+	}
+	end := maxText
+	for !utf8.RuneStart(s[end]) {
+		end--
+	}
+	return s[:end] + "…"
+}
+
+// quote cuts and quotes a name that a file gives.
+func quote(s string) string { return strconv.Quote(clip(s)) }
