@@ -1,0 +1,56 @@
+package kernels
+
+import "math"
+
+// Activation is a function of one value, named as in transformers' ACT2FN (the field hidden_act of a config).
+type Activation func(x float32) float32
+
+// The activations. A nil Activation is the identity.
+var activations = map[string]Activation{
+	"gelu":              gelu,
+	"gelu_new":          geluTanh,
+	"gelu_pytorch_tanh": geluTanh,
+	"relu":              relu,
+	"silu":              silu,
+}
+
+// ActivationByName finds the activation that a config names.
+func ActivationByName(name string) (Activation, bool) {
+	act, ok := activations[name]
+	return act, ok
+}
+
+func (a Activation) apply(x []float32) {
+	if a == nil {
+		return
+	}
+	for i, v := range x {
+		x[i] = a(v)
+	}
+}
+
+// gelu is x·Φ(x), Φ the normal distribution (Hendrycks and Gimpel, arXiv:1606.08415), by the error function.
+func gelu(x float32) float32 {
+	v := float64(x)
+	return float32(v * 0.5 * (1 + math.Erf(v*(1/math.Sqrt2))))
+}
+
+// geluTanh is the same paper's approximation by tanh.
+func geluTanh(x float32) float32 {
+	v := float64(x)
+	inner := math.Sqrt(2/math.Pi) * (v + 0.044715*v*v*v)
+	return float32(0.5 * v * (1 + math.Tanh(inner)))
+}
+
+func relu(x float32) float32 {
+	if x < 0 { // not max: a NaN stays one
+		return 0
+	}
+	return x
+}
+
+// silu is x·σ(x).
+func silu(x float32) float32 {
+	v := float64(x)
+	return float32(v / (1 + math.Exp(-v)))
+}

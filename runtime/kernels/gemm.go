@@ -1,0 +1,226 @@
+package kernels
+
+// The tile of the portable kernel. 4 x 2 accumulators fit the sixteen scalar registers of amd64 with the operands
+// beside them; 4 x 4 spill.
+const (
+	tileRows = 4
+	tileCols = 2
+)
+
+// The block that one task computes: large enough to make the pool's overhead small, small enough to share a batch of
+// one image among two workers, and its weights (64 columns of K = 768: 192 KiB) stay in a core's second-level cache.
+const (
+	blockRows = 64
+	blockCols = 64
+)
+
+// Packed is a weight matrix W [N, K] laid out as the kernels read it: panels of tileCols rows of W, in each the K
+// values side by side, [N/tileCols][K][tileCols]; the last panel is filled up with zeros.
+type Packed struct {
+	N, K   int
+	panels []float32
+}
+
+// Pack lays out W [n, k], row-major: a Linear's weight [out, in] as PyTorch stores it.
+func Pack(w []float32, n, k int) *Packed {
+	p := newPacked(n, k)
+	for j := range n {
+		p.setRow(j, w[j*k:(j+1)*k])
+	}
+	return p
+}
+
+// packTransposed lays out W given as Wᵀ [k, n], row-major.
+func packTransposed(wt []float32, n, k int) *Packed {
+	p := newPacked(n, k)
+	row := make([]float32, k)
+	for j := range n {
+		for i := range row {
+			row[i] = wt[i*n+j]
+		}
+		p.setRow(j, row)
+	}
+	return p
+}
+
+func newPacked(n, k int) *Packed {
+	panels := (n + tileCols - 1) / tileCols
+	return &Packed{N: n, K: k, panels: make([]float32, panels*k*tileCols)}
+}
+
+func (p *Packed) setRow(j int, row []float32) {
+	panel := p.panel(j / tileCols)
+	for i, v := range row {
+		panel[i*tileCols+j%tileCols] = v
+	}
+}
+
+func (p *Packed) panel(i int) []float32 {
+	size := p.K * tileCols
+	return p.panels[i*size : (i+1)*size]
+}
+
+// Bytes is the memory it holds.
+func (p *Packed) Bytes() int64 { return int64(len(p.panels)) * 4 }
+
+// LowRank is the update of one segment: rows [Start, End) of the product gain T·Bᵀ.
+type LowRank struct {
+	Start, End int
+	T          []float32 // [End-Start, r], row-major: s·(x·Aᵀ)
+	B          *Packed   // [N, r]
+}
+
+// Gemm is one product with its epilogue: Dst = act(Scale·X·Wᵀ + low-rank updates + Bias) + Residual.
+type Gemm struct {
+	X        []float32 // [Rows, K], row-major
+	Rows     int
+	W        *Packed   // [N, K]
+	Scale    float32   // of the product; 0 means 1
+	LowRank  []LowRank // in order, not overlapping
+	Bias     []float32 // [N] or nil
+	Act      Activation
+	Residual []float32 // as Dst, or nil; may be Dst itself
+	Dst      []float32 // [Rows, DstStride], of which the first N of each row are written
+	// DstStride is the distance of two rows of Dst and Residual in floats; 0 means N.
+	DstStride int
+}
+
+// Gemm computes products that do not depend on each other, together, so that many small ones fill all workers.
+func (p *Pool) Gemm(ops ...Gemm) {
+	tasks := 0
+	ends := make([]int, len(ops)) // tasks of the ops up to and with this one
+	for i := range ops {
+		if ops[i].DstStride == 0 {
+			ops[i].DstStride = ops[i].W.N
+		}
+		tasks += ceilDiv(ops[i].Rows, blockRows) * ceilDiv(ops[i].W.N, blockCols)
+		ends[i] = tasks
+	}
+	p.Run(tasks, func(task int) {
+		i, first := 0, 0
+		for task >= ends[i] {
+			first = ends[i]
+			i++
+		}
+		op, block := &ops[i], task-first
+		down := ceilDiv(op.Rows, blockRows)
+		row, col := block%down*blockRows, block/down*blockCols
+		op.block(row, min(row+blockRows, op.Rows), col, min(col+blockCols, op.W.N))
+	})
+}
+
+// block computes rows [r0, r1) and columns [c0, c1) of Dst: product, updates, epilogue, while it is in the cache.
+func (g *Gemm) block(r0, r1, c0, c1 int) {
+	// The residual may be Dst itself, so the block is gathered beside it.
+	var buf [blockRows * blockCols]float32
+	width := c1 - c0
+	acc := buf[:(r1-r0)*width]
+	multiply(acc, width, g.X[r0*g.W.K:], r1-r0, g.W, c0, c1)
+	if g.Scale != 0 {
+		for i := range acc {
+			acc[i] *= g.Scale
+		}
+	}
+	for i := range g.LowRank {
+		if u := &g.LowRank[i]; u.Start < r1 && u.End > r0 {
+			u.addTo(acc, width, r0, r1, c0, c1)
+		}
+	}
+	for r := range r1 - r0 {
+		at := (r0+r)*g.DstStride + c0
+		g.finish(g.Dst[at:at+width], acc[r*width:(r+1)*width], at, c0)
+	}
+}
+
+// addTo adds the update's part of rows [r0, r1) and columns [c0, c1) to acc.
+func (u *LowRank) addTo(acc []float32, width, r0, r1, c0, c1 int) {
+	from, to := max(u.Start, r0), min(u.End, r1)
+	var buf [blockRows * blockCols]float32
+	delta := buf[:(to-from)*width]
+	multiply(delta, width, u.T[(from-u.Start)*u.B.K:], to-from, u.B, c0, c1)
+	acc = acc[(from-r0)*width:]
+	for i, d := range delta {
+		acc[i] += d
+	}
+}
+
+// finish writes one row of a block: bias, activation, residual. at is the row's place in Dst, col its first column.
+func (g *Gemm) finish(dst, acc []float32, at, col int) {
+	if g.Bias != nil {
+		for i, b := range g.Bias[col : col+len(acc)] {
+			acc[i] += b
+		}
+	}
+	g.Act.apply(acc)
+	if g.Residual != nil {
+		for i, v := range g.Residual[at : at+len(acc)] {
+			acc[i] += v
+		}
+	}
+	copy(dst, acc)
+}
+
+// multiply writes the columns [c0, c1) of x·Wᵀ, x [rows, K], into dst [rows, width]. c0 is a multiple of tileCols.
+func multiply(dst []float32, width int, x []float32, rows int, w *Packed, c0, c1 int) {
+	k := w.K
+	for c := c0; c < c1; c += tileCols {
+		panel := w.panel(c / tileCols)
+		out := dst[c-c0:]
+		pair := c+1 < c1
+		r := 0
+		for ; r+tileRows <= rows; r += tileRows {
+			t := tile4x2(x[r*k:], panel, k)
+			for i := range tileRows {
+				o := (r + i) * width
+				out[o] = t[2*i]
+				if pair {
+					out[o+1] = t[2*i+1]
+				}
+			}
+		}
+		for ; r < rows; r++ {
+			t := tile1x2(x[r*k:], panel, k)
+			out[r*width] = t[0]
+			if pair {
+				out[r*width+1] = t[1]
+			}
+		}
+	}
+}
+
+// tile4x2 computes four rows of x [·, k] times one panel. Its sums are those of tile1x2, to the bit.
+func tile4x2(x, panel []float32, k int) [8]float32 {
+	x0, x1, x2, x3 := x[:k], x[k:2*k], x[2*k:3*k], x[3*k:4*k]
+	x1, x2, x3 = x1[:len(x0)], x2[:len(x0)], x3[:len(x0)]
+	var s00, s01, s10, s11, s20, s21, s30, s31 float32
+	for i := range x0 {
+		w := (*[tileCols]float32)(panel[tileCols*i:])
+		w0, w1 := w[0], w[1]
+		v := x0[i]
+		s00 += float32(v * w0)
+		s01 += float32(v * w1)
+		v = x1[i]
+		s10 += float32(v * w0)
+		s11 += float32(v * w1)
+		v = x2[i]
+		s20 += float32(v * w0)
+		s21 += float32(v * w1)
+		v = x3[i]
+		s30 += float32(v * w0)
+		s31 += float32(v * w1)
+	}
+	return [8]float32{s00, s01, s10, s11, s20, s21, s30, s31}
+}
+
+func tile1x2(x, panel []float32, k int) [2]float32 {
+	x = x[:k]
+	var s0, s1 float32
+	for i, v := range x {
+		w := (*[tileCols]float32)(panel[tileCols*i:])
+		s0 += float32(v * w[0])
+		s1 += float32(v * w[1])
+	}
+	return [2]float32{s0, s1}
+}
+
+func ceilDiv(a, b int) int { return (a + b - 1) / b }

@@ -1,0 +1,166 @@
+package kernels_test
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"gorgonia.org/tensor"
+
+	"github.com/switchyard-dev/switchyard/runtime/kernels"
+)
+
+// epsilon is the distance of two float32 next to 1. A sum of k products in any order errs by at most about k·epsilon/2
+// of the sum of their magnitudes; the tests hold the kernels, and the oracle, to that bound.
+const epsilon = 0x1p-23
+
+func random(rng *rand.Rand, n int) []float32 {
+	x := make([]float32, n)
+	for i := range x {
+		x[i] = float32(rng.NormFloat64())
+	}
+	return x
+}
+
+func abs(x []float32) []float32 {
+	y := make([]float32, len(x))
+	for i, v := range x {
+		y[i] = float32(math.Abs(float64(v)))
+	}
+	return y
+}
+
+// oracle is x [m, k] · wᵀ, w [n, k], by gorgonia's own engine.
+func oracle(t *testing.T, x, w []float32, m, n, k int) []float32 {
+	t.Helper()
+	a := tensor.New(tensor.WithShape(m, k), tensor.WithBacking(slices.Clone(x)))
+	wt := make([]float32, len(w))
+	for j := range n {
+		for i := range k {
+			wt[i*n+j] = w[j*k+i]
+		}
+	}
+	b := tensor.New(tensor.WithShape(k, n), tensor.WithBacking(wt))
+	c, err := tensor.MatMul(a, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c.Data().([]float32)
+}
+
+func gemm(p *kernels.Pool, g kernels.Gemm) []float32 {
+	g.Dst = make([]float32, g.Rows*g.W.N)
+	p.Gemm(g)
+	return g.Dst
+}
+
+func sameBits(a, b []float32) bool {
+	return slices.EqualFunc(a, b, func(x, y float32) bool { return math.Float32bits(x) == math.Float32bits(y) })
+}
+
+func TestGemmAgreesWithGorgonia(t *testing.T) {
+	p := newPool(t, 2)
+	rng := rand.New(rand.NewPCG(1, 1))
+	for _, size := range [][3]int{
+		{1, 1, 1}, {1, 3, 5}, {3, 1, 7}, {4, 2, 8}, {5, 7, 3}, {17, 10, 96}, {63, 65, 33}, {64, 64, 64}, {130, 129, 257},
+	} {
+		m, n, k := size[0], size[1], size[2]
+		t.Run(fmt.Sprintf("%dx%dx%d", m, n, k), func(t *testing.T) {
+			x, w := random(rng, m*k), random(rng, n*k)
+			got := gemm(p, kernels.Gemm{X: x, Rows: m, W: kernels.Pack(w, n, k)})
+			want, magnitude := oracle(t, x, w, m, n, k), oracle(t, abs(x), abs(w), m, n, k)
+			for i := range got {
+				if diff := math.Abs(float64(got[i] - want[i])); diff > float64(k)*epsilon*float64(magnitude[i]) {
+					t.Fatalf("[%d, %d]: expected %g, found %g", i/n, i%n, want[i], got[i])
+				}
+			}
+		})
+	}
+}
+
+func TestEpilogue(t *testing.T) {
+	p := newPool(t, 2)
+	const m, n, k, r, stride = 70, 67, 9, 3, 71
+	rng := rand.New(rand.NewPCG(2, 2))
+	x, w, bias, residual := random(rng, m*k), random(rng, n*k), random(rng, n), random(rng, m*stride)
+	updates := []kernels.LowRank{
+		{Start: 0, End: 1, T: random(rng, r), B: kernels.Pack(random(rng, n*r), n, r)},
+		{Start: 5, End: 66, T: random(rng, 61*r), B: kernels.Pack(random(rng, n*r), n, r)},
+	}
+	relu, _ := kernels.ActivationByName("relu")
+	product := gemm(p, kernels.Gemm{X: x, Rows: m, W: kernels.Pack(w, n, k)})
+	want := slices.Clone(residual)
+	for i := range m {
+		for j := range n {
+			v := product[i*n+j] * 0.5
+			for _, u := range updates {
+				if i >= u.Start && i < u.End {
+					delta := gemm(p, kernels.Gemm{X: u.T[(i-u.Start)*r:][:r], Rows: 1, W: u.B})
+					v += delta[j]
+				}
+			}
+			want[i*stride+j] += max(v+bias[j], 0)
+		}
+	}
+	got := slices.Clone(residual) // Dst is the residual itself
+	p.Gemm(kernels.Gemm{
+		X: x, Rows: m, W: kernels.Pack(w, n, k), Scale: 0.5, LowRank: updates, Bias: bias, Act: relu,
+		Residual: got, Dst: got, DstStride: stride,
+	})
+	if !sameBits(got, want) {
+		t.Error("act(0.5·x·Wᵀ + T·Bᵀ + bias) + residual differs from the same done step by step")
+	}
+}
+
+func TestARowDoesNotDependOnItsNeighbours(t *testing.T) {
+	const m, n, k, r = 67, 66, 100, 5
+	rng := rand.New(rand.NewPCG(3, 3))
+	w, bias := kernels.Pack(random(rng, n*k), n, k), random(rng, n)
+	low := kernels.Pack(random(rng, n*r), n, r)
+	x, down := random(rng, m*k), random(rng, m*r)
+	one := newPool(t, 1)
+	want := make([][]float32, m)
+	for i := range m {
+		want[i] = gemm(one, kernels.Gemm{
+			X: x[i*k : (i+1)*k], Rows: 1, W: w, Bias: bias,
+			LowRank: []kernels.LowRank{{Start: 0, End: 1, T: down[i*r : (i+1)*r], B: low}},
+		})
+	}
+	for _, workers := range []int{1, 2, 4} {
+		p := newPool(t, workers)
+		for i := range m {
+			poisoned, poisonedDown := make([]float32, m*k), make([]float32, m*r)
+			for _, v := range [][]float32{poisoned, poisonedDown} {
+				for j := range v {
+					v[j] = float32(math.NaN())
+				}
+			}
+			copy(poisoned[i*k:], x[i*k:(i+1)*k])
+			copy(poisonedDown[i*r:], down[i*r:(i+1)*r])
+			got := gemm(p, kernels.Gemm{
+				X: poisoned, Rows: m, W: w, Bias: bias,
+				LowRank: []kernels.LowRank{{Start: 0, End: m, T: poisonedDown, B: low}},
+			})
+			if !sameBits(got[i*n:(i+1)*n], want[i]) {
+				t.Fatalf("%d workers: row %d among NaN neighbours differs from the row alone", workers, i)
+			}
+		}
+	}
+}
+
+func BenchmarkGemm(b *testing.B) {
+	p := newPool(b, 2)
+	rng := rand.New(rand.NewPCG(4, 4))
+	for _, size := range [][3]int{{544, 96, 96}, {544, 384, 96}, {197, 384, 384}} {
+		m, n, k := size[0], size[1], size[2]
+		b.Run(fmt.Sprintf("%dx%dx%d", m, n, k), func(b *testing.B) {
+			x, w, dst := random(rng, m*k), kernels.Pack(random(rng, n*k), n, k), make([]float32, m*n)
+			for b.Loop() {
+				p.Gemm(kernels.Gemm{X: x, Rows: m, W: w, Dst: dst})
+			}
+			b.ReportMetric(2*float64(m)*float64(n)*float64(k)*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOPS")
+		})
+	}
+}

@@ -1,0 +1,49 @@
+package kernels
+
+import "math"
+
+// LayerNorm normalises rows of width len(Gain) to mean 0 and variance 1 (biased, as PyTorch's), then applies gain and
+// bias.
+type LayerNorm struct {
+	X          []float32 // [rows, width]
+	Gain, Bias []float32 // [width]
+	Eps        float64
+	Dst        []float32 // as X; may be X itself
+}
+
+// rowsPerTask makes a task of the row kernels large beside the pool's overhead.
+const rowsPerTask = 32
+
+// LayerNorm computes independent normalisations together.
+func (p *Pool) LayerNorm(ops ...LayerNorm) {
+	for i := range ops {
+		op := &ops[i]
+		width := len(op.Gain)
+		rows := len(op.X) / width
+		p.Run(ceilDiv(rows, rowsPerTask), func(task int) {
+			for r := task * rowsPerTask; r < min((task+1)*rowsPerTask, rows); r++ {
+				op.row(op.Dst[r*width:(r+1)*width], op.X[r*width:(r+1)*width])
+			}
+		})
+	}
+}
+
+// row sums in float64: the mean of values that nearly cancel keeps its digits at any width.
+func (op *LayerNorm) row(dst, x []float32) {
+	n := float64(len(x))
+	sum := 0.0
+	for _, v := range x {
+		sum += float64(v)
+	}
+	mean := sum / n
+	squares := 0.0
+	for _, v := range x {
+		d := float64(v) - mean
+		squares += float64(d * d)
+	}
+	scale := 1 / math.Sqrt(squares/n+op.Eps)
+	for i, v := range x {
+		normal := float32((float64(v) - mean) * scale)
+		dst[i] = float32(normal*op.Gain[i]) + op.Bias[i]
+	}
+}
