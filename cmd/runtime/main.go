@@ -1,0 +1,40 @@
+// Command runtime is the data plane. "runtime serve" serves a base model and a folder of adapters.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+const usage = `usage: runtime serve --base-model DIR --adapters DIR [flags]
+
+runtime serve -h lists the flags.
+`
+
+// commands are the subcommands by name.
+var commands = map[string]func(ctx context.Context, args []string, log *slog.Logger) error{
+	"serve": serve,
+}
+
+func main() {
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	if len(os.Args) < 2 || commands[os.Args[1]] == nil {
+		fmt.Fprint(os.Stderr, usage)
+		os.Exit(2)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := commands[os.Args[1]](ctx, os.Args[2:], log)
+	stop()
+	switch {
+	case errors.Is(err, errUsage):
+		os.Exit(2)
+	case err != nil:
+		log.Error("stopped", "error", err)
+		os.Exit(1)
+	}
+}

@@ -1,0 +1,129 @@
+package server
+
+import (
+	"errors"
+	"net/http"
+	"runtime/debug"
+
+	"github.com/switchyard-dev/switchyard/runtime/adapters"
+)
+
+// platform names what runs the models, as the protocol's metadata asks.
+const platform = "switchyard_peft"
+
+func (s *Server) serverMetadata(w http.ResponseWriter, _ *http.Request) error {
+	version := "devel"
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		version = info.Main.Version
+	}
+	writeJSON(w, http.StatusOK, struct {
+		Name       string   `json:"name"`
+		Version    string   `json:"version"`
+		Extensions []string `json:"extensions"`
+	}{"switchyard", version, []string{}})
+	return nil
+}
+
+func (s *Server) live(w http.ResponseWriter, _ *http.Request) error {
+	writeJSON(w, http.StatusOK, map[string]bool{"live": true})
+	return nil
+}
+
+// ready is true once every adapter is served or refused: a refused one never holds back the rest.
+func (s *Server) ready(w http.ResponseWriter, _ *http.Request) error {
+	if err := s.admitting(); err != nil {
+		return err
+	}
+	for _, e := range s.adapters.List() {
+		var loading *adapters.LoadingError
+		if errors.As(e.Err, &loading) {
+			return loading
+		}
+	}
+	writeJSON(w, http.StatusOK, map[string]bool{"ready": true})
+	return nil
+}
+
+var errDraining = errors.New("the server is stopping")
+
+func (s *Server) admitting() error {
+	if s.draining.Load() {
+		return tryLater(http.StatusServiceUnavailable, errDraining)
+	}
+	return nil
+}
+
+// modelState is one line of the list of models.
+type modelState struct {
+	Name    string `json:"name"`
+	Version string `json:"version,omitempty"`
+	State   string `json:"state"` // as in Triton's repository index: READY, LOADING, UNAVAILABLE
+	Reason  string `json:"reason,omitempty"`
+}
+
+func (s *Server) listModels(w http.ResponseWriter, _ *http.Request) error {
+	models := []modelState{{Name: s.base.name, Version: s.base.revision, State: "READY"}}
+	for _, e := range s.adapters.List() {
+		state := modelState{Name: e.Name}
+		var loading *adapters.LoadingError
+		switch {
+		case e.Err == nil:
+			state.State, state.Version = "READY", e.Adapter.Digest
+		case errors.As(e.Err, &loading):
+			state.State = "LOADING"
+		default:
+			state.State, state.Reason = "UNAVAILABLE", e.Err.Error()
+		}
+		models = append(models, state)
+	}
+	writeJSON(w, http.StatusOK, map[string][]modelState{"models": models})
+	return nil
+}
+
+// tensorMetadata describes an input or output; -1 is a dimension of any size.
+type tensorMetadata struct {
+	Name     string `json:"name"`
+	Datatype string `json:"datatype"`
+	Shape    []int  `json:"shape"`
+}
+
+func (s *Server) modelMetadata(w http.ResponseWriter, r *http.Request) error {
+	m, err := s.lookup(r)
+	if err != nil {
+		return err
+	}
+	inputs := each(s.inputs, func(in *input) tensorMetadata { return tensorMetadata{in.name, in.datatype, in.shape} })
+	width := len(m.labels)
+	if m.adapter == nil { // its rows may be any adapter's
+		inputs = append(inputs, tensorMetadata{adapterInput, "BYTES", []int{anyRows}})
+		width = -1
+	}
+	writeJSON(w, http.StatusOK, struct {
+		Name     string           `json:"name"`
+		Versions []string         `json:"versions"`
+		Platform string           `json:"platform"`
+		Inputs   []tensorMetadata `json:"inputs"`
+		Outputs  []tensorMetadata `json:"outputs"`
+	}{m.name, []string{m.revision}, platform, inputs, each(outputs, func(o *output) tensorMetadata {
+		if o.wide {
+			return tensorMetadata{o.name, o.datatype, []int{anyRows, width}}
+		}
+		return tensorMetadata{o.name, o.datatype, []int{anyRows}}
+	})})
+	return nil
+}
+
+func (s *Server) modelReady(w http.ResponseWriter, r *http.Request) error {
+	m, err := s.lookup(r)
+	if err != nil {
+		return err
+	}
+	if err := s.admitting(); err != nil {
+		return err
+	}
+	writeJSON(w, http.StatusOK, struct {
+		Name  string `json:"name"`
+		Ready bool   `json:"ready"`
+	}{m.name, true})
+	return nil
+}

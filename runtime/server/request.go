@@ -1,0 +1,286 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// maxDims is how many dimensions of a stranger's shape a message repeats.
+const maxDims = 8
+
+// inferRequest is the body of an infer request, as the protocol has it.
+type inferRequest struct {
+	ID         string                    `json:"id"`
+	Parameters map[string]jsontext.Value `json:"parameters"`
+	Inputs     []inputTensor             `json:"inputs"`
+	Outputs    []outputRequest           `json:"outputs"`
+}
+
+type inputTensor struct {
+	Name       string                    `json:"name"`
+	Shape      []int64                   `json:"shape"`
+	Datatype   string                    `json:"datatype"`
+	Parameters map[string]jsontext.Value `json:"parameters"`
+	Data       jsontext.Value            `json:"data"`
+}
+
+type outputRequest struct {
+	Name       string                    `json:"name"`
+	Parameters map[string]jsontext.Value `json:"parameters"`
+}
+
+// decodeRequest reads a request's JSON. Unknown and repeated members are errors: what is accepted must count.
+func decodeRequest(body []byte) (*inferRequest, error) {
+	var r inferRequest
+	if err := json.Unmarshal(body, &r, json.RejectUnknownMembers(true)); err != nil {
+		return nil, badRequest("%s", r.locate(err))
+	}
+	if err := refuseParameters("the request", r.Parameters); err != nil {
+		return nil, err
+	}
+	seen := make(map[string]bool)
+	for i := range r.Inputs {
+		in := &r.Inputs[i]
+		if seen[in.Name] {
+			return nil, badRequest("input %s is given twice", quote(in.Name))
+		}
+		seen[in.Name] = true
+		if err := refuseParameters("input "+quote(in.Name), in.Parameters); err != nil {
+			return nil, err
+		}
+	}
+	for _, out := range r.Outputs {
+		if err := refuseParameters("output "+quote(out.Name), out.Parameters); err != nil {
+			return nil, err
+		}
+	}
+	return &r, nil
+}
+
+// refuseParameters names a parameter that would be ignored. The binary tensor extension announces itself by parameters;
+// asking for none of it is harmless.
+func refuseParameters(where string, parameters map[string]jsontext.Value) error {
+	for name, value := range parameters {
+		if strings.HasPrefix(name, "binary_data") && string(value) == "false" {
+			continue
+		}
+		return badRequest("%s: parameter %s is not supported", where, quote(name))
+	}
+	return nil
+}
+
+// locate says where in the request an error of the JSON decoder lies: for a tensor's data, its name and row.
+func (r *inferRequest) locate(err error) string {
+	pointer, offset, cause := jsontext.Pointer(""), int64(-1), err
+	var syntactic *jsontext.SyntacticError
+	var semantic *json.SemanticError
+	switch {
+	case errors.As(err, &syntactic):
+		pointer, offset, cause = syntactic.JSONPointer, syntactic.ByteOffset, syntactic.Err
+	case errors.As(err, &semantic):
+		pointer, offset = semantic.JSONPointer, semantic.ByteOffset
+		if cause = semantic.Err; cause == nil {
+			cause = fmt.Errorf("cannot read a JSON %s here", semantic.JSONKind)
+		}
+	}
+	where := fmt.Sprintf("at byte %d", offset)
+	if pointer != "" {
+		where = fmt.Sprintf("at %s (byte %d)", truncate(string(pointer)), offset)
+	}
+	steps := slices.Collect(pointer.Tokens())
+	if len(steps) >= 4 && steps[0] == "inputs" && steps[2] == "data" {
+		i, _ := strconv.Atoi(steps[1])
+		element, _ := strconv.Atoi(steps[3])
+		if i < len(r.Inputs) {
+			in := &r.Inputs[i]
+			where = fmt.Sprintf("input %s: row %d: %s", quote(in.Name), in.rowOf(element, len(steps) > 4), where)
+		}
+	}
+	return fmt.Sprintf("malformed request: %s: %v", where, cause)
+}
+
+// rowOf is the row that element number i of a tensor's data belongs to: data may be flat, or nested by row.
+func (in *inputTensor) rowOf(i int, nested bool) int {
+	size := 1
+	for _, d := range in.Shape[min(1, len(in.Shape)):] {
+		if d < 1 || int64(size) > math.MaxInt32/d {
+			return i
+		}
+		size *= int(d)
+	}
+	if nested {
+		return i
+	}
+	return i / size
+}
+
+// anyRows in an expected shape is a dimension of any positive size: the rows.
+const anyRows = -1
+
+// expect checks a tensor's datatype and shape, and returns the shape.
+func (in *inputTensor) expect(datatype string, want []int) ([]int, error) {
+	if in.Datatype != datatype {
+		return nil, badRequest("input %s: datatype: expected %s, found %s", quote(in.Name), datatype, quote(in.Datatype))
+	}
+	shape := make([]int, len(want))
+	ok := len(in.Shape) == len(want)
+	for i := 0; ok && i < len(want); i++ {
+		d := in.Shape[i]
+		ok = d == int64(want[i]) || want[i] == anyRows && d > 0 && d <= math.MaxInt32
+		shape[i] = int(d)
+	}
+	if !ok {
+		return nil, badRequest("input %s: shape: expected %s, found %v", quote(in.Name), formatShape(want),
+			in.Shape[:min(len(in.Shape), maxDims)])
+	}
+	return shape, nil
+}
+
+func formatShape(shape []int) string {
+	dims := make([]string, len(shape))
+	for i, d := range shape {
+		if dims[i] = strconv.Itoa(d); d == anyRows {
+			dims[i] = "B"
+		}
+	}
+	return "[" + strings.Join(dims, ", ") + "]"
+}
+
+// floats reads FP32 data of that shape, flat or nested.
+func (in *inputTensor) floats(shape []int) ([]float32, error) {
+	values := make([]float32, 0, min(product(shape), len(in.Data)/2)) // a number and its comma take two bytes
+	err := in.each(shape, func(i int, literal jsontext.Value) error {
+		v, err := strconv.ParseFloat(string(literal), 32)
+		if literal.Kind() != '0' || err != nil {
+			return badRequest("input %s: row %d: expected a finite FP32, found %s", quote(in.Name),
+				i/(product(shape)/shape[0]), truncate(string(literal)))
+		}
+		values = append(values, float32(v))
+		return nil
+	})
+	return values, err
+}
+
+// strings reads BYTES data of that shape, flat or nested: JSON strings.
+func (in *inputTensor) strings(shape []int) ([]string, error) {
+	values := make([]string, 0, min(product(shape), len(in.Data)))
+	err := in.each(shape, func(i int, literal jsontext.Value) error {
+		if literal.Kind() != '"' {
+			return badRequest("input %s: row %d: expected a string, found %s", quote(in.Name),
+				i/(product(shape)/shape[0]), truncate(string(literal)))
+		}
+		v, err := jsontext.AppendUnquote(nil, literal)
+		if err != nil {
+			return badRequest("input %s: row %d: %v", quote(in.Name), i/(product(shape)/shape[0]), err)
+		}
+		values = append(values, string(v))
+		return nil
+	})
+	return values, err
+}
+
+// each visits the elements of the data in row-major order. The data is a flat list of them, or lists nested as the
+// shape is.
+func (in *inputTensor) each(shape []int, visit func(i int, literal jsontext.Value) error) error {
+	if in.Data.Kind() != '[' {
+		return badRequest("input %s: data: expected a list", quote(in.Name))
+	}
+	// The data is valid JSON, so a scan for its punctuation is enough: no tokens are made of millions of numbers.
+	s := scanner{rest: in.Data[1:]}
+	want := product(shape)
+	nested := len(shape) > 1 && s.peek() == '['
+	n, depth := 0, 1
+	counts := make([]int, len(shape)+1) // elements seen at each depth of nesting
+	for depth > 0 {
+		switch s.peek() {
+		case ',':
+			s.rest = s.rest[1:]
+		case '[':
+			if !nested || depth == len(shape) {
+				return badRequest("input %s: data: expected a flat list or lists nested as its shape %v", quote(in.Name), shape)
+			}
+			s.rest = s.rest[1:]
+			counts[depth]++
+			depth++
+			counts[depth] = 0
+		case ']':
+			s.rest = s.rest[1:]
+			if nested && counts[depth] != shape[depth-1] {
+				return badRequest("input %s: data: expected lists nested as its shape %v, found one of %d", quote(in.Name),
+					shape, counts[depth])
+			}
+			depth--
+		default:
+			if nested && depth != len(shape) || n == want {
+				return badRequest("input %s: data: expected %d elements in the shape %v, found more or elsewhere",
+					quote(in.Name), want, shape)
+			}
+			if err := visit(n, s.literal()); err != nil {
+				return err
+			}
+			n++
+			counts[depth]++
+		}
+	}
+	if n != want {
+		return badRequest("input %s: data: expected %d elements for the shape %v, found %d", quote(in.Name), want, shape, n)
+	}
+	return nil
+}
+
+// scanner walks over valid JSON.
+type scanner struct{ rest jsontext.Value }
+
+// peek skips white space and returns the next byte.
+func (s *scanner) peek() byte {
+	for len(s.rest) > 0 && strings.IndexByte(" \t\r\n", s.rest[0]) >= 0 {
+		s.rest = s.rest[1:]
+	}
+	return s.rest[0]
+}
+
+// literal takes a number, a string, or another value up to the next punctuation.
+func (s *scanner) literal() jsontext.Value {
+	i := 0
+	if s.rest[0] == '"' {
+		for i = 1; s.rest[i] != '"'; i++ {
+			if s.rest[i] == '\\' {
+				i++
+			}
+		}
+		i++
+	} else {
+		for i < len(s.rest) && strings.IndexByte(",[] \t\r\n", s.rest[i]) < 0 {
+			i++
+		}
+	}
+	literal := s.rest[:i]
+	s.rest = s.rest[i:]
+	return literal
+}
+
+func product(shape []int) int {
+	n := 1
+	for _, d := range shape {
+		n *= d
+	}
+	return n
+}
+
+// quote and truncate keep what a stranger sent short in a message.
+func quote(s string) string { return strconv.Quote(truncate(s)) }
+
+func truncate(s string) string {
+	const most = 100
+	if len(s) > most {
+		return s[:most] + "…"
+	}
+	return s
+}

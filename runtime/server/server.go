@@ -1,0 +1,198 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/semaphore"
+	"gorgonia.org/tensor"
+
+	"github.com/switchyard-dev/switchyard/runtime/adapters"
+	"github.com/switchyard-dev/switchyard/runtime/batcher"
+	"github.com/switchyard-dev/switchyard/runtime/engine"
+	"github.com/switchyard-dev/switchyard/runtime/preprocess"
+)
+
+// Options are a server's settings.
+type Options struct {
+	Name         string // of the base model in requests
+	MaxBodyBytes int64  // of one request's body; of all in flight, four times that
+	MaxRows      int    // of one request
+	// MaxRowsInFlight bounds the rows of all requests, from their decoding to their answer.
+	MaxRowsInFlight int
+	Log             *slog.Logger
+	Registry        prometheus.Registerer
+}
+
+// Server answers the protocol's requests from a set of adapters. Safe for concurrent use.
+type Server struct {
+	options    Options
+	adapters   *adapters.Set
+	batcher    *batcher.Batcher
+	preprocess *preprocess.Image
+	base       model
+	inputs     []input
+	metrics    *metrics
+	bodies     *semaphore.Weighted // bytes of request bodies in flight
+	rowsHeld   *semaphore.Weighted // rows decoded and not yet answered
+	decoding   *semaphore.Weighted // images decoded at once
+	draining   atomic.Bool
+}
+
+// model is what a name in a request stands for: the base, or an adapter.
+type model struct {
+	name     string
+	revision string
+	labels   []string
+	adapter  *engine.Adapter // nil is the base
+}
+
+// input is one of the protocol's inputs, as this base takes it.
+type input struct {
+	name, datatype string
+	shape          []int // the first dimension is anyRows
+	decode         func(ctx context.Context, in *inputTensor, shape []int) ([]*tensor.Dense, error)
+}
+
+// New makes a server. images may be nil, where the base says nothing of preprocessing.
+func New(set *adapters.Set, queue *batcher.Batcher, images *preprocess.Image, options Options) *Server {
+	description, digest := set.Base()
+	const bodiesInFlight = 4
+	s := &Server{
+		options: options, adapters: set, batcher: queue, preprocess: images,
+		base:     model{name: options.Name, revision: digest, labels: description.Labels},
+		metrics:  newMetrics(options.Registry, set, queue),
+		bodies:   semaphore.NewWeighted(bodiesInFlight * options.MaxBodyBytes),
+		rowsHeld: semaphore.NewWeighted(int64(options.MaxRowsInFlight)),
+		decoding: semaphore.NewWeighted(int64(runtime.GOMAXPROCS(0))),
+	}
+	size := description.Image
+	s.inputs = []input{{"pixel_values", "FP32", []int{anyRows, size.Channels, size.Height, size.Width}, s.pixels}}
+	if images != nil {
+		s.inputs = append(s.inputs, input{"image", "BYTES", []int{anyRows}, s.images})
+	}
+	return s
+}
+
+// Drain turns readiness off and refuses new inferences; those under way go on.
+func (s *Server) Drain() { s.draining.Store(true) }
+
+// Handler serves the protocol.
+func (s *Server) Handler() http.Handler {
+	mux := http.NewServeMux()
+	for pattern, handle := range map[string]func(http.ResponseWriter, *http.Request) error{
+		"GET /v2":                                          s.serverMetadata,
+		"GET /v2/health/live":                              s.live,
+		"GET /v2/health/ready":                             s.ready,
+		"GET /v2/models":                                   s.listModels,
+		"GET /v2/models/{model}":                           s.modelMetadata,
+		"GET /v2/models/{model}/ready":                     s.modelReady,
+		"GET /v2/models/{model}/versions/{version}":        s.modelMetadata,
+		"GET /v2/models/{model}/versions/{version}/ready":  s.modelReady,
+		"POST /v2/models/{model}/infer":                    s.infer,
+		"POST /v2/models/{model}/versions/{version}/infer": s.infer,
+	} {
+		mux.Handle(pattern, s.route(pattern, handle))
+	}
+	return jsonErrors(mux)
+}
+
+// route counts and times a handler, turns its error into the protocol's, and a panic into a 500.
+func (s *Server) route(pattern string, handle func(http.ResponseWriter, *http.Request) error) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		began := time.Now()
+		code := http.StatusOK
+		defer func() {
+			if v := recover(); v != nil {
+				s.options.Log.Error("panic", "route", pattern, "panic", v, "stack", string(debug.Stack()))
+				code = http.StatusInternalServerError
+				writeError(w, statusOf(fmt.Errorf("panic: %v", v)))
+			}
+			s.metrics.observe(pattern, code, time.Since(began))
+		}()
+		if err := handle(w, r); err != nil {
+			status := statusOf(err)
+			if code = status.code; code == http.StatusInternalServerError {
+				s.options.Log.Error("request failed", "route", pattern, "error", err)
+			}
+			writeError(w, status)
+		}
+	})
+}
+
+// jsonErrors gives a request that no route takes its 404 or 405 in the protocol's shape.
+func jsonErrors(mux *http.ServeMux) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, pattern := mux.Handler(r); pattern != "" {
+			mux.ServeHTTP(w, r)
+			return
+		}
+		var refusal refusalWriter
+		mux.ServeHTTP(&refusal, r)
+		if allow := refusal.Header().Get("Allow"); allow != "" {
+			w.Header().Set("Allow", allow)
+		}
+		writeError(w, &statusError{code: refusal.code, err: fmt.Errorf("%s %s: %s", r.Method, truncate(r.URL.Path),
+			http.StatusText(refusal.code))})
+	})
+}
+
+// refusalWriter keeps the status and header of the mux's own refusal and drops its text.
+type refusalWriter struct {
+	header http.Header
+	code   int
+}
+
+func (w *refusalWriter) Header() http.Header {
+	if w.header == nil {
+		w.header = make(http.Header)
+	}
+	return w.header
+}
+func (w *refusalWriter) WriteHeader(code int)        { w.code = code }
+func (w *refusalWriter) Write(b []byte) (int, error) { return len(b), nil }
+
+// lookup finds the model that a request's path names, in the version that it names.
+func (s *Server) lookup(r *http.Request) (model, error) {
+	name, version := r.PathValue("model"), r.PathValue("version")
+	m, err := s.base, error(nil)
+	if name != s.base.name {
+		m, err = s.adapter(name)
+	}
+	if err != nil {
+		return model{}, err
+	}
+	if version != "" && version != m.revision {
+		return model{}, failure(http.StatusNotFound, "model %s: version: expected %s, the one now served, found %s",
+			quote(name), m.revision, quote(version))
+	}
+	return m, nil
+}
+
+func (s *Server) adapter(name string) (model, error) {
+	a, err := s.adapters.Get(name)
+	if err != nil {
+		return model{}, err
+	}
+	return model{name, a.Digest, a.Labels, a}, nil
+}
+
+func (s *Server) input(name string) *input {
+	for i := range s.inputs {
+		if s.inputs[i].name == name {
+			return &s.inputs[i]
+		}
+	}
+	return nil
+}
+
+func (s *Server) inputNames() []string {
+	return each(s.inputs, func(in *input) string { return in.name })
+}
