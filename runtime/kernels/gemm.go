@@ -135,13 +135,7 @@ func (g *Gemm) block(r0, r1, c0, c1 int) {
 // addTo adds the update's part of rows [r0, r1) and columns [c0, c1) to acc.
 func (u *LowRank) addTo(acc []float32, width, r0, r1, c0, c1 int) {
 	from, to := max(u.Start, r0), min(u.End, r1)
-	var buf [blockRows * blockCols]float32
-	delta := buf[:(to-from)*width]
-	multiply(delta, width, u.T[(from-u.Start)*u.B.K:], to-from, u.B, c0, c1)
-	acc = acc[(from-r0)*width:]
-	for i, d := range delta {
-		acc[i] += d
-	}
+	multiply(acc[(from-r0)*width:], width, u.T[(from-u.Start)*u.B.K:], to-from, u.B, c0, c1)
 }
 
 // finish writes one row of a block: bias, activation, residual. at is the row's place in Dst, col its first column.
@@ -160,39 +154,56 @@ func (g *Gemm) finish(dst, acc []float32, at, col int) {
 	copy(dst, acc)
 }
 
-// multiply writes the columns [c0, c1) of x·Wᵀ, x [rows, K], into dst [rows, width]. c0 is a multiple of tileCols.
-func multiply(dst []float32, width int, x []float32, rows int, w *Packed, c0, c1 int) {
+// multiply adds the columns [c0, c1) of x·Wᵀ, x [rows, K], to acc [rows, width]. c0 is a multiple of tileCols.
+func multiply(acc []float32, width int, x []float32, rows int, w *Packed, c0, c1 int) {
 	k := w.K
 	for c := c0; c < c1; c += tileCols {
 		panel := w.panel(c / tileCols)
-		out := dst[c-c0:]
 		pair := c+1 < c1
+		at := c - c0
 		r := 0
 		for ; r+tileRows <= rows; r += tileRows {
-			t := tile4x2(x[r*k:], panel, k)
+			var t tile
 			for i := range tileRows {
-				o := (r + i) * width
-				out[o] = t[2*i]
-				if pair {
-					out[o+1] = t[2*i+1]
-				}
+				t.load(i, acc[at+(r+i)*width:], pair)
+			}
+			t.rows4(x[r*k:], panel, k)
+			for i := range tileRows {
+				t.store(i, acc[at+(r+i)*width:], pair)
 			}
 		}
 		for ; r < rows; r++ {
-			t := tile1x2(x[r*k:], panel, k)
-			out[r*width] = t[0]
-			if pair {
-				out[r*width+1] = t[1]
-			}
+			var t tile
+			t.load(0, acc[at+r*width:], pair)
+			t.row1(x[r*k:], panel, k)
+			t.store(0, acc[at+r*width:], pair)
 		}
 	}
 }
 
-// tile4x2 computes four rows of x [·, k] times one panel. Its sums are those of tile1x2, to the bit.
-func tile4x2(x, panel []float32, k int) [8]float32 {
+// tile is the accumulators of tileRows x tileCols elements. The second column of a matrix's last panel may be beyond
+// its end (pair is false): it is computed, and not stored.
+type tile [tileRows * tileCols]float32
+
+func (t *tile) load(row int, from []float32, pair bool) {
+	t[tileCols*row] = from[0]
+	if pair {
+		t[tileCols*row+1] = from[1]
+	}
+}
+
+func (t *tile) store(row int, to []float32, pair bool) {
+	to[0] = t[tileCols*row]
+	if pair {
+		to[1] = t[tileCols*row+1]
+	}
+}
+
+// rows4 adds four rows of x [·, k] times one panel. Its sums are those of row1, to the bit.
+func (t *tile) rows4(x, panel []float32, k int) {
 	x0, x1, x2, x3 := x[:k], x[k:2*k], x[2*k:3*k], x[3*k:4*k]
 	x1, x2, x3 = x1[:len(x0)], x2[:len(x0)], x3[:len(x0)]
-	var s00, s01, s10, s11, s20, s21, s30, s31 float32
+	s00, s01, s10, s11, s20, s21, s30, s31 := t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7]
 	for i := range x0 {
 		w := (*[tileCols]float32)(panel[tileCols*i:])
 		w0, w1 := w[0], w[1]
@@ -209,18 +220,17 @@ func tile4x2(x, panel []float32, k int) [8]float32 {
 		s30 += float32(v * w0)
 		s31 += float32(v * w1)
 	}
-	return [8]float32{s00, s01, s10, s11, s20, s21, s30, s31}
+	*t = tile{s00, s01, s10, s11, s20, s21, s30, s31}
 }
 
-func tile1x2(x, panel []float32, k int) [2]float32 {
-	x = x[:k]
-	var s0, s1 float32
-	for i, v := range x {
+func (t *tile) row1(x, panel []float32, k int) {
+	s0, s1 := t[0], t[1]
+	for i, v := range x[:k] {
 		w := (*[tileCols]float32)(panel[tileCols*i:])
 		s0 += float32(v * w[0])
 		s1 += float32(v * w[1])
 	}
-	return [2]float32{s0, s1}
+	t[0], t[1] = s0, s1
 }
 
 func ceilDiv(a, b int) int { return (a + b - 1) / b }

@@ -57,24 +57,58 @@ func (s *Server) infer(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	models, rows, err := s.rows(ctx, m, request)
+	answers, err := s.answer(ctx, m, request)
 	if err != nil {
 		return err
+	}
+	writeJSON(w, http.StatusOK, inferResponse{m.name, m.revision, request.ID, tensors(chosen, answers)})
+	return nil
+}
+
+// answer checks what a request asks, row by row, and has it computed.
+func (s *Server) answer(ctx context.Context, m model, request *inferRequest) (answers []answer, err error) {
+	given, source, asked, err := s.inputsOf(request)
+	if err != nil {
+		return nil, err
+	}
+	shape, err := given.expect(source.datatype, source.shape)
+	if err != nil {
+		return nil, err
+	}
+	n := shape[0]
+	if n > s.options.MaxRows {
+		return nil, badRequest("input %s: shape: expected at most %d rows in a request, found %d",
+			quote(given.Name), s.options.MaxRows, n)
+	}
+	defer func() { s.metrics.observeRows(n, err) }()
+	models, err := s.adaptersOf(m, asked, n)
+	if err != nil {
+		return nil, err
+	}
+	if !s.rowsHeld.TryAcquire(int64(n)) {
+		return nil, tryLater(http.StatusTooManyRequests, errors.New("too many rows in flight"))
+	}
+	defer s.rowsHeld.Release(int64(n))
+	inputs, err := source.decode(ctx, given, shape)
+	if err != nil {
+		return nil, err
+	}
+	rows := make([]batcher.Row, n)
+	for i, input := range inputs {
+		rows[i] = batcher.Row{Input: input, Adapter: models[i].adapter}
 	}
 	logits, err := s.batcher.Submit(ctx, rows)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	answers := make([]answer, len(rows))
+	answers = make([]answer, n)
 	for i, l := range logits {
 		if slices.ContainsFunc(l, func(v float32) bool { return math.IsNaN(float64(v)) || math.IsInf(float64(v), 0) }) {
-			return failure(http.StatusUnprocessableEntity, "row %d: the model's answer to it is not finite", i)
+			return nil, failure(http.StatusUnprocessableEntity, "row %d: the model's answer to it is not finite", i)
 		}
 		answers[i] = answer{l, models[i].labels, models[i].revision}
 	}
-	s.metrics.rows.Add(float64(len(rows)))
-	writeJSON(w, http.StatusOK, inferResponse{m.name, m.revision, request.ID, tensors(chosen, answers)})
-	return nil
+	return answers, nil
 }
 
 // deadline takes the request's own deadline from its header.
@@ -131,49 +165,27 @@ func checkContent(h http.Header) error {
 	return nil
 }
 
-// rows makes the engine's rows of a request: what is asked (an input) of whom (an adapter).
-func (s *Server) rows(ctx context.Context, m model, request *inferRequest) ([]model, []batcher.Row, error) {
-	var asked, given *inputTensor
-	var source *input
+// inputsOf finds the one input that the rows are made of, and the adapter tensor if there is one.
+func (s *Server) inputsOf(request *inferRequest) (given *inputTensor, source *input, asked *inputTensor, err error) {
 	for i := range request.Inputs {
 		in := &request.Inputs[i]
 		if in.Name == adapterInput {
 			asked = in
 			continue
 		}
-		known := s.input(in.Name)
-		if known == nil {
-			return nil, nil, badRequest("input %s is not one of %v", quote(in.Name), s.inputNames())
-		}
 		if given != nil {
-			return nil, nil, badRequest("expected one input beside adapter, found %q and %q", given.Name, in.Name)
+			return nil, nil, nil, badRequest("expected one input beside adapter, found %s and %s",
+				quote(given.Name), quote(in.Name))
 		}
-		given, source = in, known
+		given = in
 	}
 	if given == nil {
-		return nil, nil, badRequest("expected one of the inputs %v, found none", s.inputNames())
+		return nil, nil, nil, badRequest("expected one of the inputs %v, found none", s.inputNames())
 	}
-	shape, err := given.expect(source.datatype, source.shape)
-	if err != nil {
-		return nil, nil, err
+	if source = s.input(given.Name); source == nil {
+		return nil, nil, nil, badRequest("input %s is not one of %v", quote(given.Name), s.inputNames())
 	}
-	if shape[0] > s.options.MaxRows {
-		return nil, nil, badRequest("input %s: shape: expected at most %d rows in a request, found %d",
-			quote(given.Name), s.options.MaxRows, shape[0])
-	}
-	models, err := s.adaptersOf(m, asked, shape[0])
-	if err != nil {
-		return nil, nil, err
-	}
-	tensors, err := source.decode(ctx, given, shape)
-	if err != nil {
-		return nil, nil, err
-	}
-	rows := make([]batcher.Row, len(tensors))
-	for i, t := range tensors {
-		rows[i] = batcher.Row{Input: t, Adapter: models[i].adapter}
-	}
-	return models, rows, nil
+	return given, source, asked, nil
 }
 
 // pixels reads pixel_values: FP32 [B, C, H, W].

@@ -2,6 +2,7 @@ package server
 
 import (
 	"errors"
+	"net/http"
 	"strconv"
 	"time"
 
@@ -15,7 +16,7 @@ import (
 type metrics struct {
 	requests *prometheus.CounterVec   // by route and code
 	seconds  *prometheus.HistogramVec // by route
-	rows     prometheus.Counter
+	rows     *prometheus.CounterVec   // by code
 }
 
 func newMetrics(registry prometheus.Registerer, set *adapters.Set, queue *batcher.Batcher) *metrics {
@@ -27,9 +28,9 @@ func newMetrics(registry prometheus.Registerer, set *adapters.Set, queue *batche
 			Name: "switchyard_request_seconds", Help: "Time from a request's header to its answer, by route.",
 			Buckets: latencyBuckets,
 		}, []string{"route"}),
-		rows: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "switchyard_rows_total", Help: "Rows answered.",
-		}),
+		rows: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "switchyard_rows_total", Help: "Rows of inference requests answered, by HTTP code.",
+		}, []string{"code"}),
 	}
 	registry.MustRegister(m.requests, m.seconds, m.rows, &loaded{set},
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
@@ -45,6 +46,14 @@ var latencyBuckets = prometheus.ExponentialBuckets(0.0005, 2, 16)
 func (m *metrics) observe(route string, code int, took time.Duration) {
 	m.requests.WithLabelValues(route, strconv.Itoa(code)).Inc()
 	m.seconds.WithLabelValues(route).Observe(took.Seconds())
+}
+
+func (m *metrics) observeRows(rows int, err error) {
+	code := http.StatusOK
+	if err != nil {
+		code = statusOf(err).code
+	}
+	m.rows.WithLabelValues(strconv.Itoa(code)).Add(float64(rows))
 }
 
 // NewBatchObserver makes the histograms of batches; its result is a batcher's Observe.

@@ -133,7 +133,9 @@ func (in *inputTensor) expect(datatype string, want []int) ([]int, error) {
 	ok := len(in.Shape) == len(want)
 	for i := 0; ok && i < len(want); i++ {
 		d := in.Shape[i]
-		ok = d == int64(want[i]) || want[i] == anyRows && d > 0 && d <= math.MaxInt32
+		if ok = d == int64(want[i]); want[i] == anyRows {
+			ok = d > 0 && d <= math.MaxInt32
+		}
 		shape[i] = int(d)
 	}
 	if !ok {
@@ -194,45 +196,49 @@ func (in *inputTensor) each(shape []int, visit func(i int, literal jsontext.Valu
 	}
 	// The data is valid JSON, so a scan for its punctuation is enough: no tokens are made of millions of numbers.
 	s := scanner{rest: in.Data[1:]}
-	want := product(shape)
-	nested := len(shape) > 1 && s.peek() == '['
-	n, depth := 0, 1
-	counts := make([]int, len(shape)+1) // elements seen at each depth of nesting
-	for depth > 0 {
-		switch s.peek() {
-		case ',':
+	lists := []int{product(shape)} // the length expected of the list at each depth
+	if len(shape) > 1 && s.peek() == '[' {
+		lists = shape
+	}
+	wrong := func(depth, found int) error {
+		return badRequest("input %s: data: expected %d elements, flat or in lists nested as the shape %v: "+
+			"a list of %d at depth %d, found %d", quote(in.Name), product(shape), shape, lists[depth], depth, found)
+	}
+	n, depth := 0, 0
+	counts := make([]int, len(lists)) // elements seen of the list at each depth
+	for {
+		b := s.peek()
+		switch b {
+		case ',', ']':
 			s.rest = s.rest[1:]
-		case '[':
-			if !nested || depth == len(shape) {
-				return badRequest("input %s: data: expected a flat list or lists nested as its shape %v", quote(in.Name), shape)
+		default:
+			if counts[depth]++; counts[depth] > lists[depth] {
+				return wrong(depth, counts[depth])
 			}
+		}
+		innermost := depth == len(lists)-1
+		switch {
+		case b == ',':
+		case b == ']' && counts[depth] != lists[depth]:
+			return wrong(depth, counts[depth])
+		case b == ']' && depth == 0:
+			return nil
+		case b == ']':
+			depth--
+		case b == '[' && !innermost:
 			s.rest = s.rest[1:]
-			counts[depth]++
 			depth++
 			counts[depth] = 0
-		case ']':
-			s.rest = s.rest[1:]
-			if nested && counts[depth] != shape[depth-1] {
-				return badRequest("input %s: data: expected lists nested as its shape %v, found one of %d", quote(in.Name),
-					shape, counts[depth])
-			}
-			depth--
-		default:
-			if nested && depth != len(shape) || n == want {
-				return badRequest("input %s: data: expected %d elements in the shape %v, found more or elsewhere",
-					quote(in.Name), want, shape)
-			}
+		case innermost && b != '[':
 			if err := visit(n, s.literal()); err != nil {
 				return err
 			}
 			n++
-			counts[depth]++
+		default:
+			return badRequest("input %s: data: expected %d elements, flat or in lists nested as the shape %v",
+				quote(in.Name), product(shape), shape)
 		}
 	}
-	if n != want {
-		return badRequest("input %s: data: expected %d elements for the shape %v, found %d", quote(in.Name), want, shape, n)
-	}
-	return nil
 }
 
 // scanner walks over valid JSON.

@@ -101,7 +101,7 @@ func (s *Server) Handler() http.Handler {
 	} {
 		mux.Handle(pattern, s.route(pattern, handle))
 	}
-	return jsonErrors(mux)
+	return s.refuseInJSON(mux)
 }
 
 // route counts and times a handler, turns its error into the protocol's, and a panic into a 500.
@@ -127,8 +127,8 @@ func (s *Server) route(pattern string, handle func(http.ResponseWriter, *http.Re
 	})
 }
 
-// jsonErrors gives a request that no route takes its 404 or 405 in the protocol's shape.
-func jsonErrors(mux *http.ServeMux) http.Handler {
+// refuseInJSON gives a request that no route takes its 404 or 405 in the protocol's shape.
+func (s *Server) refuseInJSON(mux *http.ServeMux) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if _, pattern := mux.Handler(r); pattern != "" {
 			mux.ServeHTTP(w, r)
@@ -139,8 +139,11 @@ func jsonErrors(mux *http.ServeMux) http.Handler {
 		if allow := refusal.Header().Get("Allow"); allow != "" {
 			w.Header().Set("Allow", allow)
 		}
-		writeError(w, &statusError{code: refusal.code, err: fmt.Errorf("%s %s: %s", r.Method, truncate(r.URL.Path),
-			http.StatusText(refusal.code))})
+		s.metrics.observe("none", refusal.code, 0)
+		writeError(w, &statusError{
+			code: refusal.code,
+			err:  fmt.Errorf("%s %s: %s", truncate(r.Method), truncate(r.URL.Path), http.StatusText(refusal.code)),
+		})
 	})
 }
 

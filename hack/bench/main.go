@@ -1,0 +1,121 @@
+// Command bench prints what a batch of 32 rows over the sample's three adapters costs beside the same batch on the base
+// model alone. The two are run in turn, round by round, so that a noisy machine slows both; the ratio is of the medians.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"time"
+
+	"gorgonia.org/tensor"
+
+	"github.com/switchyard-dev/switchyard/runtime/engine"
+	"github.com/switchyard-dev/switchyard/runtime/model"
+	"github.com/switchyard-dev/switchyard/runtime/peft"
+	"github.com/switchyard-dev/switchyard/runtime/weights"
+	"github.com/switchyard-dev/switchyard/test/digits"
+)
+
+const rows = 32
+
+func main() {
+	sample := flag.String("samples", "hack/samples/digits", "`folder` of the sample")
+	rounds := flag.Int("rounds", 31, "`number` of rounds")
+	flag.Parse()
+	if err := run(*sample, *rounds); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(sample string, rounds int) error {
+	workers := runtime.GOMAXPROCS(0)
+	e, adapters, err := open(sample, workers)
+	if err != nil {
+		return err
+	}
+	defer e.Close()
+	mixed, base := batches(e, adapters)
+	var times [2][]time.Duration
+	for round := range rounds + 1 {
+		for i, batch := range []engine.Batch{mixed, base} {
+			began := time.Now()
+			if _, err := e.Run(batch); err != nil {
+				return err
+			}
+			if round > 0 { // the first warms up
+				times[i] = append(times[i], time.Since(began))
+			}
+		}
+	}
+	m, b := median(times[0]), median(times[1])
+	fmt.Printf("%d rows, %d workers, median of %d rounds in turn\n", rows, workers, rounds)
+	fmt.Printf("  mixed, %d adapters  %8.2f ms\n", len(adapters), ms(m))
+	fmt.Printf("  base model alone   %8.2f ms\n", ms(b))
+	fmt.Printf("  ratio              %8.3f   (goal: at most 1.25)\n", float64(m)/float64(b))
+	return nil
+}
+
+// open compiles every adapter of the sample.
+func open(sample string, workers int) (*engine.Engine, []*engine.Adapter, error) {
+	folder, err := weights.OpenFolder(digits.Base(sample))
+	if err != nil {
+		return nil, nil, err
+	}
+	base, err := model.Open(folder)
+	if err != nil {
+		return nil, nil, err
+	}
+	e := engine.New(base, workers)
+	dir, err := weights.OpenFolder(digits.Adapters(sample))
+	if err != nil {
+		return nil, nil, err
+	}
+	entries, err := dir.Entries()
+	if err != nil {
+		return nil, nil, err
+	}
+	var adapters []*engine.Adapter
+	for _, entry := range entries {
+		folder, err := dir.Sub(entry.Name())
+		if err != nil {
+			return nil, nil, err
+		}
+		read, err := peft.Load(folder, e.Description())
+		if err != nil {
+			return nil, nil, fmt.Errorf("%s: %w", entry.Name(), err)
+		}
+		adapter, err := e.Compile(read)
+		if err != nil {
+			return nil, nil, fmt.Errorf("%s: %w", entry.Name(), err)
+		}
+		adapters = append(adapters, adapter)
+	}
+	return e, adapters, nil
+}
+
+// batches are the same inputs asked of the adapters in turn, and of the base alone.
+func batches(e *engine.Engine, adapters []*engine.Adapter) (mixed, base engine.Batch) {
+	size := e.Description().Image
+	for i := range rows {
+		pixels := tensor.New(
+			tensor.WithShape(size.Channels, size.Height, size.Width),
+			tensor.WithBacking(tensor.Random(tensor.Float32, size.Channels*size.Height*size.Width)),
+		)
+		mixed.Inputs = append(mixed.Inputs, pixels)
+		mixed.Rows = append(mixed.Rows, engine.Row{Input: i, Adapter: adapters[i%len(adapters)]})
+		base.Rows = append(base.Rows, engine.Row{Input: i})
+	}
+	base.Inputs = mixed.Inputs
+	return mixed, base
+}
+
+func median(times []time.Duration) time.Duration {
+	slices.Sort(times)
+	return times[len(times)/2]
+}
+
+func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

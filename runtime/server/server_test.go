@@ -1,0 +1,489 @@
+package server_test
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/switchyard-dev/switchyard/runtime/adapters"
+	"github.com/switchyard-dev/switchyard/runtime/batcher"
+	"github.com/switchyard-dev/switchyard/runtime/engine"
+	"github.com/switchyard-dev/switchyard/runtime/model"
+	"github.com/switchyard-dev/switchyard/runtime/preprocess"
+	"github.com/switchyard-dev/switchyard/runtime/server"
+	"github.com/switchyard-dev/switchyard/runtime/weights"
+	"github.com/switchyard-dev/switchyard/test/wrappers"
+)
+
+const sample = "../../hack/samples/digits"
+
+const (
+	maxBodyBytes = 1 << 20
+	maxRows      = 8
+)
+
+// front is a server over the real sample, with one adapter beside it that is refused and one that never ends loading.
+type front struct {
+	*httptest.Server
+	server  *server.Server
+	set     *adapters.Set
+	metrics http.Handler
+}
+
+func newFront(t *testing.T) *front {
+	t.Helper()
+	folder := openFolder(t, filepath.Join(sample, "base"))
+	base, err := model.Open(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	size := base.Description.Image
+	images, err := preprocess.ParseImage(base.Preprocessor, size.Channels, size.Height, size.Width)
+	if err != nil {
+		t.Fatal(err)
+	}
+	eng := engine.New(base, 2)
+	t.Cleanup(eng.Close)
+	set := adapters.New(eng)
+	log := slog.New(slog.DiscardHandler)
+	load, err := set.FromFolder(openFolder(t, filepath.Join(sample, "adapters")), nil, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	load(t.Context())
+	set.Load("broken", func() (*weights.Folder, error) { return weights.OpenFolder(t.TempDir()) })
+	overflow := wrappers.Adapter(t).Unset("target_modules").
+		Tensor(wrappers.F32("base_model.model.classifier.weight", slices.Repeat([]float32{3e38}, 2*96), 2, 96)).
+		Tensor(wrappers.F32("base_model.model.classifier.bias", []float32{3e38, 3e38}, 2)).Write()
+	set.Load("overflow", func() (*weights.Folder, error) { return weights.OpenFolder(overflow) })
+	registry := prometheus.NewRegistry()
+	queue := batcher.New(eng, batcher.Options{
+		MaxBatchRows: 4, MaxQueueRows: 64, Observe: server.NewBatchObserver(registry),
+	})
+	t.Cleanup(queue.Close)
+	s := server.New(set, queue, images, server.Options{
+		Name: "digits", MaxBodyBytes: maxBodyBytes, MaxRows: maxRows, MaxRowsInFlight: 64, Log: log, Registry: registry,
+	})
+	f := &front{httptest.NewServer(s.Handler()), s, set, promhttp.HandlerFor(registry, promhttp.HandlerOpts{})}
+	t.Cleanup(f.Close)
+	return f
+}
+
+func openFolder(t *testing.T, path string) *weights.Folder {
+	t.Helper()
+	folder, err := weights.OpenFolder(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = folder.Close() })
+	return folder
+}
+
+// do sends a request and returns its answer.
+func (f *front) do(t *testing.T, method, path, body string, header ...string) (code int, answer string, h http.Header) {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), method, f.URL+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < len(header); i += 2 {
+		request.Header.Set(header[i], header[i+1])
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	raw, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return response.StatusCode, string(raw), response.Header
+}
+
+// pngImage is a held-out image in base64.
+func pngImage(t *testing.T) string {
+	t.Helper()
+	raw, err := os.ReadFile(filepath.Join(sample, "images", "0000.png"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return base64.StdEncoding.EncodeToString(raw)
+}
+
+// imageRequest asks about the same image so many times; adapters, if any, as the adapter tensor.
+func imageRequest(t *testing.T, rows int, names ...string) string {
+	t.Helper()
+	inputs := []map[string]any{{
+		"name": "image", "datatype": "BYTES", "shape": []int{rows}, "data": slices.Repeat([]string{pngImage(t)}, rows),
+	}}
+	if len(names) > 0 {
+		inputs = append(inputs, map[string]any{
+			"name": "adapter", "datatype": "BYTES", "shape": []int{len(names)}, "data": names,
+		})
+	}
+	raw, err := json.Marshal(map[string]any{"inputs": inputs})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(raw)
+}
+
+// pixels is the JSON of n zeros.
+func zeros(n int) string { return "[" + strings.TrimSuffix(strings.Repeat("0,", n), ",") + "]" }
+
+// pixelRequest is one input pixel_values of that shape and data.
+func pixelRequest(shape, data string) string {
+	return fmt.Sprintf(`{"inputs": [{"name": "pixel_values", "datatype": "FP32", "shape": %s, "data": %s}]}`, shape, data)
+}
+
+func TestEveryOutputOfAMixedBatch(t *testing.T) {
+	f := newFront(t)
+	code, body, _ := f.do(t, "POST", "/v2/models/digits/infer",
+		strings.Replace(imageRequest(t, 5, "parity", "", "holes", "__base__", "parity"), "{", `{"id": "seven",`, 1))
+	if code != http.StatusOK {
+		t.Fatalf("status %d: %s", code, body)
+	}
+	var response struct {
+		Model   string `json:"model_name"`
+		Version string `json:"model_version"`
+		ID      string `json:"id"`
+		Outputs []struct {
+			Name, Datatype string
+			Shape          []int
+			Data           []any
+		}
+	}
+	if err := json.Unmarshal([]byte(body), &response); err != nil {
+		t.Fatal(err)
+	}
+	if response.Model != "digits" || response.ID != "seven" || !strings.HasPrefix(response.Version, "sha256:") {
+		t.Errorf("expected model digits, its version and id seven, found %q, %q, %q",
+			response.Model, response.Version, response.ID)
+	}
+	want := []string{
+		"logits FP32 [5 10]", "num_labels INT32 [5]", "probabilities FP32 [5 10]", "label BYTES [5]", "score FP32 [5]",
+		"revision BYTES [5]",
+	}
+	data := make(map[string][]any)
+	for i, out := range response.Outputs {
+		if got := fmt.Sprintf("%s %s %v", out.Name, out.Datatype, out.Shape); got != want[i] {
+			t.Errorf("output %d: expected %s, found %s", i, want[i], got)
+		}
+		data[out.Name] = out.Data
+	}
+	if got := fmt.Sprint(data["num_labels"]); got != "[2 10 3 10 2]" {
+		t.Errorf("num_labels: expected [2 10 3 10 2], found %s", got)
+	}
+	for i, n := range []int{2, 10, 3, 10, 2} {
+		sum := 0.0
+		for j := range 10 {
+			logit, p := data["logits"][i*10+j].(float64), data["probabilities"][i*10+j].(float64)
+			if sum += p; j >= n && (logit != -3.4028235e+38 || p != 0) {
+				t.Errorf("row %d, label %d: expected the padding, found logit %g and probability %g", i, j, logit, p)
+			}
+		}
+		if sum < 0.99999 || sum > 1.00001 {
+			t.Errorf("row %d: probabilities sum to %g", i, sum)
+		}
+	}
+	labels, revisions := fmt.Sprint(data["label"][0], data["label"][4]), data["revision"]
+	if labels != "eveneven" && labels != "oddodd" {
+		t.Errorf("the two rows of parity: expected one of its labels twice, found %s", labels)
+	}
+	if revisions[0] != revisions[4] || revisions[0] == revisions[2] || revisions[1] != response.Version {
+		t.Errorf("expected each row's own revision, found %v", revisions)
+	}
+}
+
+func TestAnAdapterIsAModelOfItsOwn(t *testing.T) {
+	f := newFront(t)
+	_, metadata, _ := f.do(t, "GET", "/v2/models/holes", "")
+	var model struct {
+		Versions []string
+		Inputs   []struct{ Name string }
+	}
+	if err := json.Unmarshal([]byte(metadata), &model); err != nil || len(model.Versions) != 1 {
+		t.Fatalf("expected metadata with one version, found %s", metadata)
+	}
+	if strings.Contains(metadata, `"adapter"`) || !strings.Contains(metadata, `"shape":[-1,3]`) {
+		t.Errorf("expected three labels and no adapter input, found %s", metadata)
+	}
+	path := "/v2/models/holes/versions/" + model.Versions[0]
+	for _, path := range []string{path, path + "/ready", "/v2/models/holes/ready"} {
+		if code, body, _ := f.do(t, "GET", path, ""); code != http.StatusOK {
+			t.Errorf("GET %s: status %d: %s", path, code, body)
+		}
+	}
+	body := strings.Replace(imageRequest(t, 2), `"inputs"`, `"outputs": [{"name": "label"}], "inputs"`, 1)
+	code, answer, _ := f.do(t, "POST", path+"/infer", body)
+	if code != http.StatusOK || strings.Count(answer, `"datatype"`) != 1 || !strings.Contains(answer, `"name":"label"`) {
+		t.Errorf("expected the label alone, found status %d: %s", code, answer)
+	}
+}
+
+func TestPixelsMayBeFlatOrNested(t *testing.T) {
+	f := newFront(t)
+	row := zeros(32)
+	plane := "[" + strings.TrimSuffix(strings.Repeat(row+",", 32), ",") + "]"
+	nested := "[[" + plane + ", " + plane + ",\n" + plane + "]]"
+	_, flatAnswer, _ := f.do(t, "POST", "/v2/models/digits/infer", pixelRequest("[1,3,32,32]", zeros(3*32*32)))
+	code, nestedAnswer, _ := f.do(t, "POST", "/v2/models/digits/infer", pixelRequest("[1,3,32,32]", nested))
+	if code != http.StatusOK || flatAnswer != nestedAnswer {
+		t.Errorf("expected the answer to the flat list, found status %d: %s", code, nestedAnswer)
+	}
+}
+
+// Every bad request is refused with its reason, and the next good one works.
+func TestBadRequests(t *testing.T) {
+	f := newFront(t)
+	const pool = "/v2/models/digits/infer"
+	image := pngImage(t)
+	good := imageRequest(t, 1)
+	named := func(names ...string) string { return imageRequest(t, 2, names...) }
+	tensor := func(name, datatype, shape, data string) string {
+		return fmt.Sprintf(`{"inputs": [{"name": %q, "datatype": %q, "shape": %s, "data": %s}]}`, name, datatype, shape, data)
+	}
+	nan := "[" + strings.Repeat("0,", 3*32*32) + "NaN" + strings.Repeat(",0", 3*32*32-1) + "]"
+	huge := strings.Replace(nan, "NaN", "1e39", 1)
+	text := strings.Replace(nan, "NaN", `"x"`, 1)
+	cases := []struct {
+		name, method, path, body string
+		code                     int
+		message                  string
+	}{
+		{"unknown route", "GET", "/v3", "", 404, "GET /v3: Not Found"},
+		{"wrong method", "GET", pool, "", 405, "Method Not Allowed"},
+		{"unknown model", "POST", "/v2/models/nobody/infer", good, 404, `adapter "nobody": unknown`},
+		{"refused model", "POST", "/v2/models/broken/infer", good, 503, `"broken": refused: file "adapter_config.json"`},
+		{"refused model's metadata", "GET", "/v2/models/broken", "", 503, `refused: file "adapter_config.json"`},
+		{"unknown version", "POST", "/v2/models/parity/versions/1/infer", good, 404, `version: expected sha256:`},
+
+		{"no JSON", "POST", pool, `hello`, 400, "malformed request: at byte 0"},
+		{"empty body", "POST", pool, ``, 400, "malformed request"},
+		{"cut JSON", "POST", pool, good[:len(good)-2], 400, "unexpected EOF"},
+		{"two documents", "POST", pool, good + good, 400, "malformed request"},
+		{"not an object", "POST", pool, `[]`, 400, "malformed request"},
+		{"unknown member", "POST", pool, `{"input": []}`, 400, "at /input"},
+		{"member twice", "POST", pool, `{"inputs": [], "inputs": []}`, 400, "duplicate"},
+		{"deep nesting", "POST", pool, `{"inputs":` + strings.Repeat("[", 20000), 400, "malformed request"},
+		{"parameter", "POST", pool, `{"parameters": {"priority": 1}, "inputs": []}`, 400, `parameter "priority" is not`},
+		{"binary output", "POST", pool, `{"outputs": [{"name": "label", "parameters": {"binary_data": true}}]}`, 400,
+			`output "label": parameter "binary_data" is not supported`},
+		{"unknown output", "POST", pool, `{"outputs": [{"name": "labels"}], "inputs": []}`, 400,
+			`output "labels" is not one of [logits num_labels`},
+		{"output twice", "POST", pool, `{"outputs": [{"name": "label"}, {"name": "label"}]}`, 400, "asked for twice"},
+		{"entities", "POST", pool, `{"outputs": [{"name": "entities"}]}`, 400, `output "entities" is not one of`},
+		{"timeout", "POST", pool, good, 400, `Switchyard-Timeout-Ms: expected a positive number, found "soon"`},
+
+		{"no input", "POST", pool, `{"inputs": []}`, 400, "expected one of the inputs [pixel_values image], found none"},
+		{"unknown input", "POST", pool, tensor("text", "BYTES", "[1]", `["a"]`), 400, `input "text" is not one of`},
+		{"input twice", "POST", pool, `{"inputs": [{"name": "image"}, {"name": "image"}]}`, 400, `"image" is given twice`},
+		{"two inputs", "POST", pool, `{"inputs": [{"name": "image"}, {"name": "pixel_values"}]}`, 400,
+			`expected one input beside adapter, found "image" and "pixel_values"`},
+		{"no data", "POST", pool, `{"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1]}]}`, 400,
+			`input "image": data: expected a list`},
+
+		{"datatype", "POST", pool, tensor("pixel_values", "FP64", "[1,3,32,32]", "[]"), 400,
+			`input "pixel_values": datatype: expected FP32, found "FP64"`},
+		{"dimensions", "POST", pool, pixelRequest("[3,32,32]", "[]"), 400,
+			`input "pixel_values": shape: expected [B, 3, 32, 32], found [3 32 32]`},
+		{"another size", "POST", pool, pixelRequest("[1,3,224,224]", "[]"), 400, "expected [B, 3, 32, 32], found [1 3 224"},
+		{"no rows", "POST", pool, pixelRequest("[0,3,32,32]", "[]"), 400, "found [0 3 32 32]"},
+		{"negative rows", "POST", pool, pixelRequest("[-1,3,32,32]", "[]"), 400, "found [-1 3 32 32]"},
+		{"absurd rows", "POST", pool, pixelRequest("[9223372036854775807,3,32,32]", "[]"), 400, "shape: expected [B, 3"},
+		{"rows beyond int64", "POST", pool, pixelRequest("[9223372036854775808,3,32,32]", "[]"), 400, "malformed request"},
+		{"too many rows", "POST", pool, pixelRequest("[9,3,32,32]", "[]"), 400,
+			`input "pixel_values": shape: expected at most 8 rows in a request, found 9`},
+		{"too few pixels", "POST", pool, pixelRequest("[1,3,32,32]", zeros(5)), 400,
+			"data: expected 3072 elements, flat or in lists nested as the shape [1 3 32 32]: a list of 3072 at depth 0, found 5"},
+		{"too many pixels", "POST", pool, pixelRequest("[1,3,32,32]", zeros(3073)), 400, "data: expected 3072 elements"},
+		{"nested otherwise", "POST", pool, pixelRequest("[1,3,32,32]", "[["+zeros(5)+"]]"), 400, "in lists nested as the shape [1 3 32 32]"},
+		{"NaN", "POST", pool, pixelRequest("[2,3,32,32]", nan), 400, `input "pixel_values": row 1: at /inputs/0/data/3072`},
+		{"beyond FP32", "POST", pool, pixelRequest("[2,3,32,32]", huge), 400,
+			`input "pixel_values": row 1: expected a finite FP32, found 1e39`},
+		{"text for a pixel", "POST", pool, pixelRequest("[2,3,32,32]", text), 400,
+			`input "pixel_values": row 1: expected a finite FP32, found "x"`},
+		{"answer not finite", "POST", pool, named("parity", "overflow"), 422, "row 1: the model's answer to it is not finite"},
+
+		{"no base64", "POST", pool, tensor("image", "BYTES", "[2]", `["`+image+`", "%%"]`), 400,
+			`input "image": row 1: expected an image in base64`},
+		{"no image", "POST", pool, tensor("image", "BYTES", "[2]", `["`+image+`", "AAAA"]`), 422, `input "image": row 1: `},
+		{"broken image", "POST", pool, tensor("image", "BYTES", "[1]", `["`+image[:40]+`"]`), 422, `input "image": row 0: `},
+		{"number for an image", "POST", pool, tensor("image", "BYTES", "[1]", `[7]`), 400,
+			`input "image": row 0: expected a string, found 7`},
+		{"image and its rows", "POST", pool, tensor("image", "BYTES", "[2]", `["`+image+`"]`), 400,
+			"a list of 2 at depth 0, found 1"},
+
+		{"unknown adapter", "POST", pool, named("parity", "nobody"), 404,
+			`input "adapter": row 1: adapter "nobody": unknown`},
+		{"refused adapter", "POST", pool, named("parity", "broken"), 503, `input "adapter": row 1: adapter "broken": refused`},
+		{"adapters too few", "POST", pool, named("parity"), 400, `input "adapter": shape: expected [2], found [1]`},
+		{"fan-out", "POST", pool, strings.Replace(named("parity", "parity"), `"shape":[2]}]`, `"shape":[2,1]}]`, 1), 400,
+			`[B, K], are not supported yet, found [2 1]`},
+		{"adapter of an adapter", "POST", "/v2/models/parity/infer", named("parity", "holes"), 400,
+			`input "adapter" is only for the model "digits"`},
+		{"body over the limit", "POST", pool, strings.Repeat(" ", maxBodyBytes+1), 413, "over the limit of 1048576 bytes"},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			var header []string
+			if c.name == "timeout" {
+				header = []string{"Switchyard-Timeout-Ms", "soon"}
+			}
+			code, body, _ := f.do(t, c.method, c.path, c.body, header...)
+			var refusal struct{ Error string }
+			if err := json.Unmarshal([]byte(body), &refusal); err != nil {
+				t.Errorf("expected {\"error\": …}, found %s", body)
+			}
+			if code != c.code || !strings.Contains(refusal.Error, c.message) {
+				t.Errorf("expected %d with %q, found %d: %s", c.code, c.message, code, body)
+			}
+			if code, body, _ := f.do(t, "POST", pool, good); code != http.StatusOK {
+				t.Errorf("the next request: status %d: %s", code, body)
+			}
+		})
+	}
+}
+
+func TestContentThatIsNotJSON(t *testing.T) {
+	f := newFront(t)
+	for _, header := range [][]string{
+		{"Inference-Header-Content-Length", "10"},
+		{"Content-Encoding", "gzip"},
+	} {
+		code, body, _ := f.do(t, "POST", "/v2/models/digits/infer", imageRequest(t, 1), header...)
+		if code != http.StatusUnsupportedMediaType {
+			t.Errorf("%v: expected 415, found %d: %s", header, code, body)
+		}
+	}
+}
+
+// A body without a length counts as the largest that is allowed, and is cut off there.
+func TestAChunkedBodyIsBounded(t *testing.T) {
+	f := newFront(t)
+	endless := io.LimitReader(repeating(' '), 64*maxBodyBytes)
+	request, err := http.NewRequestWithContext(t.Context(), "POST", f.URL+"/v2/models/digits/infer", endless)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	if response.StatusCode != http.StatusRequestEntityTooLarge {
+		t.Errorf("expected 413, found %d", response.StatusCode)
+	}
+}
+
+type repeating byte
+
+func (r repeating) Read(p []byte) (int, error) {
+	copy(p, bytes.Repeat([]byte{byte(r)}, len(p)))
+	return len(p), nil
+}
+
+func TestReadinessWaitsForLoadingAndEndsWithDraining(t *testing.T) {
+	f := newFront(t)
+	ready := func() (int, string) {
+		code, body, _ := f.do(t, "GET", "/v2/health/ready", "")
+		return code, body
+	}
+	if code, body := ready(); code != http.StatusOK {
+		t.Errorf("all loaded or refused: expected 200, found %d: %s", code, body)
+	}
+	f.set.Expect("late")
+	if code, body := ready(); code != http.StatusServiceUnavailable || !strings.Contains(body, "still loading") {
+		t.Errorf("one is loading: expected 503, found %d: %s", code, body)
+	}
+	code, body, header := f.do(t, "POST", "/v2/models/late/infer", imageRequest(t, 1))
+	if code != http.StatusServiceUnavailable || header.Get("Retry-After") == "" {
+		t.Errorf("an adapter still loading: expected 503 with Retry-After, found %d: %s", code, body)
+	}
+	f.set.Load("late", func() (*weights.Folder, error) {
+		return weights.OpenFolder(filepath.Join(sample, "adapters", "parity"))
+	})
+	if code, body, _ := f.do(t, "POST", "/v2/models/late/infer", imageRequest(t, 1)); code != http.StatusOK {
+		t.Errorf("loaded: expected 200, found %d: %s", code, body)
+	}
+	if code, body, header := f.do(t, "GET", "/v2/models/broken/ready", ""); code != http.StatusServiceUnavailable ||
+		header.Get("Retry-After") != "" {
+		t.Errorf("refused: expected 503 without Retry-After, found %d: %s", code, body)
+	}
+
+	f.server.Drain()
+	if code, body := ready(); code != http.StatusServiceUnavailable {
+		t.Errorf("draining: expected 503, found %d: %s", code, body)
+	}
+	if code, body, _ := f.do(t, "GET", "/v2/health/live", ""); code != http.StatusOK {
+		t.Errorf("draining is alive: expected 200, found %d: %s", code, body)
+	}
+	if code, body, _ := f.do(t, "POST", "/v2/models/digits/infer", imageRequest(t, 1)); code != http.StatusServiceUnavailable {
+		t.Errorf("draining: expected 503, found %d: %s", code, body)
+	}
+}
+
+func TestModelsAreListedWithTheirState(t *testing.T) {
+	f := newFront(t)
+	f.set.Expect("late")
+	_, body, _ := f.do(t, "GET", "/v2/models", "")
+	var list struct {
+		Models []struct{ Name, State, Reason string }
+	}
+	if err := json.Unmarshal([]byte(body), &list); err != nil {
+		t.Fatal(err)
+	}
+	got := make([]string, 0, len(list.Models))
+	for _, m := range list.Models {
+		got = append(got, m.Name+" "+m.State)
+		if (m.State == "UNAVAILABLE") != strings.Contains(m.Reason, "adapter_config.json") {
+			t.Errorf("%s %s: reason %q", m.Name, m.State, m.Reason)
+		}
+	}
+	want := []string{
+		"digits READY", "broken UNAVAILABLE", "digit READY", "holes READY", "late LOADING", "overflow READY", "parity READY",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("expected %v, found %v", want, got)
+	}
+}
+
+func TestMetricsCountWhatHappened(t *testing.T) {
+	f := newFront(t)
+	f.do(t, "POST", "/v2/models/digits/infer", imageRequest(t, 3, "parity", "holes", ""))
+	f.do(t, "POST", "/v2/models/digits/infer", imageRequest(t, 2, "parity", "nobody"))
+	f.do(t, "GET", "/nowhere", "")
+	recorder := httptest.NewRecorder()
+	f.metrics.ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	metrics := recorder.Body.String()
+	for _, line := range []string{
+		`switchyard_requests_total{code="200",route="POST /v2/models/{model}/infer"} 1`,
+		`switchyard_requests_total{code="404",route="POST /v2/models/{model}/infer"} 1`,
+		`switchyard_requests_total{code="404",route="none"} 1`,
+		`switchyard_rows_total{code="200"} 3`,
+		`switchyard_rows_total{code="404"} 2`,
+		`switchyard_batch_rows_sum 3`,
+		`switchyard_batch_adapters_sum 3`,
+		`switchyard_adapters{state="served"} 4`,
+		`switchyard_adapters{state="refused"} 1`,
+		`switchyard_queue_rows 0`,
+	} {
+		if !strings.Contains(metrics, line+"\n") {
+			t.Errorf("expected the line %s in\n%s", line, metrics)
+		}
+	}
+}
