@@ -1,5 +1,5 @@
 // Command bench prints what a batch of 32 rows over the sample's three adapters costs beside the same batch on the base
-// model alone. The two are run in turn, round by round, so that a noisy machine slows both; the ratio is of the medians.
+// model alone. The two are run in turn, so that a noisy machine slows both; the ratio is of the medians.
 package main
 
 import (

@@ -56,7 +56,7 @@ func Labels(raw []byte) ([]string, error) {
 	return DefaultLabels(n), nil
 }
 
-// DefaultLabels are the names of n classes nobody has named: LABEL_0, LABEL_1, …
+// DefaultLabels are the names of n classes nobody has named: LABEL_0, LABEL_1 and so on.
 func DefaultLabels(n int) []string {
 	labels := make([]string, n)
 	for i := range labels {

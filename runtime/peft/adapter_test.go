@@ -148,35 +148,68 @@ func TestScaling(t *testing.T) {
 	}{
 		{"alpha over rank", scaled(t, 4, 4).Set("lora_alpha", 16), []float32{4, 4}, []int{4, 4}},
 		{"the defaults", scaled(t, 8, 8).Unset("lora_alpha").Unset("r"), []float32{1, 1}, []int{8, 8}},
-		{"rslora", scaled(t, 3, 3).Set("lora_alpha", 16).Set("use_rslora", true),
-			[]float32{float32(16 / math.Sqrt(3)), float32(16 / math.Sqrt(3))}, []int{3, 3}},
-		{"alpha of a converted adapter", scaled(t, 4, 4).Set("lora_alpha", 11.313708498984761).Set("use_rslora", true),
-			[]float32{11.313708498984761 / 2, 11.313708498984761 / 2}, []int{4, 4}},
-		{"alpha 0 and below", scaled(t, 4, 4).Set("lora_alpha", 0).
-			Set("alpha_pattern", raw(`{"layers.1.attention.q_proj": -2}`)),
-			[]float32{0, -0.5}, []int{4, 4}},
+		{
+			"rslora", scaled(t, 3, 3).Set("lora_alpha", 16).Set("use_rslora", true),
+			[]float32{float32(16 / math.Sqrt(3)), float32(16 / math.Sqrt(3))},
+			[]int{3, 3},
+		},
+		{
+			"alpha of a converted adapter", scaled(t, 4, 4).Set("lora_alpha", 11.313708498984761).Set("use_rslora", true),
+			[]float32{11.313708498984761 / 2, 11.313708498984761 / 2},
+			[]int{4, 4},
+		},
+		{
+			"alpha 0 and below", scaled(t, 4, 4).Set("lora_alpha", 0).
+				Set("alpha_pattern", raw(`{"layers.1.attention.q_proj": -2}`)),
+			[]float32{0, -0.5},
+			[]int{4, 4},
+		},
 		{"null patterns", scaled(t, 4, 4).Set("alpha_pattern", nil).Set("rank_pattern", nil), []float32{2, 2}, []int{4, 4}},
-		{"a pattern by the end of the name", scaled(t, 2, 2).Set("r", 4).Set("rank_pattern", raw(`{"q_proj": 2}`)),
-			[]float32{4, 4}, []int{2, 2}},
-		{"an end that is no whole name", scaled(t, 4, 4).Set("rank_pattern", raw(`{"_proj": 2, "attention": 2, "": 3}`)),
-			[]float32{2, 2}, []int{4, 4}},
-		{"a pattern for one layer", scaled(t, 4, 16).Set("rank_pattern", raw(`{"layers.1.attention.q_proj": 16}`)),
-			[]float32{2, 0.5}, []int{4, 16}},
-		{"the first in the file wins", scaled(t, 4, 2).
-			Set("rank_pattern", raw(`{"layers.1.attention.q_proj": 2, "attention.q_proj": 4, "q_proj": 6, "layers.0.*": 8}`)),
-			[]float32{2, 4}, []int{4, 2}},
-		{"the first in the file wins, the other way", scaled(t, 6, 6).
-			Set("rank_pattern", raw(`{"q_proj": 6, "layers.1.attention.q_proj": 2, "attention.q_proj": 4}`)),
-			[]float32{8.0 / 6, 8.0 / 6}, []int{6, 6}},
-		{"a key that stands twice", scaled(t, 2, 2).
-			Set("rank_pattern", raw(`{"q_proj": 6, "attention.q_proj": 4, "q_proj": 2}`)),
-			[]float32{4, 4}, []int{2, 2}},
-		{"regular expressions", scaled(t, 2, 3).
-			Set("rank_pattern", raw(`{"vit\\.layers\\.[0]\\..*": 2, "^vit.*[.](?:1|7)[.].*q_(proj|x)": 3}`)).
-			Set("alpha_pattern", raw(`{".*\\.\\d\\.attention\\.\\w+": 6}`)),
-			[]float32{3, 2}, []int{2, 3}},
-		{"matched at the start", scaled(t, 4, 4).Set("rank_pattern", raw(`{"^layers.*": 2, "it\\.layers.+": 3}`)),
-			[]float32{2, 2}, []int{4, 4}},
+		{
+			"a pattern by the end of the name", scaled(t, 2, 2).Set("r", 4).Set("rank_pattern", raw(`{"q_proj": 2}`)),
+			[]float32{4, 4},
+			[]int{2, 2},
+		},
+		{
+			"an end that is no whole name", scaled(t, 4, 4).Set("rank_pattern", raw(`{"_proj": 2, "attention": 2, "": 3}`)),
+			[]float32{2, 2},
+			[]int{4, 4},
+		},
+		{
+			"a pattern for one layer", scaled(t, 4, 16).Set("rank_pattern", raw(`{"layers.1.attention.q_proj": 16}`)),
+			[]float32{2, 0.5},
+			[]int{4, 16},
+		},
+		{
+			"the first in the file wins", scaled(t, 4, 2).
+				Set("rank_pattern", raw(`{"layers.1.attention.q_proj": 2, "attention.q_proj": 4, "q_proj": 6, "layers.0.*": 8}`)),
+			[]float32{2, 4},
+			[]int{4, 2},
+		},
+		{
+			"the first in the file wins, the other way", scaled(t, 6, 6).
+				Set("rank_pattern", raw(`{"q_proj": 6, "layers.1.attention.q_proj": 2, "attention.q_proj": 4}`)),
+			[]float32{8.0 / 6, 8.0 / 6},
+			[]int{6, 6},
+		},
+		{
+			"a key that stands twice", scaled(t, 2, 2).
+				Set("rank_pattern", raw(`{"q_proj": 6, "attention.q_proj": 4, "q_proj": 2}`)),
+			[]float32{4, 4},
+			[]int{2, 2},
+		},
+		{
+			"regular expressions", scaled(t, 2, 3).
+				Set("rank_pattern", raw(`{"vit\\.layers\\.[0]\\..*": 2, "^vit.*[.](?:1|7)[.].*q_(proj|x)": 3}`)).
+				Set("alpha_pattern", raw(`{".*\\.\\d\\.attention\\.\\w+": 6}`)),
+			[]float32{3, 2},
+			[]int{2, 3},
+		},
+		{
+			"matched at the start", scaled(t, 4, 4).Set("rank_pattern", raw(`{"^layers.*": 2, "it\\.layers.+": 3}`)),
+			[]float32{2, 2},
+			[]int{4, 4},
+		},
 		{"the other naming does not count", scaled(t, 4, 4).
 			Set("rank_pattern", raw(`{"query": 2, "vit.encoder.*": 2}`)), []float32{2, 2}, []int{4, 4}},
 		{"ranks and alphas apart", scaled(t, 4, 2).Set("lora_alpha", 2).
@@ -248,19 +281,23 @@ func TestSavedModules(t *testing.T) {
 		{"a head twice over", bare(t).Set("task_type", "SEQ_CLS").Set("modules_to_save", []string{"classifier", "score"}).
 			Saved("classifier", 2, 8), []string{"classifier"}},
 		{"no head", bare(t).Set("modules_to_save", []string{"score"}).Update(query5, 8, 8), nil},
-		{"the end of a name", bare(t).Set("modules_to_save", []string{"ifier"}).Saved("classifier", 4, 8),
-			[]string{"classifier"}},
+		{
+			"the end of a name", bare(t).Set("modules_to_save", []string{"ifier"}).Saved("classifier", 4, 8),
+			[]string{"classifier"},
+		},
 		{"an end that only the other naming has", bare(t).Set("modules_to_save", []string{"encoder", "query"}).
 			Update(query5, 8, 8), nil},
 		{"a LayerNorm", bare(t).Set("modules_to_save", []string{"vit.layernorm"}).
 			Zip("vit.layernorm.weight", 8).Zip("vit.layernorm.bias", 8), []string{"vit.layernorm"}},
 		{"a Linear in the new naming", bare(t).Set("modules_to_save", []string{"layers.0.attention.q_proj"}).
 			Saved(query5, 8, 8), []string{query4}},
-		{"a parent of several kinds", bare(t).Set("modules_to_save", []string{"embeddings"}).
-			Zip("vit.embeddings.cls_token", 1, 1, 8).Zip("vit.embeddings.position_embeddings", 1, 5, 8).
-			Zip("vit.embeddings.patch_embeddings.projection.weight", 8, 3, 2, 2).
-			Zip("vit.embeddings.patch_embeddings.projection.bias", 8),
-			[]string{"vit.embeddings", "vit.embeddings.patch_embeddings.projection"}},
+		{
+			"a parent of several kinds", bare(t).Set("modules_to_save", []string{"embeddings"}).
+				Zip("vit.embeddings.cls_token", 1, 1, 8).Zip("vit.embeddings.position_embeddings", 1, 5, 8).
+				Zip("vit.embeddings.patch_embeddings.projection.weight", 8, 3, 2, 2).
+				Zip("vit.embeddings.patch_embeddings.projection.bias", 8),
+			[]string{"vit.embeddings", "vit.embeddings.patch_embeddings.projection"},
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			a := mustLoad(t, c.a)
@@ -292,21 +329,36 @@ func TestLabels(t *testing.T) {
 		{"the base's head", bare(t).Update(query5, 8, 8), []string{"cat", "dog", "bird"}, ""},
 		{"an update of the base's head", bare(t).Update("classifier", 3, 8), []string{"cat", "dog", "bird"}, ""},
 		{"named beside", headed(t).File("config.json", []byte(five)), []string{"a", "b", "c", "d", "e"}, ""},
-		{"the base's head named anew", bare(t).Update(query5, 8, 8).File("config.json", []byte(three)),
-			[]string{"x", "y", "z"}, ""},
-		{"too few names", headed(t).File("config.json", []byte(three)), nil,
-			"config.json: labels: expected 5, as many as the adapter's head has outputs, found 3"},
-		{"too many for the base's head", bare(t).Update(query5, 8, 8).File("config.json", []byte(five)), nil,
-			"config.json: labels: expected 3, as many as the adapter's head has outputs, found 5"},
-		{"transformers leaves out two labels", headed(t).File("config.json", []byte(`{}`)), nil,
-			"config.json: labels: expected 5, as many as the adapter's head has outputs, found 2"},
-		{"another model's config", headed(t).File("config.json", []byte(`{"model_type": "bert"}`)), nil,
-			`config.json: model_type: expected the base's "vit", found "bert"`},
-		{"regression", headed(t).File("config.json", []byte(`{"problem_type": "regression"}`)), nil,
-			`config.json: problem_type: expected null or single_label_classification, found "regression"`},
+		{
+			"the base's head named anew", bare(t).Update(query5, 8, 8).File("config.json", []byte(three)),
+			[]string{"x", "y", "z"},
+			"",
+		},
+		{
+			"too few names", headed(t).File("config.json", []byte(three)), nil,
+			"config.json: labels: expected 5, as many as the adapter's head has outputs, found 3",
+		},
+		{
+			"too many for the base's head", bare(t).Update(query5, 8, 8).File("config.json", []byte(five)), nil,
+			"config.json: labels: expected 3, as many as the adapter's head has outputs, found 5",
+		},
+		{
+			"transformers leaves out two labels", headed(t).File("config.json", []byte(`{}`)), nil,
+			"config.json: labels: expected 5, as many as the adapter's head has outputs, found 2",
+		},
+		{
+			"another model's config", headed(t).File("config.json", []byte(`{"model_type": "bert"}`)), nil,
+			`config.json: model_type: expected the base's "vit", found "bert"`,
+		},
+		{
+			"regression", headed(t).File("config.json", []byte(`{"problem_type": "regression"}`)), nil,
+			`config.json: problem_type: expected null or single_label_classification, found "regression"`,
+		},
 		{"not JSON", headed(t).File("config.json", []byte(`id2label`)), nil, "config.json: invalid character"},
-		{"too large", headed(t).File("config.json", make([]byte, 1<<20+1)), nil,
-			`file "config.json": expected at most 1048576 bytes, found 1048577`},
+		{
+			"too large", headed(t).File("config.json", make([]byte, 1<<20+1)), nil,
+			`file "config.json": expected at most 1048576 bytes, found 1048577`,
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			a, err := load(t, c.a)
@@ -333,102 +385,178 @@ func TestKeysRefused(t *testing.T) {
 		err  string
 	}{
 		{"no tensors", bare(t), "adapter_model.safetensors: expected the tensors of an adapter, found none"},
-		{"no prefix", bare(t).Tensor(wrappers.F32("classifier.weight", counting(8), 1, 8)),
-			`key "classifier.weight": expected the prefix base_model.model.`},
-		{"half a prefix", bare(t).Tensor(wrappers.F32("base_model.classifier.weight", counting(8), 1, 8)),
-			`key "base_model.classifier.weight": expected the prefix base_model.model.`},
-		{"unknown module", bare(t).Update("vit.layers.2.attention.q_proj", 8, 8),
+		{
+			"no prefix", bare(t).Tensor(wrappers.F32("classifier.weight", counting(8), 1, 8)),
+			`key "classifier.weight": expected the prefix base_model.model.`,
+		},
+		{
+			"half a prefix", bare(t).Tensor(wrappers.F32("base_model.classifier.weight", counting(8), 1, 8)),
+			`key "base_model.classifier.weight": expected the prefix base_model.model.`,
+		},
+		{
+			"unknown module", bare(t).Update("vit.layers.2.attention.q_proj", 8, 8),
 			`key "base_model.model.vit.layers.2.attention.q_proj.lora_A.weight": no module "vit.layers.2.attention.q_proj" ` +
-				`in the base ViTForImageClassification`},
+				`in the base ViTForImageClassification`,
+		},
 		{"half a naming", bare(t).Update("vit.layers.0.attention.attention.query", 8, 8), "no module"},
-		{"A of another width", bare(t).Zip(query5+".lora_A.weight", 4, 6).Zip(query5+".lora_B.weight", 8, 4),
-			`key "` + weight + `": shape: expected [4, 8], found [4, 6] (base ViTForImageClassification, rank 4 by r)`},
-		{"B of another height", bare(t).Zip(query5+".lora_A.weight", 4, 8).Zip(query5+".lora_B.weight", 9, 4),
-			`key "base_model.model.` + query5 + `.lora_B.weight": shape: expected [8, 4], found [9, 4]`},
-		{"A of another rank", bare(t).Update(query5, 8, 8).Set("r", 8),
-			`key "` + weight + `": shape: expected [8, 8], found [4, 8] (base ViTForImageClassification, rank 8 by r)`},
-		{"A of another rank than its pattern", bare(t).Update(query5, 8, 8).Set("rank_pattern", raw(`{"q_proj": 2}`)),
-			`": shape: expected [2, 8], found [4, 8] (base ViTForImageClassification, rank 2 by rank_pattern "q_proj")`},
-		{"B of another rank than A", bare(t).Zip(query5+".lora_A.weight", 4, 8).Zip(query5+".lora_B.weight", 8, 2),
-			`.lora_B.weight": shape: expected [8, 4], found [8, 2]`},
-		{"rank 0", bare(t).Zip(query5+".lora_A.weight", 0, 8).Zip(query5+".lora_B.weight", 8, 0),
-			"shape: expected [4, 8], found [0, 8]"},
-		{"a scalar", bare(t).Tensor(wrappers.F32(weight, counting(1))).Zip(query5+".lora_B.weight", 8, 4),
-			"shape: expected [4, 8], found []"},
-		{"A alone", bare(t).Zip(query5+".lora_A.weight", 4, 8),
-			`key "` + weight + `": expected base_model.model.` + query5 + `.lora_B.weight beside it, found none`},
-		{"B alone", bare(t).Zip(query5+".lora_B.weight", 8, 4),
-			`.lora_B.weight": expected base_model.model.` + query5 + `.lora_A.weight`},
-		{"bfloat16", bare(t).Zip(query5+".lora_B.weight", 8, 4).
-			Tensor(wrappers.Tensor{Name: weight, DType: "BF16", Shape: []int{4, 8}, Data: make([]byte, 64)}),
-			`key "` + weight + `": dtype: expected F32, found BF16, which is not supported yet`},
+		{
+			"A of another width", bare(t).Zip(query5+".lora_A.weight", 4, 6).Zip(query5+".lora_B.weight", 8, 4),
+			`key "` + weight + `": shape: expected [4, 8], found [4, 6] (base ViTForImageClassification, rank 4 by r)`,
+		},
+		{
+			"B of another height", bare(t).Zip(query5+".lora_A.weight", 4, 8).Zip(query5+".lora_B.weight", 9, 4),
+			`key "base_model.model.` + query5 + `.lora_B.weight": shape: expected [8, 4], found [9, 4]`,
+		},
+		{
+			"A of another rank", bare(t).Update(query5, 8, 8).Set("r", 8),
+			`key "` + weight + `": shape: expected [8, 8], found [4, 8] (base ViTForImageClassification, rank 8 by r)`,
+		},
+		{
+			"A of another rank than its pattern", bare(t).Update(query5, 8, 8).Set("rank_pattern", raw(`{"q_proj": 2}`)),
+			`": shape: expected [2, 8], found [4, 8] (base ViTForImageClassification, rank 2 by rank_pattern "q_proj")`,
+		},
+		{
+			"B of another rank than A", bare(t).Zip(query5+".lora_A.weight", 4, 8).Zip(query5+".lora_B.weight", 8, 2),
+			`.lora_B.weight": shape: expected [8, 4], found [8, 2]`,
+		},
+		{
+			"rank 0", bare(t).Zip(query5+".lora_A.weight", 0, 8).Zip(query5+".lora_B.weight", 8, 0),
+			"shape: expected [4, 8], found [0, 8]",
+		},
+		{
+			"a scalar", bare(t).Tensor(wrappers.F32(weight, counting(1))).Zip(query5+".lora_B.weight", 8, 4),
+			"shape: expected [4, 8], found []",
+		},
+		{
+			"A alone", bare(t).Zip(query5+".lora_A.weight", 4, 8),
+			`key "` + weight + `": expected base_model.model.` + query5 + `.lora_B.weight beside it, found none`,
+		},
+		{
+			"B alone", bare(t).Zip(query5+".lora_B.weight", 8, 4),
+			`.lora_B.weight": expected base_model.model.` + query5 + `.lora_A.weight`,
+		},
+		{
+			"bfloat16", bare(t).Zip(query5+".lora_B.weight", 8, 4).
+				Tensor(wrappers.Tensor{Name: weight, DType: "BF16", Shape: []int{4, 8}, Data: make([]byte, 64)}),
+			`key "` + weight + `": dtype: expected F32, found BF16, which is not supported yet`,
+		},
 		{"a NaN", bare(t).Zip(query5+".lora_B.weight", 8, 4).
 			Tensor(wrappers.F32(weight, append(counting(31), nan), 4, 8)), weight + `": expected finite values, found NaN`},
 
-		{"a convolution", bare(t).Zip("vit.embeddings.patch_embeddings.projection.lora_A.weight", 4, 3, 2, 2),
-			`LoRA on Conv2d "vit.embeddings.patch_embeddings.projection" is not supported yet, only on Linear`},
+		{
+			"a convolution", bare(t).Zip("vit.embeddings.patch_embeddings.projection.lora_A.weight", 4, 3, 2, 2),
+			`LoRA on Conv2d "vit.embeddings.patch_embeddings.projection" is not supported yet, only on Linear`,
+		},
 		{"a LayerNorm", bare(t).Update("vit.layernorm", 8, 8), `LoRA on LayerNorm "vit.layernorm" is not supported yet`},
-		{"bare parameters", bare(t).Update("vit.embeddings", 8, 8),
-			`LoRA on Parameters "vit.embeddings" is not supported yet`},
-		{"an embedding", bare(t).Zip("vit.embeddings.lora_embedding_A", 4, 8),
-			`lora_embedding_A": LoRA on an Embedding is not supported yet`},
+		{
+			"bare parameters", bare(t).Update("vit.embeddings", 8, 8),
+			`LoRA on Parameters "vit.embeddings" is not supported yet`,
+		},
+		{
+			"an embedding", bare(t).Zip("vit.embeddings.lora_embedding_A", 4, 8),
+			`lora_embedding_A": LoRA on an Embedding is not supported yet`,
+		},
 		{"DoRA", bare(t).Zip(query5+".lora_magnitude_vector", 8), `lora_magnitude_vector": DoRA is not supported yet`},
 		{"DoRA of old", bare(t).Zip(query5+".lora_magnitude_vector.weight", 8), "DoRA is not supported yet"},
 		{"a bias in the update", bare(t).Zip(query5+".lora_B.bias", 8), `.lora_B.bias": a bias inside the update`},
 		{"a bias in A", bare(t).Zip(query5+".lora_A.bias", 8), `expected lora_A.weight or lora_B.weight`},
-		{"the adapter's name left in", bare(t).Zip(query5+".lora_A.default.weight", 4, 8),
-			`expected lora_A.weight or lora_B.weight after the module's path`},
-		{"replaced tokens", bare(t).Zip("vit.embeddings.token_adapter.trainable_tokens_delta", 1, 8),
-			"replaced embedding rows are not supported yet"},
-		{"a base layer", bare(t).Zip(query5+".base_layer.weight", 8, 8),
-			"the base's own weights in the adapter are not supported"},
-		{"an original module", headed(t).Zip("classifier.original_module.bias", 3),
-			`original_module.bias": expected the module's plain name`},
+		{
+			"the adapter's name left in", bare(t).Zip(query5+".lora_A.default.weight", 4, 8),
+			`expected lora_A.weight or lora_B.weight after the module's path`,
+		},
+		{
+			"replaced tokens", bare(t).Zip("vit.embeddings.token_adapter.trainable_tokens_delta", 1, 8),
+			"replaced embedding rows are not supported yet",
+		},
+		{
+			"a base layer", bare(t).Zip(query5+".base_layer.weight", 8, 8),
+			"the base's own weights in the adapter are not supported",
+		},
+		{
+			"an original module", headed(t).Zip("classifier.original_module.bias", 3),
+			`original_module.bias": expected the module's plain name`,
+		},
 		{"a wrapped module", headed(t).Zip("classifier.modules_to_save.bias", 5), "expected the module's plain name"},
-		{"no path", bare(t).Zip("weight", 8),
-			`key "base_model.model.weight": expected a module's path and the name of a parameter`},
-		{"no path but LoRA", bare(t).Zip("lora_A.weight", 8),
-			"expected lora_A.weight or lora_B.weight after the module's path"},
+		{
+			"no path", bare(t).Zip("weight", 8),
+			`key "base_model.model.weight": expected a module's path and the name of a parameter`,
+		},
+		{
+			"no path but LoRA", bare(t).Zip("lora_A.weight", 8),
+			"expected lora_A.weight or lora_B.weight after the module's path",
+		},
 
-		{"a trained bias", bare(t).Zip(query5+".bias", 8),
-			`.bias": a whole parameter of "` + query5 + `", which modules_to_save does not hold`},
-		{"a head not named", bare(t).Saved("classifier", 3, 8),
-			`a whole parameter of "classifier", which modules_to_save does not hold`},
-		{"a head without bias", bare(t).Set("task_type", "SEQ_CLS").Zip("classifier.weight", 5, 8),
-			`key "base_model.model.classifier.bias": missing, though "classifier" is saved in the file`},
-		{"a head without weight", bare(t).Set("task_type", "SEQ_CLS").Zip("classifier.bias", 5),
-			`key "base_model.model.classifier.weight": missing`},
-		{"no head, though saved", bare(t).Set("task_type", "SEQ_CLS").Update(query5, 8, 8),
-			`key "base_model.model.classifier.weight": missing, though modules_to_save holds "classifier"`},
-		{"a head of another width", bare(t).Set("task_type", "SEQ_CLS").Saved("classifier", 5, 9),
-			`key "base_model.model.classifier.weight": shape: expected [5, 8], found [5, 9] (base ViTForImageClassification)`},
-		{"a head of two sizes", bare(t).Set("task_type", "SEQ_CLS").Zip("classifier.weight", 5, 8).Zip("classifier.bias", 3),
-			`key "base_model.model.classifier.bias": shape: expected [5], found [3]`},
-		{"a head without outputs", bare(t).Set("task_type", "SEQ_CLS").Saved("classifier", 0, 8),
-			"shape: expected a head of 1 to 65536 outputs, found [0, 8]"},
-		{"a scalar head", bare(t).Set("task_type", "SEQ_CLS").Zip("classifier.weight").Zip("classifier.bias", 1),
-			"shape: expected a head of 1 to 65536 outputs, found []"},
-		{"a head in three dimensions", bare(t).Set("task_type", "SEQ_CLS").
-			Zip("classifier.weight", 5, 8, 1).Zip("classifier.bias", 5),
-			"shape: expected [5, 8], found [5, 8, 1]"},
-		{"another Linear of another height", bare(t).Set("modules_to_save", []string{"q_proj"}).Saved(query5, 9, 8),
-			"shape: expected [8, 8], found [9, 8]"},
-		{"an unknown parameter", headed(t).Zip("classifier.scale", 5),
+		{
+			"a trained bias", bare(t).Zip(query5+".bias", 8),
+			`.bias": a whole parameter of "` + query5 + `", which modules_to_save does not hold`,
+		},
+		{
+			"a head not named", bare(t).Saved("classifier", 3, 8),
+			`a whole parameter of "classifier", which modules_to_save does not hold`,
+		},
+		{
+			"a head without bias", bare(t).Set("task_type", "SEQ_CLS").Zip("classifier.weight", 5, 8),
+			`key "base_model.model.classifier.bias": missing, though "classifier" is saved in the file`,
+		},
+		{
+			"a head without weight", bare(t).Set("task_type", "SEQ_CLS").Zip("classifier.bias", 5),
+			`key "base_model.model.classifier.weight": missing`,
+		},
+		{
+			"no head, though saved", bare(t).Set("task_type", "SEQ_CLS").Update(query5, 8, 8),
+			`key "base_model.model.classifier.weight": missing, though modules_to_save holds "classifier"`,
+		},
+		{
+			"a head of another width", bare(t).Set("task_type", "SEQ_CLS").Saved("classifier", 5, 9),
+			`key "base_model.model.classifier.weight": shape: expected [5, 8], found [5, 9] (base ViTForImageClassification)`,
+		},
+		{
+			"a head of two sizes", bare(t).Set("task_type", "SEQ_CLS").Zip("classifier.weight", 5, 8).Zip("classifier.bias", 3),
+			`key "base_model.model.classifier.bias": shape: expected [5], found [3]`,
+		},
+		{
+			"a head without outputs", bare(t).Set("task_type", "SEQ_CLS").Saved("classifier", 0, 8),
+			"shape: expected a head of 1 to 65536 outputs, found [0, 8]",
+		},
+		{
+			"a scalar head", bare(t).Set("task_type", "SEQ_CLS").Zip("classifier.weight").Zip("classifier.bias", 1),
+			"shape: expected a head of 1 to 65536 outputs, found []",
+		},
+		{
+			"a head in three dimensions", bare(t).Set("task_type", "SEQ_CLS").
+				Zip("classifier.weight", 5, 8, 1).Zip("classifier.bias", 5),
+			"shape: expected [5, 8], found [5, 8, 1]",
+		},
+		{
+			"another Linear of another height", bare(t).Set("modules_to_save", []string{"q_proj"}).Saved(query5, 9, 8),
+			"shape: expected [8, 8], found [9, 8]",
+		},
+		{
+			"an unknown parameter", headed(t).Zip("classifier.scale", 5),
 			`key "base_model.model.classifier.scale": no parameter "scale" of "classifier" in the base ` +
-				`ViTForImageClassification`},
-		{"half a parent", bare(t).Set("modules_to_save", []string{"embeddings"}).
-			Zip("vit.embeddings.cls_token", 1, 1, 8).Zip("vit.embeddings.position_embeddings", 1, 5, 8),
+				`ViTForImageClassification`,
+		},
+		{
+			"half a parent", bare(t).Set("modules_to_save", []string{"embeddings"}).
+				Zip("vit.embeddings.cls_token", 1, 1, 8).Zip("vit.embeddings.position_embeddings", 1, 5, 8),
 			`key "base_model.model.vit.embeddings.patch_embeddings.projection.weight": missing, though ` +
-				`modules_to_save holds "embeddings"`},
-		{"an update of a saved module", headed(t).Update("classifier", 5, 8),
+				`modules_to_save holds "embeddings"`,
+		},
+		{
+			"an update of a saved module", headed(t).Update("classifier", 5, 8),
 			`key "base_model.model.classifier.lora_A.weight": an update of "classifier", which modules_to_save ` +
-				`holds as "classifier"`},
+				`holds as "classifier"`,
+		},
 
-		{"a hostile name", bare(t).Zip(strings.Repeat("x", 300)+".lora_A.weight", 4, 8),
-			strings.Repeat("x", 183) + `…": no module "xxx`},
+		{
+			"a hostile name", bare(t).Zip(strings.Repeat("x", 300)+".lora_A.weight", 4, 8),
+			strings.Repeat("x", 183) + `…": no module "xxx`,
+		},
 		{"hostile bytes", bare(t).Tensor(wrappers.F32("a\nb", counting(1), 1)), `key "a\nb": expected the prefix`},
-		{"a scaling beyond float32", bare(t).Update(query5, 8, 8).Set("alpha_pattern", raw(`{"q_proj": 1e300}`)),
-			`adapter_config.json: alpha_pattern "q_proj": expected a scaling that float32 can hold, found 1e+300 over rank 4`},
+		{
+			"a scaling beyond float32", bare(t).Update(query5, 8, 8).Set("alpha_pattern", raw(`{"q_proj": 1e300}`)),
+			`adapter_config.json: alpha_pattern "q_proj": expected a scaling that float32 can hold, found 1e+300 over rank 4`,
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := load(t, c.a)
@@ -445,12 +573,18 @@ func TestFilesRefused(t *testing.T) {
 	}{
 		{"no config", headed(t).File("adapter_config.json", nil), `file "adapter_config.json": `},
 		{"no model", headed(t).File("adapter_model.safetensors", nil), `file "adapter_model.safetensors": `},
-		{"a pickle", headed(t).File("adapter_model.safetensors", nil).File("adapter_model.bin", []byte("\x80\x02")),
-			"adapter_model.bin: expected adapter_model.safetensors, found a pickle: load the adapter with PEFT"},
-		{"a config too large", headed(t).File("adapter_config.json", make([]byte, 1<<20+1)),
-			`file "adapter_config.json": expected at most 1048576 bytes, found 1048577`},
-		{"not safetensors", headed(t).File("adapter_model.safetensors", []byte("PK\x03\x04 and so on")),
-			"adapter_model.safetensors: "},
+		{
+			"a pickle", headed(t).File("adapter_model.safetensors", nil).File("adapter_model.bin", []byte("\x80\x02")),
+			"adapter_model.bin: expected adapter_model.safetensors, found a pickle: load the adapter with PEFT",
+		},
+		{
+			"a config too large", headed(t).File("adapter_config.json", make([]byte, 1<<20+1)),
+			`file "adapter_config.json": expected at most 1048576 bytes, found 1048577`,
+		},
+		{
+			"not safetensors", headed(t).File("adapter_model.safetensors", []byte("PK\x03\x04 and so on")),
+			"adapter_model.safetensors: ",
+		},
 		{"an empty model", headed(t).File("adapter_model.safetensors", []byte{}), "adapter_model.safetensors: "},
 	} {
 		t.Run(c.name, func(t *testing.T) {

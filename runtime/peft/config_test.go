@@ -84,8 +84,10 @@ func TestFieldsRefused(t *testing.T) {
 	for _, c := range []struct{ field, value, err string }{
 		{"peft_type", `"LOHA"`, `peft_type: expected "LORA", found "LOHA"`},
 		{"peft_type", `null`, `peft_type: expected "LORA", found null`},
-		{"task_type", `"TOKEN_CLS"`,
-			`task_type: expected null or "SEQ_CLS" for the base ViTForImageClassification, found "TOKEN_CLS"`},
+		{
+			"task_type", `"TOKEN_CLS"`,
+			`task_type: expected null or "SEQ_CLS" for the base ViTForImageClassification, found "TOKEN_CLS"`,
+		},
 		{"task_type", `"FEATURE_EXTRACTION"`, `found "FEATURE_EXTRACTION"`},
 		{"task_type", `3`, `task_type: expected null or "SEQ_CLS"`},
 
@@ -126,20 +128,28 @@ func TestFieldsRefused(t *testing.T) {
 		{"rank_pattern", `{"(": 2}`, `uses Python syntax that is not supported: `},
 		{"rank_pattern", `{"` + long + `": 2}`, `expected at most 256 bytes, found 257`},
 		{"rank_pattern", many(4097, `"p%d": 2`), `rank_pattern: expected at most 4096 patterns, found more`},
-		{"rank_pattern", many(9, `"p%d{999}": 2`),
-			`expected regular expressions of at most 8192 instructions in all, found more`},
-		{"alpha_pattern", `{"((x{9}){9}){9}(x{999}y){1}(x{999}){1}((x{999})){1}x{999}x{999}x{999}x{999}x{999}": 2}`,
-			`expected regular expressions of at most 8192 instructions in all, found more`},
+		{
+			"rank_pattern", many(9, `"p%d{999}": 2`),
+			`expected regular expressions of at most 8192 instructions in all, found more`,
+		},
+		{
+			"alpha_pattern", `{"((x{9}){9}){9}(x{999}y){1}(x{999}){1}((x{999})){1}x{999}x{999}x{999}x{999}x{999}": 2}`,
+			`expected regular expressions of at most 8192 instructions in all, found more`,
+		},
 
 		{"modules_to_save", `"classifier"`, `modules_to_save: expected null or a list of module names, found "classifier"`},
 		{"modules_to_save", `[1]`, `modules_to_save: expected null or a list of module names, found [1]`},
 		{"modules_to_save", `[null]`, `modules_to_save: expected null or a list of module names, found [null]`},
 		{"modules_to_save", `[""]`, `modules_to_save: expected null or a list of module names, found [""]`},
-		{"modules_to_save", `["x"` + strings.Repeat(`,"x"`, 1024) + `]`,
-			`modules_to_save: expected at most 1024 names, found 1025`},
+		{
+			"modules_to_save", `["x"` + strings.Repeat(`,"x"`, 1024) + `]`,
+			`modules_to_save: expected at most 1024 names, found 1025`,
+		},
 
-		{"init_lora_weights", `"pissa"`,
-			`init_lora_weights: expected true, false, eva, gaussian, mica, orthogonal, found "pissa"`},
+		{
+			"init_lora_weights", `"pissa"`,
+			`init_lora_weights: expected true, false, eva, gaussian, mica, orthogonal, found "pissa"`,
+		},
 		{"init_lora_weights", `"pissa_niter_16"`, `found "pissa_niter_16": other starts change the base's own weights`},
 		{"init_lora_weights", `"olora"`, `found "olora"`},
 		{"init_lora_weights", `"loftq"`, `found "loftq"`},
@@ -151,8 +161,10 @@ func TestFieldsRefused(t *testing.T) {
 		{"use_dora", `"yes"`, `use_dora: DoRA is not supported yet, found "yes"`},
 		{"lora_bias", `true`, `lora_bias: a bias inside the update is not supported yet, found true`},
 		{"fan_in_fan_out", `true`, `fan_in_fan_out: transposed base weights are not supported, found true`},
-		{"trainable_token_indices", `[1, 2]`,
-			`trainable_token_indices: replaced embedding rows are not supported yet, found [1,2]`},
+		{
+			"trainable_token_indices", `[1, 2]`,
+			`trainable_token_indices: replaced embedding rows are not supported yet, found [1,2]`,
+		},
 		{"trainable_token_indices", `{"e": [1]}`, `trainable_token_indices: `},
 		{"layer_replication", `[[0, 4]]`, `layer_replication: replicated layers cannot share a base, found [[0,4]]`},
 		{"target_parameters", `["w"]`, `target_parameters: updates of bare parameters are not supported, found ["w"]`},
@@ -195,8 +207,10 @@ func many(n int, entry string) string {
 func TestConfigsRefused(t *testing.T) {
 	for _, c := range []struct{ name, config, err string }{
 		{"no type", `{"r": 8}`, `adapter_config.json: peft_type: expected "LORA", found nothing`},
-		{"another type, whatever its fields", `{"a_field": 1, "peft_type": "VERA"}`,
-			`peft_type: expected "LORA", found "VERA"`},
+		{
+			"another type, whatever its fields", `{"a_field": 1, "peft_type": "VERA"}`,
+			`peft_type: expected "LORA", found "VERA"`,
+		},
 		{"null", `null`, "adapter_config.json: expected a JSON object, found null"},
 		{"a list", `[]`, "adapter_config.json: expected a JSON object: "},
 		{"empty", ``, "adapter_config.json: expected a JSON object: "},
@@ -206,8 +220,10 @@ func TestConfigsRefused(t *testing.T) {
 		{"not UTF-8", "{\"peft_type\": \"LORA\xff\"}", "adapter_config.json: expected UTF-8"},
 		{"deep", strings.Repeat("[", 1<<15), "adapter_config.json: expected a JSON object: "},
 		{"the last value of a field counts", `{"peft_type": "LORA", "r": 4, "r": 0}`, "r: expected an integer"},
-		{"several faults", `{"use_dora": true, "peft_type": "LORA", "arrow_config": {"a": 1}}`,
-			"adapter_config.json: arrow_config: "},
+		{
+			"several faults", `{"use_dora": true, "peft_type": "LORA", "arrow_config": {"a": 1}}`,
+			"adapter_config.json: arrow_config: ",
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := load(t, wrappers.Adapter(t).File("adapter_config.json", []byte(c.config)))

@@ -281,10 +281,14 @@ func TestBadRequests(t *testing.T) {
 		{"member twice", "POST", pool, `{"inputs": [], "inputs": []}`, 400, "duplicate"},
 		{"deep nesting", "POST", pool, `{"inputs":` + strings.Repeat("[", 20000), 400, "malformed request"},
 		{"parameter", "POST", pool, `{"parameters": {"priority": 1}, "inputs": []}`, 400, `parameter "priority" is not`},
-		{"binary output", "POST", pool, `{"outputs": [{"name": "label", "parameters": {"binary_data": true}}]}`, 400,
-			`output "label": parameter "binary_data" is not supported`},
-		{"unknown output", "POST", pool, `{"outputs": [{"name": "labels"}], "inputs": []}`, 400,
-			`output "labels" is not one of [logits num_labels`},
+		{
+			"binary output", "POST", pool, `{"outputs": [{"name": "label", "parameters": {"binary_data": true}}]}`, 400,
+			`output "label": parameter "binary_data" is not supported`,
+		},
+		{
+			"unknown output", "POST", pool, `{"outputs": [{"name": "labels"}], "inputs": []}`, 400,
+			`output "labels" is not one of [logits num_labels`,
+		},
 		{"output twice", "POST", pool, `{"outputs": [{"name": "label"}, {"name": "label"}]}`, 400, "asked for twice"},
 		{"entities", "POST", pool, `{"outputs": [{"name": "entities"}]}`, 400, `output "entities" is not one of`},
 		{"timeout", "POST", pool, good, 400, `Switchyard-Timeout-Ms: expected a positive number, found "soon"`},
@@ -292,50 +296,81 @@ func TestBadRequests(t *testing.T) {
 		{"no input", "POST", pool, `{"inputs": []}`, 400, "expected one of the inputs [pixel_values image], found none"},
 		{"unknown input", "POST", pool, tensor("text", "BYTES", "[1]", `["a"]`), 400, `input "text" is not one of`},
 		{"input twice", "POST", pool, `{"inputs": [{"name": "image"}, {"name": "image"}]}`, 400, `"image" is given twice`},
-		{"two inputs", "POST", pool, `{"inputs": [{"name": "image"}, {"name": "pixel_values"}]}`, 400,
-			`expected one input beside adapter, found "image" and "pixel_values"`},
-		{"no data", "POST", pool, `{"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1]}]}`, 400,
-			`input "image": data: expected a list`},
+		{
+			"two inputs", "POST", pool, `{"inputs": [{"name": "image"}, {"name": "pixel_values"}]}`, 400,
+			`expected one input beside adapter, found "image" and "pixel_values"`,
+		},
+		{
+			"no data", "POST", pool, `{"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1]}]}`, 400,
+			`input "image": data: expected a list`,
+		},
 
-		{"datatype", "POST", pool, tensor("pixel_values", "FP64", "[1,3,32,32]", "[]"), 400,
-			`input "pixel_values": datatype: expected FP32, found "FP64"`},
-		{"dimensions", "POST", pool, pixelRequest("[3,32,32]", "[]"), 400,
-			`input "pixel_values": shape: expected [B, 3, 32, 32], found [3 32 32]`},
+		{
+			"datatype", "POST", pool, tensor("pixel_values", "FP64", "[1,3,32,32]", "[]"), 400,
+			`input "pixel_values": datatype: expected FP32, found "FP64"`,
+		},
+		{
+			"dimensions", "POST", pool, pixelRequest("[3,32,32]", "[]"), 400,
+			`input "pixel_values": shape: expected [B, 3, 32, 32], found [3 32 32]`,
+		},
 		{"another size", "POST", pool, pixelRequest("[1,3,224,224]", "[]"), 400, "expected [B, 3, 32, 32], found [1 3 224"},
 		{"no rows", "POST", pool, pixelRequest("[0,3,32,32]", "[]"), 400, "found [0 3 32 32]"},
 		{"negative rows", "POST", pool, pixelRequest("[-1,3,32,32]", "[]"), 400, "found [-1 3 32 32]"},
 		{"absurd rows", "POST", pool, pixelRequest("[9223372036854775807,3,32,32]", "[]"), 400, "shape: expected [B, 3"},
 		{"rows beyond int64", "POST", pool, pixelRequest("[9223372036854775808,3,32,32]", "[]"), 400, "malformed request"},
-		{"too many rows", "POST", pool, pixelRequest("[9,3,32,32]", "[]"), 400,
-			`input "pixel_values": shape: expected at most 8 rows in a request, found 9`},
-		{"too few pixels", "POST", pool, pixelRequest("[1,3,32,32]", zeros(5)), 400,
-			"data: expected 3072 elements, flat or in lists nested as the shape [1 3 32 32]: a list of 3072 at depth 0, found 5"},
+		{
+			"too many rows", "POST", pool, pixelRequest("[9,3,32,32]", "[]"), 400,
+			`input "pixel_values": shape: expected at most 8 rows in a request, found 9`,
+		},
+		{
+			"too few pixels", "POST", pool, pixelRequest("[1,3,32,32]", zeros(5)), 400,
+			"data: expected 3072 elements, flat or in lists nested as the shape [1 3 32 32]: a list of 3072 at depth 0, found 5",
+		},
 		{"too many pixels", "POST", pool, pixelRequest("[1,3,32,32]", zeros(3073)), 400, "data: expected 3072 elements"},
-		{"nested otherwise", "POST", pool, pixelRequest("[1,3,32,32]", "[["+zeros(5)+"]]"), 400, "in lists nested as the shape [1 3 32 32]"},
+		{"nested otherwise", "POST", pool, pixelRequest("[1,3,32,32]", "[["+zeros(5)+"]]"), 400,
+			"in lists nested as the shape [1 3 32 32]"},
 		{"NaN", "POST", pool, pixelRequest("[2,3,32,32]", nan), 400, `input "pixel_values": row 1: at /inputs/0/data/3072`},
-		{"beyond FP32", "POST", pool, pixelRequest("[2,3,32,32]", huge), 400,
-			`input "pixel_values": row 1: expected a finite FP32, found 1e39`},
-		{"text for a pixel", "POST", pool, pixelRequest("[2,3,32,32]", text), 400,
-			`input "pixel_values": row 1: expected a finite FP32, found "x"`},
-		{"answer not finite", "POST", pool, named("parity", "overflow"), 422, "row 1: the model's answer to it is not finite"},
+		{
+			"beyond FP32", "POST", pool, pixelRequest("[2,3,32,32]", huge), 400,
+			`input "pixel_values": row 1: expected a finite FP32, found 1e39`,
+		},
+		{
+			"text for a pixel", "POST", pool, pixelRequest("[2,3,32,32]", text), 400,
+			`input "pixel_values": row 1: expected a finite FP32, found "x"`,
+		},
+		{"answer not finite", "POST", pool, named("parity", "overflow"), 422,
+			"row 1: the model's answer to it is not finite"},
 
-		{"no base64", "POST", pool, tensor("image", "BYTES", "[2]", `["`+image+`", "%%"]`), 400,
-			`input "image": row 1: expected an image in base64`},
+		{
+			"no base64", "POST", pool, tensor("image", "BYTES", "[2]", `["`+image+`", "%%"]`), 400,
+			`input "image": row 1: expected an image in base64`,
+		},
 		{"no image", "POST", pool, tensor("image", "BYTES", "[2]", `["`+image+`", "AAAA"]`), 422, `input "image": row 1: `},
 		{"broken image", "POST", pool, tensor("image", "BYTES", "[1]", `["`+image[:40]+`"]`), 422, `input "image": row 0: `},
-		{"number for an image", "POST", pool, tensor("image", "BYTES", "[1]", `[7]`), 400,
-			`input "image": row 0: expected a string, found 7`},
-		{"image and its rows", "POST", pool, tensor("image", "BYTES", "[2]", `["`+image+`"]`), 400,
-			"a list of 2 at depth 0, found 1"},
+		{
+			"number for an image", "POST", pool, tensor("image", "BYTES", "[1]", `[7]`), 400,
+			`input "image": row 0: expected a string, found 7`,
+		},
+		{
+			"image and its rows", "POST", pool, tensor("image", "BYTES", "[2]", `["`+image+`"]`), 400,
+			"a list of 2 at depth 0, found 1",
+		},
 
-		{"unknown adapter", "POST", pool, named("parity", "nobody"), 404,
-			`input "adapter": row 1: adapter "nobody": unknown`},
-		{"refused adapter", "POST", pool, named("parity", "broken"), 503, `input "adapter": row 1: adapter "broken": refused`},
+		{
+			"unknown adapter", "POST", pool, named("parity", "nobody"), 404,
+			`input "adapter": row 1: adapter "nobody": unknown`,
+		},
+		{"refused adapter", "POST", pool, named("parity", "broken"), 503,
+			`input "adapter": row 1: adapter "broken": refused`},
 		{"adapters too few", "POST", pool, named("parity"), 400, `input "adapter": shape: expected [2], found [1]`},
-		{"fan-out", "POST", pool, strings.Replace(named("parity", "parity"), `"shape":[2]}]`, `"shape":[2,1]}]`, 1), 400,
-			`[B, K], are not supported yet, found [2 1]`},
-		{"adapter of an adapter", "POST", "/v2/models/parity/infer", named("parity", "holes"), 400,
-			`input "adapter" is only for the model "digits"`},
+		{
+			"fan-out", "POST", pool, strings.Replace(named("parity", "parity"), `"shape":[2]}]`, `"shape":[2,1]}]`, 1), 400,
+			`[B, K], are not supported yet, found [2 1]`,
+		},
+		{
+			"adapter of an adapter", "POST", "/v2/models/parity/infer", named("parity", "holes"), 400,
+			`input "adapter" is only for the model "digits"`,
+		},
 		{"body over the limit", "POST", pool, strings.Repeat(" ", maxBodyBytes+1), 413, "over the limit of 1048576 bytes"},
 	}
 	for _, c := range cases {
@@ -376,7 +411,7 @@ func TestContentThatIsNotJSON(t *testing.T) {
 func TestAChunkedBodyIsBounded(t *testing.T) {
 	f := newFront(t)
 	endless := io.LimitReader(repeating(' '), 64*maxBodyBytes)
-	request, err := http.NewRequestWithContext(t.Context(), "POST", f.URL+"/v2/models/digits/infer", endless)
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, f.URL+"/v2/models/digits/infer", endless)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -432,7 +467,8 @@ func TestReadinessWaitsForLoadingAndEndsWithDraining(t *testing.T) {
 	if code, body, _ := f.do(t, "GET", "/v2/health/live", ""); code != http.StatusOK {
 		t.Errorf("draining is alive: expected 200, found %d: %s", code, body)
 	}
-	if code, body, _ := f.do(t, "POST", "/v2/models/digits/infer", imageRequest(t, 1)); code != http.StatusServiceUnavailable {
+	code, body, _ = f.do(t, "POST", "/v2/models/digits/infer", imageRequest(t, 1))
+	if code != http.StatusServiceUnavailable {
 		t.Errorf("draining: expected 503, found %d: %s", code, body)
 	}
 }

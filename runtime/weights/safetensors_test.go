@@ -137,23 +137,31 @@ func TestParseRefusesHostileHeaders(t *testing.T) {
 		"not UTF-8":      {"{\"\xff\":1}", "header: expected UTF-8, found other bytes"},
 		"cut off":        {`{"x":`, x + `expected JSON: unexpected EOF at byte 5 of the header`},
 		"cut off in key": {`{"x`, "expected JSON: unexpected EOF at byte 1 of the header"},
-		"comma at end": {`{` + at("a", 0, 8) + `,}`,
-			"expected JSON: invalid character '}' looking for beginning of object key string at byte 53 of the header"},
+		"comma at end": {
+			`{` + at("a", 0, 8) + `,}`,
+			"expected JSON: invalid character '}' looking for beginning of object key string at byte 53 of the header",
+		},
 		"garbage":       {"{}x", `header: expected only spaces behind the JSON object, found "x"`},
 		"second object": {"{} {}", `header: expected only spaces behind the JSON object, found "{}"`},
 		"zeros":         {"{}\x00\x00", `header: expected only spaces behind the JSON object, found "\x00\x00"`},
 
-		"metadata twice": {`{"__metadata__":{},"__metadata__":{}}`,
-			"__metadata__: expected once in the header, found twice"},
+		"metadata twice": {
+			`{"__metadata__":{},"__metadata__":{}}`,
+			"__metadata__: expected once in the header, found twice",
+		},
 		"metadata a list":    {`{"__metadata__":[]}`, `__metadata__: expected "{", found "["`},
 		"metadata a number":  {`{"__metadata__":{"a":1}}`, `__metadata__: "a": expected a string, found 1`},
 		"metadata an object": {`{"__metadata__":{"a":{}}}`, `__metadata__: "a": expected a string, found "{"`},
 
 		"no name": {`{"":{}}`, `tensor "": expected a name, found none`},
-		"name twice": {`{` + at("a", 0, 4) + `,` + at("a", 4, 8) + `}`,
-			`tensor "a": expected once in the header, found twice`},
-		"name escaped": {`{` + at("a", 0, 4) + `,` + strings.Replace(at("a", 4, 8), "a", `\u0061`, 1) + `}`,
-			`tensor "a": expected once in the header, found twice`},
+		"name twice": {
+			`{` + at("a", 0, 4) + `,` + at("a", 4, 8) + `}`,
+			`tensor "a": expected once in the header, found twice`,
+		},
+		"name escaped": {
+			`{` + at("a", 0, 4) + `,` + strings.Replace(at("a", 4, 8), "a", `\u0061`, 1) + `}`,
+			`tensor "a": expected once in the header, found twice`,
+		},
 		"long name":     {`{"` + long + `":1}`, `tensor "` + long[:200] + `"…: expected "{", found 1`},
 		"entry a list":  {one(`[1]`), x + `expected "{", found "["`},
 		"entry null":    {one(`null`), x + `expected "{", found null`},
@@ -165,13 +173,17 @@ func TestParseRefusesHostileHeaders(t *testing.T) {
 		"other case":    {one(`{"DType":"F32"}`), fields + `"DType"`},
 		"dtype twice":   {one(`{"dtype":"F32","dtype":"F32"}`), x + `dtype: expected once, found twice`},
 		"shape twice":   {one(`{"shape":[],"shape":[2]}`), x + `shape: expected once, found twice`},
-		"offsets twice": {one(`{"data_offsets":[0,8],"data_offsets":[0,8]}`),
-			x + `data_offsets: expected once, found twice`},
+		"offsets twice": {
+			one(`{"data_offsets":[0,8],"data_offsets":[0,8]}`),
+			x + `data_offsets: expected once, found twice`,
+		},
 		"dtype unknown": {one(`{"dtype":"Q4"}`), x + `dtype: expected a dtype of safetensors, found "Q4"`},
 		"dtype empty":   {one(`{"dtype":""}`), x + `dtype: expected a dtype of safetensors, found ""`},
 		"dtype number":  {one(`{"dtype":32}`), x + `dtype: expected a string, found 32`},
-		"long dtype": {one(`{"dtype":"` + long + `"}`),
-			x + `dtype: expected a dtype of safetensors, found "` + long[:200] + `"…`},
+		"long dtype": {
+			one(`{"dtype":"` + long + `"}`),
+			x + `dtype: expected a dtype of safetensors, found "` + long[:200] + `"…`,
+		},
 
 		"shape null":   {shape(`null`), x + `shape: expected "[", found null`},
 		"shape object": {shape(`{}`), x + `shape: expected "[", found "{"`},
@@ -181,17 +193,23 @@ func TestParseRefusesHostileHeaders(t *testing.T) {
 		"fraction":     {shape(`[1.5]`), x + "shape: " + integer + `1.5`},
 		"exponent":     {shape(`[1e3]`), x + "shape: " + integer + `1e3`},
 		"beyond int64": {shape(`[9223372036854775808]`), x + "shape: " + integer + `9223372036854775808`},
-		"many digits": {shape(`[` + strings.Repeat("9", 1000) + `]`),
-			x + "shape: " + integer + strings.Repeat("9", 200)},
+		"many digits": {
+			shape(`[` + strings.Repeat("9", 1000) + `]`),
+			x + "shape: " + integer + strings.Repeat("9", 200),
+		},
 		"string":        {shape(`["2"]`), x + "shape: " + integer + `"2"`},
 		"rank 9":        {shape(`[1,1,1,1,1,1,1,1,1]`), x + `shape: expected at most 8 integers, found more`},
 		"overflow":      {shape(`[4294967296,4294967296]`), tooLarge + `[4294967296 4294967296]`},
 		"wraps around":  {shape(`[4611686018427387906,4]`), tooLarge + `[4611686018427387906 4]`},
 		"overflow by 0": {shape(`[4294967296,4294967296,0]`), tooLarge + `[4294967296 4294967296 0]`},
-		"half a byte": {one(`{"dtype":"F4","shape":[3],"data_offsets":[0,8]}`),
-			x + `shape: expected whole bytes, found 12 bits in F4 [3]`},
-		"trailing comma": {shape(`[2,]`),
-			x + `shape: expected JSON: invalid character ']' looking for beginning of value at byte 31 of the header`},
+		"half a byte": {
+			one(`{"dtype":"F4","shape":[3],"data_offsets":[0,8]}`),
+			x + `shape: expected whole bytes, found 12 bits in F4 [3]`,
+		},
+		"trailing comma": {
+			shape(`[2,]`),
+			x + `shape: expected JSON: invalid character ']' looking for beginning of value at byte 31 of the header`,
+		},
 
 		"no offset":       {offsets(`[]`), x + `data_offsets: expected [begin, end], found []`},
 		"one offset":      {offsets(`[0]`), x + `data_offsets: expected [begin, end], found [0]`},
@@ -199,21 +217,33 @@ func TestParseRefusesHostileHeaders(t *testing.T) {
 		"negative offset": {offsets(`[-8,0]`), x + "data_offsets: " + integer + `-8`},
 		"backwards":       {offsets(`[8,0]`), x + `data_offsets: expected begin before end, found [8 0]`},
 		"out of range":    {offsets(`[0,9]`), x + `data_offsets: expected within the data's 8 bytes, found [0 9]`},
-		"far out": {offsets(`[9223372036854775800,9223372036854775807]`),
-			x + `data_offsets: expected within the data's 8 bytes, found [9223372036854775800 9223372036854775807]`},
+		"far out": {
+			offsets(`[9223372036854775800,9223372036854775807]`),
+			x + `data_offsets: expected within the data's 8 bytes, found [9223372036854775800 9223372036854775807]`,
+		},
 		"wrong size": {offsets(`[0,4]`), x + `data_offsets: expected 8 bytes for F32 [2], found 4 in [0 4]`},
 
 		"no tensors": {`{}`, `data: expected 0 bytes, where the data begins, found 8`},
-		"overlap": {`{` + at("a", 0, 6) + `,` + at("b", 4, 8) + `}`,
-			`tensor "b": data_offsets: expected to begin at 6, where tensor "a" ends, found 4`},
-		"same bytes": {`{` + at("a", 0, 8) + `,` + at("b", 0, 8) + `}`,
-			`tensor "b": data_offsets: expected to begin at 8, where tensor "a" ends, found 0`},
-		"empty in middle": {`{` + at("a", 0, 8) + `,` + at("b", 4, 4) + `}`,
-			`tensor "b": data_offsets: expected to begin at 8, where tensor "a" ends, found 4`},
-		"hole": {`{` + at("b", 5, 8) + `,` + at("a", 0, 4) + `}`,
-			`tensor "b": data_offsets: expected to begin at 4, where tensor "a" ends, found 5`},
-		"hole at first": {`{` + at("a", 1, 8) + `}`,
-			`tensor "a": data_offsets: expected to begin at 0, where the data begins, found 1`},
+		"overlap": {
+			`{` + at("a", 0, 6) + `,` + at("b", 4, 8) + `}`,
+			`tensor "b": data_offsets: expected to begin at 6, where tensor "a" ends, found 4`,
+		},
+		"same bytes": {
+			`{` + at("a", 0, 8) + `,` + at("b", 0, 8) + `}`,
+			`tensor "b": data_offsets: expected to begin at 8, where tensor "a" ends, found 0`,
+		},
+		"empty in middle": {
+			`{` + at("a", 0, 8) + `,` + at("b", 4, 4) + `}`,
+			`tensor "b": data_offsets: expected to begin at 8, where tensor "a" ends, found 4`,
+		},
+		"hole": {
+			`{` + at("b", 5, 8) + `,` + at("a", 0, 4) + `}`,
+			`tensor "b": data_offsets: expected to begin at 4, where tensor "a" ends, found 5`,
+		},
+		"hole at first": {
+			`{` + at("a", 1, 8) + `}`,
+			`tensor "a": data_offsets: expected to begin at 0, where the data begins, found 1`,
+		},
 		"hole at last": {`{` + at("a", 0, 7) + `}`, `data: expected 7 bytes, where tensor "a" ends, found 8`},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -228,21 +258,35 @@ func TestParseRefusesWhatIsNotSafetensors(t *testing.T) {
 	for name, c := range map[string]struct{ file, want string }{
 		"nothing":     {"", "header length: expected 8 bytes, found a file of 0"},
 		"seven bytes": {"1234567", "header length: expected 8 bytes, found a file of 7"},
-		"too long": {"\x03\x00\x00\x00\x00\x00\x00\x00{}",
-			"header length: expected at most the 2 bytes that follow, found 3"},
+		"too long": {
+			"\x03\x00\x00\x00\x00\x00\x00\x00{}",
+			"header length: expected at most the 2 bytes that follow, found 3",
+		},
 		"over our own": {"\x01\x00\x00\x01\x00\x00\x00\x00{}", atMost + "16777217: this is not safetensors"},
-		"all ones": {"\xff\xff\xff\xff\xff\xff\xff\xff{}",
-			atMost + "18446744073709551615: this is not safetensors"},
-		"zip": {"PK\x03\x04\x00\x00\x08\x08\x00",
-			atMost + "578712552184433488: this looks like a zip archive, as torch.save writes, not safetensors"},
-		"pickle": {"\x80\x02}q\x00(X\x01\x00",
-			atMost + "96871374357594752: this looks like a Python pickle, not safetensors"},
-		"Git LFS": {"version https://git-lfs.github.com/spec/v1\n",
-			atMost + "2336927755350992246: this is a pointer of Git LFS, not the file it points to"},
-		"HTML": {"<!DOCTYPE html>",
-			atMost + "5789751444030890300: this looks like HTML or XML, not safetensors"},
-		"header's JSON": {`{"a":{"dtype":"F32"}}`,
-			atMost + "7215465042616066683: this looks like JSON, not safetensors"},
+		"all ones": {
+			"\xff\xff\xff\xff\xff\xff\xff\xff{}",
+			atMost + "18446744073709551615: this is not safetensors",
+		},
+		"zip": {
+			"PK\x03\x04\x00\x00\x08\x08\x00",
+			atMost + "578712552184433488: this looks like a zip archive, as torch.save writes, not safetensors",
+		},
+		"pickle": {
+			"\x80\x02}q\x00(X\x01\x00",
+			atMost + "96871374357594752: this looks like a Python pickle, not safetensors",
+		},
+		"Git LFS": {
+			"version https://git-lfs.github.com/spec/v1\n",
+			atMost + "2336927755350992246: this is a pointer of Git LFS, not the file it points to",
+		},
+		"HTML": {
+			"<!DOCTYPE html>",
+			atMost + "5789751444030890300: this looks like HTML or XML, not safetensors",
+		},
+		"header's JSON": {
+			`{"a":{"dtype":"F32"}}`,
+			atMost + "7215465042616066683: this looks like JSON, not safetensors",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := weights.Parse([]byte(c.file))

@@ -1,0 +1,158 @@
+package preprocess
+
+import (
+	"math"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestConfigsThatAreTaken(t *testing.T) {
+	defaults := mustParse(t, `{}`, 3, 224, 224)
+	for name, config := range map[string]string{
+		"nulls are absent": `{"do_resize": null, "size": null, "resample": null, "image_mean": null,
+			"do_convert_rgb": null, "do_center_crop": null, "data_format": null}`,
+		"as transformers 5 saves it": `{"do_normalize": true, "do_rescale": true, "do_resize": true,
+			"image_mean": [0.5, 0.5, 0.5], "image_processor_type": "ViTImageProcessor", "image_std": [0.5, 0.5, 0.5],
+			"resample": 2, "rescale_factor": 0.00392156862745098, "size": {"height": 224, "width": 224}}`,
+		"as transformers 4 saves it": `{"_valid_processor_keys": ["images", "do_resize"], "crop_size": null,
+			"data_format": "channels_first", "default_to_square": true, "device": null, "disable_grouping": null,
+			"do_center_crop": null, "do_convert_rgb": null, "image_processor_type": "ViTImageProcessorFast",
+			"input_data_format": null, "return_tensors": null, "image_mean": [0.5, 0.5, 0.5], "resample": 2}`,
+		"as feature extractors were saved": `{"do_normalize": true, "do_resize": true, "image_std": [0.5, 0.5, 0.5],
+			"feature_extractor_type": "ViTFeatureExtractor", "image_mean": [0.5, 0.5, 0.5], "resample": 2,
+			"size": 224}`,
+		"unknown but off, or empty": `{"do_pad": false, "do_reduce_labels": false, "x": "", "y": [], "z": {}, "w": null,
+			"crop_size": {"height": 224, "width": 224}, "pad_size": 12}`,
+		"without resizing, no size matters": `{"size": 32}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			want := *defaults
+			if strings.HasPrefix(name, "without resizing") {
+				config, want.resize = `{"do_resize": false, "size": 32}`, false
+			}
+			got := mustParse(t, config, 3, 224, 224)
+			if diff := cmp.Diff(&want, got, cmp.AllowUnexported(Image{})); diff != "" {
+				t.Errorf("expected (-), found (+):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestConfigsThatAreRefused(t *testing.T) {
+	const (
+		file  = "preprocessor_config.json: "
+		types = "ViTImageProcessor, ViTImageProcessorFast, ViTImageProcessorPil, ViTFeatureExtractor"
+	)
+	for _, c := range []struct{ config, want string }{
+		{``, file + "unexpected end of JSON input"},
+		{`[]`, file + "json: cannot unmarshal array into Go value of type map[string]json.RawMessage"},
+		{
+			`{"image_processor_type": "DeiTImageProcessor"}`,
+			file + "image_processor_type: expected one of " + types + `, found "DeiTImageProcessor"`,
+		},
+		{
+			`{"image_processor_type": "ViTImageProcessor", "feature_extractor_type": "X"}`,
+			file + "feature_extractor_type: expected one of " + types + `, found "X"`,
+		},
+		{`{"image_processor_type": 1}`, file + "image_processor_type: expected a string, found 1"},
+		{`{"do_resize": "yes"}`, file + `do_resize: expected true or false, found "yes"`},
+		{`{"do_rescale": 1}`, file + "do_rescale: expected true or false, found 1"},
+		{`{"do_normalize": []}`, file + "do_normalize: expected true or false, found []"},
+		{`{"do_center_crop": true}`, file + "do_center_crop: not supported, found true"},
+		{`{"do_center_crop": true, "crop_size": 200}`, file + "do_center_crop: not supported, found true"},
+		{`{"do_pad": true}`, file + "do_pad: not supported, found true"},
+		{`{"do_something_new": true}`, file + "do_something_new: not supported, found true"},
+		{`{"do_something_new": 1}`, file + "do_something_new: not supported, found 1"},
+		{`{"Do_Resize": true}`, file + "Do_Resize: not supported, found true"},
+		{`{"size_divisor": 32}`, file + "size_divisor: not supported, found 32"},
+		{
+			`{"auto_map": {"AutoImageProcessor": "own.Own"}}`,
+			file + `auto_map: not supported, found {"AutoImageProcessor": "own.Own"}`,
+		},
+		{`{"size": 32}`, file + "size: expected 224 x 224, what the base takes, found 32 x 32"},
+		{`{"size": {"height": 224}}`, file + "size: expected 224 x 224, what the base takes, found 224 x 0"},
+		{`{"size": {"height": 224, "width": "w"}}`, file + `size: width: expected a whole number, found "w"`},
+		{
+			`{"size": {"shortest_edge": 224}}`,
+			file + `size: expected a number or {"height", "width"}, found "shortest_edge"`,
+		},
+		{
+			`{"size": {"height": 224, "width": 224, "longest_edge": 9}}`,
+			file + `size: expected a number or {"height", "width"}, found "longest_edge"`,
+		},
+		{`{"size": [224, 224]}`, file + `size: expected a number or {"height", "width"}, found [224, 224]`},
+		{`{"size": 224.5}`, file + `size: expected a number or {"height", "width"}, found 224.5`},
+		{`{"size": 224, "default_to_square": false}`, file + "default_to_square: expected true, found false"},
+		{`{"data_format": "channels_last"}`, file + `data_format: expected channels_first, found "channels_last"`},
+		{`{"resample": 6}`, file + "resample: expected 0 to 5, found 6"},
+		{`{"resample": -1}`, file + "resample: expected 0 to 5, found -1"},
+		{`{"resample": "bilinear"}`, file + `resample: expected a whole number, found "bilinear"`},
+		{`{"rescale_factor": "1/255"}`, file + `rescale_factor: expected a number, found "1/255"`},
+		{`{"image_mean": [0.5, 0.5]}`, file + "image_mean: expected 3 values, one a channel, found 2"},
+		{`{"image_std": [0.5, 0.5, 0.5, 0.5]}`, file + "image_std: expected 3 values, one a channel, found 4"},
+		{`{"image_std": []}`, file + "image_std: expected a number or a list of numbers, found []"},
+		{
+			`{"image_mean": [0.5, null, 0.5]}`,
+			file + "image_mean: expected a number or a list of numbers, found [0.5, null, 0.5]",
+		},
+		{`{"image_std": 0}`, file + "rescale_factor 0.00392156862745098, image_mean 0.5, image_std 0: " +
+			"expected finite pixel values, found -Inf for byte 0"},
+		{`{"rescale_factor": 1e300}`, file + "rescale_factor 1e+300, image_mean 0.5, image_std 0.5: " +
+			"expected finite pixel values, found +Inf for byte 1"},
+	} {
+		t.Run(c.config, func(t *testing.T) {
+			_, err := ParseImage([]byte(c.config), 3, 224, 224)
+			if err == nil || err.Error() != c.want {
+				t.Errorf("expected %q, found %q", c.want, err)
+			}
+		})
+	}
+}
+
+func TestBasesThatAreRefused(t *testing.T) {
+	for _, c := range []struct {
+		config                  string
+		channels, height, width int
+		want                    string
+	}{
+		{`{}`, 4, 224, 224, "images: expected a base of 1 or 3 channels, found 4"},
+		{`{}`, 3, 0, 224, "images: expected a base of 1 to 4096 pixels a side, found 0 x 224"},
+		{`{}`, 3, 224, 4097, "images: expected a base of 1 to 4096 pixels a side, found 224 x 4097"},
+		{
+			`{"size": {"height": 4, "width": 2}}`, 3, 2, 4,
+			"preprocessor_config.json: size: expected 2 x 4, what the base takes, found 4 x 2",
+		},
+		{
+			`{"do_convert_rgb": true}`, 1, 224, 224,
+			"preprocessor_config.json: do_convert_rgb: expected false, since the base takes 1 channel, found true",
+		},
+		{
+			`{"image_mean": [0.5, 0.5, 0.5]}`, 1, 224, 224,
+			"preprocessor_config.json: image_mean: expected 1 values, one a channel, found 3",
+		},
+	} {
+		if _, err := ParseImage([]byte(c.config), c.channels, c.height, c.width); err == nil || err.Error() != c.want {
+			t.Errorf("%s for %dx%dx%d: expected %q, found %q", c.config, c.channels, c.height, c.width, c.want, err)
+		}
+	}
+}
+
+func FuzzParseImage(f *testing.F) {
+	f.Add([]byte(`{"size": {"height": 224, "width": 224}, "resample": 3, "image_mean": [0.1, 0.2, 0.3]}`))
+	f.Add([]byte(`{"size": 224, "do_pad": false, "image_std": 1e-40, "rescale_factor": 1e38, "x": [[{}]]}`))
+	f.Fuzz(func(t *testing.T, config []byte) {
+		p, err := ParseImage(config, 3, 224, 224)
+		if err != nil {
+			return
+		}
+		for _, values := range p.values {
+			for i, value := range values {
+				if math.IsNaN(float64(value)) || math.IsInf(float64(value), 0) {
+					t.Errorf("byte %d: expected a finite value, found %g", i, value)
+				}
+			}
+		}
+	})
+}
