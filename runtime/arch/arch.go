@@ -12,6 +12,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/switchyard-dev/switchyard/runtime/quote"
 )
 
 // Kind is what a module computes, and so which updates it can carry.
@@ -85,15 +87,15 @@ func Parse(raw []byte) (*Description, error) {
 	parse, ok := parsers[head.ModelType]
 	if !ok {
 		return nil, fmt.Errorf("config.json: model_type: expected one of %s, found %s",
-			strings.Join(slices.Sorted(maps.Keys(parsers)), ", "), quote(head.ModelType))
+			strings.Join(slices.Sorted(maps.Keys(parsers)), ", "), quote.Name(head.ModelType))
 	}
 	if !isEmpty(head.Quantization) {
 		return nil, fmt.Errorf("config.json: quantization_config: quantized bases are not supported, found %s",
-			clip(string(head.Quantization)))
+			quote.Text(string(head.Quantization)))
 	}
 	if !isEmpty(head.PrunedHeads) {
 		return nil, fmt.Errorf("config.json: pruned_heads: pruned attention heads are not supported, found %s",
-			clip(string(head.PrunedHeads)))
+			quote.Text(string(head.PrunedHeads)))
 	}
 	labels, err := Labels(raw)
 	if err != nil {
@@ -105,7 +107,7 @@ func Parse(raw []byte) (*Description, error) {
 	}
 	if len(head.Architectures) > 0 && !slices.Contains(head.Architectures, d.Architecture) {
 		return nil, fmt.Errorf("config.json: architectures: expected %s, found %s",
-			d.Architecture, quote(strings.Join(head.Architectures, ", ")))
+			d.Architecture, quote.Name(strings.Join(head.Architectures, ", ")))
 	}
 	d.ModelType, d.Labels = head.ModelType, labels
 	d.index()

@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
-	"strconv"
 	"strings"
-	"unicode/utf8"
+
+	"github.com/switchyard-dev/switchyard/runtime/quote"
 )
 
 // decode reads JSON of a config.json into a struct. A value of the wrong type is an error that names its field.
@@ -35,9 +35,9 @@ func decode(raw []byte, into any) error {
 		expected = "an object"
 	}
 	if wrong.Field == "" {
-		return fmt.Errorf("expected %s, found %s", expected, clip(wrong.Value))
+		return fmt.Errorf("expected %s, found %s", expected, quote.Text(wrong.Value))
 	}
-	return fmt.Errorf("%s: expected %s, found %s", clip(wrong.Field), expected, clip(wrong.Value))
+	return fmt.Errorf("%s: expected %s, found %s", quote.Text(wrong.Field), expected, quote.Text(wrong.Value))
 }
 
 // isEmpty tells whether a field is missing or says nothing: null, false, {} or [].
@@ -48,21 +48,3 @@ func isEmpty(raw json.RawMessage) bool {
 	}
 	return false
 }
-
-// maxText bounds what an error repeats of a file: errors end in logs and in the status of an object.
-const maxText = 200
-
-// clip cuts a hostile text.
-func clip(s string) string {
-	if len(s) <= maxText {
-		return s
-	}
-	end := maxText
-	for !utf8.RuneStart(s[end]) {
-		end--
-	}
-	return s[:end] + "…"
-}
-
-// quote cuts and quotes a text that a file gives.
-func quote(s string) string { return strconv.Quote(clip(s)) }

@@ -3,6 +3,8 @@ package arch
 import (
 	"fmt"
 	"strconv"
+
+	"github.com/switchyard-dev/switchyard/runtime/quote"
 )
 
 // MaxLabels bounds the classes of one head.
@@ -22,7 +24,7 @@ func Labels(raw []byte) ([]string, error) {
 	}
 	if p := c.ProblemType; p != nil && *p != "single_label_classification" {
 		return nil, fmt.Errorf("config.json: problem_type: expected null or single_label_classification, found %s, "+
-			"which is not supported yet", quote(*p))
+			"which is not supported yet", quote.Name(*p))
 	}
 	if len(c.ID2Label) > MaxLabels {
 		return nil, fmt.Errorf("config.json: id2label: expected 1 to %d, found %d", MaxLabels, len(c.ID2Label))

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/switchyard-dev/switchyard/runtime/quote"
 )
 
 // ViT is the config of a Vision Transformer (transformers' ViTConfig), with its defaults.
@@ -100,7 +102,7 @@ func (c *ViT) check() error {
 	}
 	if !slices.Contains(activations, c.HiddenAct) {
 		return fmt.Errorf("hidden_act: expected one of %s, found %s",
-			strings.Join(activations, ", "), quote(c.HiddenAct))
+			strings.Join(activations, ", "), quote.Name(c.HiddenAct))
 	}
 	return nil
 }

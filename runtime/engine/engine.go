@@ -8,6 +8,7 @@ package engine
 import (
 	"fmt"
 	"math"
+	"runtime/debug"
 	"slices"
 
 	"gorgonia.org/tensor"
@@ -93,11 +94,11 @@ func (e *Engine) Compile(a *peft.Adapter) (*Adapter, error) {
 	return &Adapter{Digest: a.Digest, Labels: a.Labels, nn: compiled}, nil
 }
 
-// Run answers a batch. A panic in a kernel is this batch's error and nobody else's.
+// Run answers a batch. A panic in it is this batch's error, with its stack, and nobody else's.
 func (e *Engine) Run(batch Batch) (out *Output, err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			out, err = nil, fmt.Errorf("engine: %v", v)
+			out, err = nil, fmt.Errorf("engine: panic: %v\n%s", v, debug.Stack())
 		}
 	}()
 	inputs, err := e.inputs(batch.Inputs)

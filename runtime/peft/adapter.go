@@ -9,6 +9,7 @@ import (
 	"gorgonia.org/tensor"
 
 	"github.com/switchyard-dev/switchyard/runtime/arch"
+	"github.com/switchyard-dev/switchyard/runtime/quote"
 	"github.com/switchyard-dev/switchyard/runtime/weights"
 )
 
@@ -164,7 +165,7 @@ func sameModel(raw []byte, base *arch.Description) error {
 	}
 	if model.Type != nil && *model.Type != base.ModelType {
 		return fmt.Errorf("%s: model_type: expected the base's %q, found %s",
-			labelsFile, base.ModelType, quote(*model.Type))
+			labelsFile, base.ModelType, quote.Name(*model.Type))
 	}
 	return nil
 }

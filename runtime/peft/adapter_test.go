@@ -84,7 +84,7 @@ func TestLoad(t *testing.T) {
 	}
 	first := a.Updates[0]
 	if first.Scale != 1.5 || !slices.Equal(first.A.Shape(), []int{2, 8}) || !slices.Equal(first.B.Shape(), []int{8, 2}) {
-		t.Errorf("update: expected [2 8], [8 2] and 1.5, found %v, %v and %g", first.A.Shape(), first.B.Shape(), first.Scale)
+		t.Errorf("update: expected [2, 8], [8 2] and 1.5, found %v, %v and %g", first.A.Shape(), first.B.Shape(), first.Scale)
 	}
 	if !reflect.DeepEqual(first.A.Data(), counting(16)) || !reflect.DeepEqual(first.B.Data(), counting(16)) {
 		t.Errorf("update: expected the values of the file, found %v and %v", first.A.Data(), first.B.Data())
@@ -93,7 +93,7 @@ func TestLoad(t *testing.T) {
 		t.Fatalf("saved: expected the classifier's weight and bias, found %+v", a.Saved)
 	}
 	if shape := a.Saved[0].Params["weight"].Shape(); !slices.Equal(shape, []int{5, 8}) {
-		t.Errorf("saved weight: expected [5 8], found %v", shape)
+		t.Errorf("saved weight: expected [5, 8], found %v", shape)
 	}
 	if a.MaxRank != 2 {
 		t.Errorf("max rank: expected 2, found %d", a.MaxRank)

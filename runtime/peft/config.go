@@ -13,6 +13,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/switchyard-dev/switchyard/runtime/arch"
+	"github.com/switchyard-dev/switchyard/runtime/quote"
 )
 
 const (
@@ -129,7 +130,7 @@ func parseConfig(raw []byte, base *arch.Description) (*config, error) {
 		}
 		if isSet(value) {
 			return nil, fmt.Errorf("%s: unknown field: expected null, false or empty, found %s",
-				quote(name), found(value))
+				quote.Name(name), found(value))
 		}
 	}
 	return c, nil
@@ -140,11 +141,11 @@ func parseConfig(raw []byte, base *arch.Description) (*config, error) {
 func (c *config) scaling(path string) (rank int, field string, scale float32, err error) {
 	rank, field = c.rank, "r"
 	if p, ok := c.ranks.find(path); ok {
-		rank, field = p.value, "rank_pattern "+quote(p.key)
+		rank, field = p.value, "rank_pattern "+quote.Name(p.key)
 	}
 	alpha, by := c.alpha, "lora_alpha"
 	if p, ok := c.alphas.find(path); ok {
-		alpha, by = p.value, "alpha_pattern "+quote(p.key)
+		alpha, by = p.value, "alpha_pattern "+quote.Name(p.key)
 	}
 	// As Python does it: in float64, and rounded once when it meets the tensors.
 	wide := alpha / float64(rank)
@@ -286,7 +287,7 @@ func found(value json.RawMessage) string {
 	if value == nil {
 		return "nothing"
 	}
-	return clip(compact(value))
+	return quote.Text(compact(value))
 }
 
 // compact is a value without the spaces between its parts. Whatever json.Unmarshal let through is valid.
@@ -297,21 +298,3 @@ func compact(value json.RawMessage) string {
 	}
 	return b.String()
 }
-
-// maxText bounds what an error repeats of a file: errors end in logs and in the status of an object.
-const maxText = 200
-
-// clip cuts a hostile text.
-func clip(s string) string {
-	if len(s) <= maxText {
-		return s
-	}
-	end := maxText
-	for !utf8.RuneStart(s[end]) {
-		end--
-	}
-	return s[:end] + "…"
-}
-
-// quote cuts and quotes a name that a file gives.
-func quote(s string) string { return strconv.Quote(clip(s)) }

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/switchyard-dev/switchyard/runtime/arch"
+	"github.com/switchyard-dev/switchyard/runtime/quote"
 	"github.com/switchyard-dev/switchyard/runtime/weights"
 )
 
@@ -125,7 +126,7 @@ func contents(file *weights.Tensors, c *config, base *arch.Description) ([]*part
 func place(k key, byModule map[string]*part, c *config, base *arch.Description) error {
 	m, ok := base.Lookup(k.path)
 	if !ok {
-		return refuse(k.name, "no module %s in the base %s", quote(k.path), base.Architecture)
+		return refuse(k.name, "no module %s in the base %s", quote.Name(k.path), base.Architecture)
 	}
 	p, ok := byModule[m.Path]
 	if !ok {
@@ -133,23 +134,23 @@ func place(k key, byModule map[string]*part, c *config, base *arch.Description) 
 		byModule[m.Path] = p
 	}
 	if p.path != k.path {
-		return refuse(k.name, "one module under two names, %s and %s", quote(p.path), quote(k.path))
+		return refuse(k.name, "one module under two names, %s and %s", quote.Name(p.path), quote.Name(k.path))
 	}
 	entry, saved := c.saves(k.path)
 	switch {
 	case k.role == whole && !saved:
-		return refuse(k.name, "a whole parameter of %s, which modules_to_save does not hold", quote(k.path))
+		return refuse(k.name, "a whole parameter of %s, which modules_to_save does not hold", quote.Name(k.path))
 	case k.role == whole:
 		if _, ok := m.Param(k.param); !ok {
 			return refuse(k.name, "no parameter %s of %s in the base %s",
-				quote(k.param), quote(k.path), base.Architecture)
+				quote.Name(k.param), quote.Name(k.path), base.Architecture)
 		}
 		p.params[k.param] = k.name
 	case m.Kind != arch.Linear:
-		return refuse(k.name, "LoRA on %s %s is not supported yet, only on Linear", m.Kind, quote(k.path))
+		return refuse(k.name, "LoRA on %s %s is not supported yet, only on Linear", m.Kind, quote.Name(k.path))
 	case saved:
 		// PEFT never targets what it saves whole, so it would leave this update out.
-		return refuse(k.name, "an update of %s, which modules_to_save holds as %s", quote(k.path), quote(entry))
+		return refuse(k.name, "an update of %s, which modules_to_save holds as %s", quote.Name(k.path), quote.Name(entry))
 	case k.role == loraA:
 		p.a = k.name
 	default:
@@ -173,7 +174,7 @@ func notSaved(m *arch.Module, c *config) error {
 			return nil
 		}
 	}
-	return refuse(prefix+m.Path+"."+m.Params[0].Name, "missing, though modules_to_save holds %s", quote(entry))
+	return refuse(prefix+m.Path+"."+m.Params[0].Name, "missing, though modules_to_save holds %s", quote.Name(entry))
 }
 
 func (p *part) checkUpdate(file *weights.Tensors, c *config, base *arch.Description) error {
@@ -199,7 +200,7 @@ func (p *part) checkUpdate(file *weights.Tensors, c *config, base *arch.Descript
 func (p *part) checkSaved(file *weights.Tensors, _ *config, base *arch.Description) error {
 	for _, param := range p.module.Params {
 		if _, ok := p.params[param.Name]; !ok {
-			return refuse(prefix+p.path+"."+param.Name, "missing, though %s is saved in the file", quote(p.path))
+			return refuse(prefix+p.path+"."+param.Name, "missing, though %s is saved in the file", quote.Name(p.path))
 		}
 	}
 	outputs := 0 // of the head; 0 for any other module
@@ -207,7 +208,7 @@ func (p *part) checkSaved(file *weights.Tensors, _ *config, base *arch.Descripti
 		name := p.params[p.module.Params[0].Name]
 		info, _ := file.Info(name)
 		if len(info.Shape) == 0 || info.Shape[0] < 1 || info.Shape[0] > arch.MaxLabels {
-			return refuse(name, "shape: expected a head of 1 to %d outputs, found %s", arch.MaxLabels, list(info.Shape))
+			return refuse(name, "shape: expected a head of 1 to %d outputs, found %s", arch.MaxLabels, quote.Shape(info.Shape))
 		}
 		outputs = info.Shape[0]
 	}
@@ -227,7 +228,7 @@ func (p *part) checkSaved(file *weights.Tensors, _ *config, base *arch.Descripti
 func (p *part) checkTensor(file *weights.Tensors, name string, expected []int, why string) error {
 	info, _ := file.Info(name)
 	if !slices.Equal(info.Shape, expected) {
-		return refuse(name, "shape: expected %s, found %s (%s)", list(expected), list(info.Shape), why)
+		return refuse(name, "shape: expected %s, found %s (%s)", quote.Shape(expected), quote.Shape(info.Shape), why)
 	}
 	if info.DType != "F32" {
 		return refuse(name, "dtype: expected F32, found %s, which is not supported yet", info.DType)
@@ -238,10 +239,5 @@ func (p *part) checkTensor(file *weights.Tensors, name string, expected []int, w
 
 // refuse is the error of one key of the file.
 func refuse(name, format string, args ...any) error {
-	return fmt.Errorf("key %s: %s", quote(name), fmt.Sprintf(format, args...))
-}
-
-// list writes a shape as PyTorch does: [8, 96].
-func list(shape []int) string {
-	return clip(strings.ReplaceAll(fmt.Sprint(shape), " ", ", "))
+	return fmt.Errorf("key %s: %s", quote.Name(name), fmt.Sprintf(format, args...))
 }

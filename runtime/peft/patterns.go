@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"regexp/syntax"
 	"strings"
+
+	"github.com/switchyard-dev/switchyard/runtime/quote"
 )
 
 // A rank is looked up by matching every pattern against every module with an update, so these bound the work that a
@@ -90,7 +92,7 @@ func readPatterns[V any](field string, raw json.RawMessage, readValue reader[V])
 		if err := dec.Decode(&value); err != nil {
 			return nil, fmt.Errorf("%s: %w", field, err)
 		}
-		v, err := readValue(field+" "+quote(key), value)
+		v, err := readValue(field+" "+quote.Name(key), value)
 		if err != nil {
 			return nil, err
 		}
@@ -104,11 +106,11 @@ func readPatterns[V any](field string, raw json.RawMessage, readValue reader[V])
 		p := pattern[V]{key: key, value: v}
 		n, err := p.compile()
 		if err != nil {
-			return nil, fmt.Errorf("%s %s: %w", field, quote(key), err)
+			return nil, fmt.Errorf("%s %s: %w", field, quote.Name(key), err)
 		}
 		if size += n; size > maxPatternSize {
 			return nil, fmt.Errorf("%s %s: expected regular expressions of at most %d instructions in all, found more",
-				field, quote(key), maxPatternSize)
+				field, quote.Name(key), maxPatternSize)
 		}
 		places[key] = len(ps)
 		ps = append(ps, p)

@@ -7,6 +7,8 @@ import (
 	"math"
 	"slices"
 	"strings"
+
+	"github.com/switchyard-dev/switchyard/runtime/quote"
 )
 
 // maxOutputSide bounds the model's side, and with it every buffer that has the size of the output.
@@ -71,7 +73,7 @@ func parseConfig(raw []byte) (*config, error) {
 		{"data_format", "a string", &dataFormat},
 	} {
 		if value, ok := take(fields, f.name); ok && json.Unmarshal(value, f.to) != nil {
-			return nil, fmt.Errorf("%s: expected %s, found %.40s", f.name, f.expected, value)
+			return nil, fmt.Errorf("%s: expected %s, found %s", f.name, f.expected, quote.Text(string(value)))
 		}
 	}
 	for _, f := range []struct{ name, found string }{
@@ -79,15 +81,15 @@ func parseConfig(raw []byte) (*config, error) {
 		{"feature_extractor_type", featureExtractor},
 	} {
 		if f.found != "" && !slices.Contains(processorTypes, f.found) {
-			return nil, fmt.Errorf("%s: expected one of %s, found %.40q",
-				f.name, strings.Join(processorTypes, ", "), f.found)
+			return nil, fmt.Errorf("%s: expected one of %s, found %s",
+				f.name, strings.Join(processorTypes, ", "), quote.Name(f.found))
 		}
 	}
 	if !toSquare {
 		return nil, fmt.Errorf("default_to_square: expected true, found false")
 	}
 	if dataFormat != "channels_first" {
-		return nil, fmt.Errorf("data_format: expected channels_first, found %.40q", dataFormat)
+		return nil, fmt.Errorf("data_format: expected channels_first, found %s", quote.Name(dataFormat))
 	}
 	if resampleID < 0 || resampleID >= len(filters) {
 		return nil, fmt.Errorf("resample: expected 0 to %d, found %d", len(filters)-1, resampleID)
@@ -129,17 +131,17 @@ func parseSize(raw json.RawMessage) (size [2]int, err error) {
 	}
 	var fields map[string]json.RawMessage
 	if json.Unmarshal(raw, &fields) != nil {
-		return size, fmt.Errorf("size: expected %s, found %.40s", expected, raw)
+		return size, fmt.Errorf("size: expected %s, found %s", expected, quote.Text(string(raw)))
 	}
 	for i, name := range []string{"height", "width"} {
 		value, ok := take(fields, name)
 		if ok && json.Unmarshal(value, &size[i]) != nil {
-			return size, fmt.Errorf("size: %s: expected a whole number, found %.40s", name, value)
+			return size, fmt.Errorf("size: %s: expected a whole number, found %s", name, quote.Text(string(value)))
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(fields)) {
 		if _, ok := take(fields, name); ok {
-			return size, fmt.Errorf("size: expected %s, found %.40q", expected, name)
+			return size, fmt.Errorf("size: expected %s, found %s", expected, quote.Name(name))
 		}
 	}
 	return size, nil
@@ -153,7 +155,7 @@ func parseNumbers(raw json.RawMessage) ([]float64, error) {
 	}
 	var list []*float64 // pointers, because a null in a list of numbers would silently be 0
 	if json.Unmarshal(raw, &list) != nil || len(list) == 0 || slices.Contains(list, nil) {
-		return nil, fmt.Errorf("expected a number or a list of numbers, found %.40s", raw)
+		return nil, fmt.Errorf("expected a number or a list of numbers, found %s", quote.Text(string(raw)))
 	}
 	numbers := make([]float64, len(list))
 	for i, number := range list {
@@ -170,7 +172,7 @@ func refuseRest(fields map[string]json.RawMessage) error {
 		}
 		var value any
 		if err := json.Unmarshal(fields[name], &value); err != nil {
-			return fmt.Errorf("%.40s: %w", name, err)
+			return fmt.Errorf("%s: %w", quote.Text(name), err)
 		}
 		switch v := value.(type) {
 		case nil:
@@ -192,7 +194,7 @@ func refuseRest(fields map[string]json.RawMessage) error {
 				continue
 			}
 		}
-		return fmt.Errorf("%.40s: not supported, found %.40s", name, fields[name])
+		return fmt.Errorf("%s: not supported, found %s", quote.Text(name), quote.Text(string(fields[name])))
 	}
 	return nil
 }

@@ -15,6 +15,7 @@ import (
 	"gorgonia.org/tensor"
 
 	"github.com/switchyard-dev/switchyard/runtime/batcher"
+	"github.com/switchyard-dev/switchyard/runtime/quote"
 )
 
 // BaseName in the adapter tensor asks the base model, as "" does.
@@ -78,7 +79,7 @@ func (s *Server) answer(ctx context.Context, m model, request *inferRequest) (an
 	n := shape[0]
 	if n > s.options.MaxRows {
 		return nil, badRequest("input %s: shape: expected at most %d rows in a request, found %d",
-			quote(given.Name), s.options.MaxRows, n)
+			quote.Name(given.Name), s.options.MaxRows, n)
 	}
 	defer func() { s.metrics.observeRows(n, err) }()
 	models, err := s.adaptersOf(m, asked, n)
@@ -119,7 +120,7 @@ func deadline(r *http.Request) (context.Context, context.CancelFunc, error) {
 	}
 	ms, err := strconv.ParseInt(header, 10, 32)
 	if err != nil || ms < 1 {
-		return nil, nil, badRequest("header Switchyard-Timeout-Ms: expected a positive number, found %s", quote(header))
+		return nil, nil, badRequest("header Switchyard-Timeout-Ms: expected a positive number, found %s", quote.Name(header))
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), time.Duration(ms)*time.Millisecond)
 	return ctx, cancel, nil
@@ -160,7 +161,7 @@ func checkContent(h http.Header) error {
 		return failure(http.StatusUnsupportedMediaType, "binary tensor data is not supported yet: send JSON")
 	}
 	if encoding := h.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
-		return failure(http.StatusUnsupportedMediaType, "content encoding %s is not supported", quote(encoding))
+		return failure(http.StatusUnsupportedMediaType, "content encoding %s is not supported", quote.Name(encoding))
 	}
 	return nil
 }
@@ -175,7 +176,7 @@ func (s *Server) inputsOf(request *inferRequest) (given *inputTensor, source *in
 		}
 		if given != nil {
 			return nil, nil, nil, badRequest("expected one input beside adapter, found %s and %s",
-				quote(given.Name), quote(in.Name))
+				quote.Name(given.Name), quote.Name(in.Name))
 		}
 		given = in
 	}
@@ -183,7 +184,7 @@ func (s *Server) inputsOf(request *inferRequest) (given *inputTensor, source *in
 		return nil, nil, nil, badRequest("expected one of the inputs %v, found none", s.inputNames())
 	}
 	if source = s.input(given.Name); source == nil {
-		return nil, nil, nil, badRequest("input %s is not one of %v", quote(given.Name), s.inputNames())
+		return nil, nil, nil, badRequest("input %s is not one of %v", quote.Name(given.Name), s.inputNames())
 	}
 	return given, source, asked, nil
 }
@@ -212,10 +213,10 @@ func (s *Server) images(ctx context.Context, in *inputTensor, shape []int) ([]*t
 	for i, text := range encoded {
 		image, err := base64.StdEncoding.DecodeString(text)
 		if err != nil {
-			return nil, badRequest("input %s: row %d: expected an image in base64: %v", quote(in.Name), i, err)
+			return nil, badRequest("input %s: row %d: expected an image in base64: %v", quote.Name(in.Name), i, err)
 		}
 		if rows[i], err = s.decodeImage(ctx, image); err != nil {
-			return nil, fmt.Errorf("input %s: row %d: %w", quote(in.Name), i, err)
+			return nil, fmt.Errorf("input %s: row %d: %w", quote.Name(in.Name), i, err)
 		}
 	}
 	return rows, nil
@@ -241,11 +242,11 @@ func (s *Server) adaptersOf(m model, asked *inputTensor, n int) ([]model, error)
 	}
 	if m.adapter != nil {
 		return nil, badRequest("input \"adapter\" is only for the model %s: every row of the model %s is its own",
-			quote(s.base.name), quote(m.name))
+			quote.Name(s.base.name), quote.Name(m.name))
 	}
 	if len(asked.Shape) == 2 {
 		return nil, badRequest("input \"adapter\": shape: expected [%d]; several adapters for one input, [B, K], "+
-			"are not supported yet, found %v", n, asked.Shape)
+			"are not supported yet, found %s", n, quote.Shape(asked.Shape))
 	}
 	shape, err := asked.expect("BYTES", []int{n})
 	if err != nil {

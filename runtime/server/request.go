@@ -10,10 +10,9 @@ import (
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
-)
 
-// maxDims is how many dimensions of a stranger's shape a message repeats.
-const maxDims = 8
+	"github.com/switchyard-dev/switchyard/runtime/quote"
+)
 
 // inferRequest is the body of an infer request, as the protocol has it.
 type inferRequest struct {
@@ -49,15 +48,15 @@ func decodeRequest(body []byte) (*inferRequest, error) {
 	for i := range r.Inputs {
 		in := &r.Inputs[i]
 		if seen[in.Name] {
-			return nil, badRequest("input %s is given twice", quote(in.Name))
+			return nil, badRequest("input %s is given twice", quote.Name(in.Name))
 		}
 		seen[in.Name] = true
-		if err := refuseParameters("input "+quote(in.Name), in.Parameters); err != nil {
+		if err := refuseParameters("input "+quote.Name(in.Name), in.Parameters); err != nil {
 			return nil, err
 		}
 	}
 	for _, out := range r.Outputs {
-		if err := refuseParameters("output "+quote(out.Name), out.Parameters); err != nil {
+		if err := refuseParameters("output "+quote.Name(out.Name), out.Parameters); err != nil {
 			return nil, err
 		}
 	}
@@ -71,7 +70,7 @@ func refuseParameters(where string, parameters map[string]jsontext.Value) error 
 		if strings.HasPrefix(name, "binary_data") && string(value) == "false" {
 			continue
 		}
-		return badRequest("%s: parameter %s is not supported", where, quote(name))
+		return badRequest("%s: parameter %s is not supported", where, quote.Name(name))
 	}
 	return nil
 }
@@ -92,7 +91,7 @@ func (r *inferRequest) locate(err error) string {
 	}
 	where := fmt.Sprintf("at byte %d", offset)
 	if pointer != "" {
-		where = fmt.Sprintf("at %s (byte %d)", truncate(string(pointer)), offset)
+		where = fmt.Sprintf("at %s (byte %d)", quote.Text(string(pointer)), offset)
 	}
 	steps := slices.Collect(pointer.Tokens())
 	if len(steps) >= 4 && steps[0] == "inputs" && steps[2] == "data" {
@@ -100,7 +99,7 @@ func (r *inferRequest) locate(err error) string {
 		element, _ := strconv.Atoi(steps[3])
 		if i < len(r.Inputs) {
 			in := &r.Inputs[i]
-			where = fmt.Sprintf("input %s: row %d: %s", quote(in.Name), in.rowOf(element, len(steps) > 4), where)
+			where = fmt.Sprintf("input %s: row %d: %s", quote.Name(in.Name), in.rowOf(element, len(steps) > 4), where)
 		}
 	}
 	return fmt.Sprintf("malformed request: %s: %v", where, cause)
@@ -121,13 +120,13 @@ func (in *inputTensor) rowOf(i int, nested bool) int {
 	return i / size
 }
 
-// anyRows in an expected shape is a dimension of any positive size: the rows.
+// anyRows as the first dimension of an expected shape is any number of rows; the protocol's metadata writes it so too.
 const anyRows = -1
 
 // expect checks a tensor's datatype and shape, and returns the shape.
 func (in *inputTensor) expect(datatype string, want []int) ([]int, error) {
 	if in.Datatype != datatype {
-		return nil, badRequest("input %s: datatype: expected %s, found %s", quote(in.Name), datatype, quote(in.Datatype))
+		return nil, badRequest("input %s: datatype: expected %s, found %s", quote.Name(in.Name), datatype, quote.Name(in.Datatype))
 	}
 	shape := make([]int, len(want))
 	ok := len(in.Shape) == len(want)
@@ -139,20 +138,10 @@ func (in *inputTensor) expect(datatype string, want []int) ([]int, error) {
 		shape[i] = int(d)
 	}
 	if !ok {
-		return nil, badRequest("input %s: shape: expected %s, found %v", quote(in.Name), formatShape(want),
-			in.Shape[:min(len(in.Shape), maxDims)])
+		return nil, badRequest("input %s: shape: expected %s, found %s", quote.Name(in.Name),
+			strings.Replace(quote.Shape(want), strconv.Itoa(anyRows), "B", 1), quote.Shape(in.Shape))
 	}
 	return shape, nil
-}
-
-func formatShape(shape []int) string {
-	dims := make([]string, len(shape))
-	for i, d := range shape {
-		if dims[i] = strconv.Itoa(d); d == anyRows {
-			dims[i] = "B"
-		}
-	}
-	return "[" + strings.Join(dims, ", ") + "]"
 }
 
 // floats reads FP32 data of that shape, flat or nested.
@@ -161,8 +150,8 @@ func (in *inputTensor) floats(shape []int) ([]float32, error) {
 	err := in.each(shape, func(i int, literal jsontext.Value) error {
 		v, err := strconv.ParseFloat(string(literal), 32)
 		if literal.Kind() != '0' || err != nil {
-			return badRequest("input %s: row %d: expected a finite FP32, found %s", quote(in.Name),
-				i/(product(shape)/shape[0]), truncate(string(literal)))
+			return badRequest("input %s: row %d: expected a finite FP32, found %s", quote.Name(in.Name),
+				i/(product(shape)/shape[0]), quote.Text(string(literal)))
 		}
 		values = append(values, float32(v))
 		return nil
@@ -175,12 +164,12 @@ func (in *inputTensor) strings(shape []int) ([]string, error) {
 	values := make([]string, 0, min(product(shape), len(in.Data)))
 	err := in.each(shape, func(i int, literal jsontext.Value) error {
 		if literal.Kind() != '"' {
-			return badRequest("input %s: row %d: expected a string, found %s", quote(in.Name),
-				i/(product(shape)/shape[0]), truncate(string(literal)))
+			return badRequest("input %s: row %d: expected a string, found %s", quote.Name(in.Name),
+				i/(product(shape)/shape[0]), quote.Text(string(literal)))
 		}
 		v, err := jsontext.AppendUnquote(nil, literal)
 		if err != nil {
-			return badRequest("input %s: row %d: %v", quote(in.Name), i/(product(shape)/shape[0]), err)
+			return badRequest("input %s: row %d: %v", quote.Name(in.Name), i/(product(shape)/shape[0]), err)
 		}
 		values = append(values, string(v))
 		return nil
@@ -192,7 +181,7 @@ func (in *inputTensor) strings(shape []int) ([]string, error) {
 // shape is.
 func (in *inputTensor) each(shape []int, visit func(i int, literal jsontext.Value) error) error {
 	if in.Data.Kind() != '[' {
-		return badRequest("input %s: data: expected a list", quote(in.Name))
+		return badRequest("input %s: data: expected a list", quote.Name(in.Name))
 	}
 	// The data is valid JSON, so a scan for its punctuation is enough: no tokens are made of millions of numbers.
 	s := scanner{rest: in.Data[1:]}
@@ -201,8 +190,8 @@ func (in *inputTensor) each(shape []int, visit func(i int, literal jsontext.Valu
 		lists = shape
 	}
 	wrong := func(depth, found int) error {
-		return badRequest("input %s: data: expected %d elements, flat or in lists nested as the shape %v: "+
-			"a list of %d at depth %d, found %d", quote(in.Name), product(shape), shape, lists[depth], depth, found)
+		return badRequest("input %s: data: expected %d elements, flat or in lists nested as the shape %s: "+
+			"a list of %d at depth %d, found %d", quote.Name(in.Name), product(shape), quote.Shape(shape), lists[depth], depth, found)
 	}
 	n, depth := 0, 0
 	counts := make([]int, len(lists)) // elements seen of the list at each depth
@@ -235,8 +224,8 @@ func (in *inputTensor) each(shape []int, visit func(i int, literal jsontext.Valu
 			}
 			n++
 		default:
-			return badRequest("input %s: data: expected %d elements, flat or in lists nested as the shape %v",
-				quote(in.Name), product(shape), shape)
+			return badRequest("input %s: data: expected %d elements, flat or in lists nested as the shape %s",
+				quote.Name(in.Name), product(shape), quote.Shape(shape))
 		}
 	}
 }
@@ -278,15 +267,4 @@ func product(shape []int) int {
 		n *= d
 	}
 	return n
-}
-
-// quote and truncate keep what a stranger sent short in a message.
-func quote(s string) string { return strconv.Quote(truncate(s)) }
-
-func truncate(s string) string {
-	const most = 100
-	if len(s) > most {
-		return s[:most] + "…"
-	}
-	return s
 }

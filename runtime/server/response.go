@@ -8,6 +8,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"github.com/switchyard-dev/switchyard/runtime/engine"
+	"github.com/switchyard-dev/switchyard/runtime/quote"
 )
 
 // answer is one row's result.
@@ -80,10 +81,10 @@ func chooseOutputs(asked []outputRequest) ([]output, error) {
 		i := slices.IndexFunc(outputs, func(o output) bool { return o.name == a.Name })
 		if i < 0 {
 			names := each(outputs, func(o *output) string { return o.name })
-			return nil, badRequest("output %s is not one of %v", quote(a.Name), names)
+			return nil, badRequest("output %s is not one of %v", quote.Name(a.Name), names)
 		}
 		if slices.ContainsFunc(chosen, func(o output) bool { return o.name == a.Name }) {
-			return nil, badRequest("output %s is asked for twice", quote(a.Name))
+			return nil, badRequest("output %s is asked for twice", quote.Name(a.Name))
 		}
 		chosen = append(chosen, outputs[i])
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/switchyard-dev/switchyard/runtime/batcher"
 	"github.com/switchyard-dev/switchyard/runtime/engine"
 	"github.com/switchyard-dev/switchyard/runtime/preprocess"
+	"github.com/switchyard-dev/switchyard/runtime/quote"
 )
 
 // Options are a server's settings.
@@ -142,7 +143,7 @@ func (s *Server) refuseInJSON(mux *http.ServeMux) http.Handler {
 		s.metrics.observe("none", refusal.code, 0)
 		writeError(w, &statusError{
 			code: refusal.code,
-			err:  fmt.Errorf("%s %s: %s", truncate(r.Method), truncate(r.URL.Path), http.StatusText(refusal.code)),
+			err:  fmt.Errorf("%s %s: %s", quote.Text(r.Method), quote.Text(r.URL.Path), http.StatusText(refusal.code)),
 		})
 	})
 }
@@ -174,7 +175,7 @@ func (s *Server) lookup(r *http.Request) (model, error) {
 	}
 	if version != "" && version != m.revision {
 		return model{}, failure(http.StatusNotFound, "model %s: version: expected %s, the one now served, found %s",
-			quote(name), m.revision, quote(version))
+			quote.Name(name), m.revision, quote.Name(version))
 	}
 	return m, nil
 }

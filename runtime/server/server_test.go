@@ -311,11 +311,11 @@ func TestBadRequests(t *testing.T) {
 		},
 		{
 			"dimensions", "POST", pool, pixelRequest("[3,32,32]", "[]"), 400,
-			`input "pixel_values": shape: expected [B, 3, 32, 32], found [3 32 32]`,
+			`input "pixel_values": shape: expected [B, 3, 32, 32], found [3, 32, 32]`,
 		},
-		{"another size", "POST", pool, pixelRequest("[1,3,224,224]", "[]"), 400, "expected [B, 3, 32, 32], found [1 3 224"},
-		{"no rows", "POST", pool, pixelRequest("[0,3,32,32]", "[]"), 400, "found [0 3 32 32]"},
-		{"negative rows", "POST", pool, pixelRequest("[-1,3,32,32]", "[]"), 400, "found [-1 3 32 32]"},
+		{"another size", "POST", pool, pixelRequest("[1,3,224,224]", "[]"), 400, "expected [B, 3, 32, 32], found [1, 3, 224"},
+		{"no rows", "POST", pool, pixelRequest("[0,3,32,32]", "[]"), 400, "found [0, 3, 32, 32]"},
+		{"negative rows", "POST", pool, pixelRequest("[-1,3,32,32]", "[]"), 400, "found [-1, 3, 32, 32]"},
 		{"absurd rows", "POST", pool, pixelRequest("[9223372036854775807,3,32,32]", "[]"), 400, "shape: expected [B, 3"},
 		{"rows beyond int64", "POST", pool, pixelRequest("[9223372036854775808,3,32,32]", "[]"), 400, "malformed request"},
 		{
@@ -324,11 +324,13 @@ func TestBadRequests(t *testing.T) {
 		},
 		{
 			"too few pixels", "POST", pool, pixelRequest("[1,3,32,32]", zeros(5)), 400,
-			"data: expected 3072 elements, flat or in lists nested as the shape [1 3 32 32]: a list of 3072 at depth 0, found 5",
+			"data: expected 3072 elements, flat or in lists nested as the shape [1, 3, 32, 32]: a list of 3072 at depth 0, found 5",
 		},
 		{"too many pixels", "POST", pool, pixelRequest("[1,3,32,32]", zeros(3073)), 400, "data: expected 3072 elements"},
-		{"nested otherwise", "POST", pool, pixelRequest("[1,3,32,32]", "[["+zeros(5)+"]]"), 400,
-			"in lists nested as the shape [1 3 32 32]"},
+		{
+			"nested otherwise", "POST", pool, pixelRequest("[1,3,32,32]", "[["+zeros(5)+"]]"), 400,
+			"in lists nested as the shape [1, 3, 32, 32]",
+		},
 		{"NaN", "POST", pool, pixelRequest("[2,3,32,32]", nan), 400, `input "pixel_values": row 1: at /inputs/0/data/3072`},
 		{
 			"beyond FP32", "POST", pool, pixelRequest("[2,3,32,32]", huge), 400,
@@ -338,8 +340,10 @@ func TestBadRequests(t *testing.T) {
 			"text for a pixel", "POST", pool, pixelRequest("[2,3,32,32]", text), 400,
 			`input "pixel_values": row 1: expected a finite FP32, found "x"`,
 		},
-		{"answer not finite", "POST", pool, named("parity", "overflow"), 422,
-			"row 1: the model's answer to it is not finite"},
+		{
+			"answer not finite", "POST", pool, named("parity", "overflow"), 422,
+			"row 1: the model's answer to it is not finite",
+		},
 
 		{
 			"no base64", "POST", pool, tensor("image", "BYTES", "[2]", `["`+image+`", "%%"]`), 400,
@@ -360,12 +364,14 @@ func TestBadRequests(t *testing.T) {
 			"unknown adapter", "POST", pool, named("parity", "nobody"), 404,
 			`input "adapter": row 1: adapter "nobody": unknown`,
 		},
-		{"refused adapter", "POST", pool, named("parity", "broken"), 503,
-			`input "adapter": row 1: adapter "broken": refused`},
+		{
+			"refused adapter", "POST", pool, named("parity", "broken"), 503,
+			`input "adapter": row 1: adapter "broken": refused`,
+		},
 		{"adapters too few", "POST", pool, named("parity"), 400, `input "adapter": shape: expected [2], found [1]`},
 		{
 			"fan-out", "POST", pool, strings.Replace(named("parity", "parity"), `"shape":[2]}]`, `"shape":[2,1]}]`, 1), 400,
-			`[B, K], are not supported yet, found [2 1]`,
+			`[B, K], are not supported yet, found [2, 1]`,
 		},
 		{
 			"adapter of an adapter", "POST", "/v2/models/parity/infer", named("parity", "holes"), 400,

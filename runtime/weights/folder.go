@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/switchyard-dev/switchyard/runtime/quote"
 )
 
 // Folder is an opened model folder, a base's or an adapter's. Nothing outside it can be read through it: symlinks are
@@ -22,12 +24,12 @@ type Folder struct {
 func OpenFolder(path string) (*Folder, error) {
 	absolute, err := filepath.Abs(path)
 	if path == "" || err != nil {
-		return nil, fmt.Errorf("folder %s: expected a path, found none", quote(path))
+		return nil, fmt.Errorf("folder %s: expected a path, found none", quote.Name(path))
 	}
 	// With "/." only a folder can be opened; opening a FIFO would wait for its writer.
 	root, err := os.OpenRoot(absolute + "/.")
 	if err != nil {
-		return nil, fmt.Errorf("folder %s: %w", quote(path), cause(err))
+		return nil, fmt.Errorf("folder %s: %w", quote.Name(path), cause(err))
 	}
 	return &Folder{root, filepath.Base(absolute)}, nil
 }
@@ -39,7 +41,7 @@ func (f *Folder) Sub(name string) (*Folder, error) {
 	}
 	root, err := f.root.OpenRoot(name + "/.") // as in OpenFolder
 	if err != nil {
-		return nil, fmt.Errorf("folder %s: %w", quote(name), f.explain(err))
+		return nil, fmt.Errorf("folder %s: %w", quote.Name(name), f.explain(err))
 	}
 	return &Folder{root, filepath.Base(name)}, nil
 }
@@ -54,7 +56,7 @@ func (f *Folder) Close() error { return f.root.Close() }
 func (f *Folder) Entries() ([]fs.DirEntry, error) {
 	entries, err := fs.ReadDir(f.root.FS(), ".")
 	if err != nil {
-		return nil, fmt.Errorf("folder %s: %w", quote(f.name), cause(err))
+		return nil, fmt.Errorf("folder %s: %w", quote.Name(f.name), cause(err))
 	}
 	return entries, nil
 }
@@ -69,15 +71,15 @@ func (f *Folder) Exists(name string) bool {
 func (f *Folder) ReadFile(name string, limit int64) ([]byte, error) {
 	file, size, err := f.open(name)
 	if err != nil {
-		return nil, fmt.Errorf("file %s: %w", quote(name), err)
+		return nil, fmt.Errorf("file %s: %w", quote.Name(name), err)
 	}
 	defer func() { _ = file.Close() }() // nothing was written
 	if size > limit {
-		return nil, fmt.Errorf("file %s: expected at most %d bytes, found %d", quote(name), limit, size)
+		return nil, fmt.Errorf("file %s: expected at most %d bytes, found %d", quote.Name(name), limit, size)
 	}
 	data, err := readExactly(file, size)
 	if err != nil {
-		return nil, fmt.Errorf("file %s: %w", quote(name), err)
+		return nil, fmt.Errorf("file %s: %w", quote.Name(name), err)
 	}
 	return data, nil
 }
@@ -100,18 +102,18 @@ func (m *Mapping) Close() error {
 func (f *Folder) MapFile(name string) (*Mapping, error) {
 	file, size, err := f.open(name)
 	if err != nil {
-		return nil, fmt.Errorf("file %s: %w", quote(name), err)
+		return nil, fmt.Errorf("file %s: %w", quote.Name(name), err)
 	}
 	defer func() { _ = file.Close() }() // the mapping outlives it
 	if size == 0 {
 		return &Mapping{}, nil // the kernel refuses to map nothing
 	}
 	if int64(int(size)) != size {
-		return nil, fmt.Errorf("file %s: expected a size that fits the address space, found %d bytes", quote(name), size)
+		return nil, fmt.Errorf("file %s: expected a size that fits the address space, found %d bytes", quote.Name(name), size)
 	}
 	data, err := unix.Mmap(int(file.Fd()), 0, int(size), unix.PROT_READ, unix.MAP_PRIVATE)
 	if err != nil {
-		return nil, fmt.Errorf("file %s: mapping %d bytes: %w", quote(name), size, err)
+		return nil, fmt.Errorf("file %s: mapping %d bytes: %w", quote.Name(name), size, err)
 	}
 	return &Mapping{data}, nil
 }

@@ -15,6 +15,8 @@ import (
 	"unicode/utf8"
 
 	"gorgonia.org/tensor"
+
+	"github.com/switchyard-dev/switchyard/runtime/quote"
 )
 
 const (
@@ -23,8 +25,6 @@ const (
 	maxHeader = 16 << 20
 	// maxRank bounds the dimensions of a tensor. Models have up to five (a 3-D convolution).
 	maxRank = 8
-	// maxShown bounds what a message quotes of a name or value.
-	maxShown = 200
 )
 
 // bitsOf are the format's dtypes and the bits of one value. Only F32 can be handed out so far, but a file may hold
@@ -70,7 +70,7 @@ func Parse(data []byte) (*Tensors, error) {
 	slices.SortFunc(entries, func(a, b entry) int { return strings.Compare(a.name, b.name) })
 	for i := 1; i < len(entries); i++ {
 		if name := entries[i].name; name == entries[i-1].name {
-			return nil, fmt.Errorf("tensor %s: expected once in the header, found twice", quote(name))
+			return nil, fmt.Errorf("tensor %s: expected once in the header, found twice", quote.Name(name))
 		}
 	}
 	if err := checkLayout(entries, len(data)); err != nil {
@@ -99,18 +99,20 @@ func (t *Tensors) Float32(name string, shape ...int) (*tensor.Dense, error) {
 	e, ok := t.find(name)
 	switch {
 	case !ok:
-		return nil, fmt.Errorf("tensor %s: expected F32 %v, found no such tensor", quote(name), shape)
+		return nil, fmt.Errorf("tensor %s: expected F32 %s, found no such tensor", quote.Name(name), quote.Shape(shape))
 	case e.DType != "F32":
-		return nil, fmt.Errorf("tensor %s: dtype: expected F32, found %s (not supported yet)", quote(name), e.DType)
+		return nil, fmt.Errorf("tensor %s: dtype: expected F32, found %s (not supported yet)", quote.Name(name), e.DType)
 	case !slices.Equal(e.Shape, shape):
-		return nil, fmt.Errorf("tensor %s: shape: expected %v, found %v", quote(name), shape, e.Shape)
+		return nil, fmt.Errorf("tensor %s: shape: expected %s, found %s",
+			quote.Name(name), quote.Shape(shape), quote.Shape(e.Shape))
 	case e.begin == e.end: // tensor.New panics on these
-		return nil, fmt.Errorf("tensor %s: shape: expected at least one value, found %v", quote(name), e.Shape)
+		return nil, fmt.Errorf("tensor %s: shape: expected at least one value, found %s",
+			quote.Name(name), quote.Shape(e.Shape))
 	}
 	values := make([]float32, (e.end-e.begin)/4)
 	if i := decode(values, t.data[e.begin:e.end]); i < len(values) {
-		return nil, fmt.Errorf("tensor %s: expected finite values, found %v at element %d of %v",
-			quote(name), values[i], i, e.Shape)
+		return nil, fmt.Errorf("tensor %s: expected finite values, found %v at element %d of %s",
+			quote.Name(name), values[i], i, quote.Shape(e.Shape))
 	}
 	return tensor.New(tensor.WithShape(slices.Clone(e.Shape)...), tensor.WithBacking(values)), nil
 }
@@ -176,7 +178,7 @@ func parseHeader(raw []byte, size int) ([]entry, error) {
 	// The format demands the brace at once, and encoding/json would replace what is not UTF-8, so that names are no
 	// longer what the file says.
 	if !bytes.HasPrefix(raw, []byte("{")) {
-		return nil, fmt.Errorf("header: expected a JSON object, found %s", quote(string(raw[:min(len(raw), maxShown)])))
+		return nil, fmt.Errorf("header: expected a JSON object, found %s", quote.Name(string(raw)))
 	}
 	if !utf8.Valid(raw) {
 		return nil, errors.New("header: expected UTF-8, found other bytes")
@@ -195,14 +197,14 @@ func parseHeader(raw []byte, size int) ([]entry, error) {
 			metadata = true
 			return where("__metadata__", h.object(func(key string) error {
 				_, err := h.text()
-				return where(quote(key), err)
+				return where(quote.Name(key), err)
 			}))
 		case key == "":
 			return errors.New(`tensor "": expected a name, found none`)
 		}
 		e, err := h.entry(key, size)
 		if err != nil {
-			return where("tensor "+quote(key), err)
+			return where("tensor "+quote.Name(key), err)
 		}
 		entries = append(entries, e)
 		return nil
@@ -212,7 +214,7 @@ func parseHeader(raw []byte, size int) ([]entry, error) {
 	}
 	if rest := bytes.Trim(raw[dec.InputOffset():], " \t\r\n"); len(rest) > 0 {
 		return nil, fmt.Errorf("header: expected only spaces behind the JSON object, found %s",
-			quote(string(rest[:min(len(rest), maxShown)])))
+			quote.Name(string(rest)))
 	}
 	return entries, nil
 }
@@ -228,7 +230,7 @@ func checkLayout(entries []entry, size int) error {
 	for i, e := range sorted {
 		if e.begin != end {
 			return fmt.Errorf("tensor %s: data_offsets: expected to begin at %d, where %s, found %d",
-				quote(e.name), end, edge(sorted[:i]), e.begin)
+				quote.Name(e.name), end, edge(sorted[:i]), e.begin)
 		}
 		end = e.end
 	}
@@ -243,7 +245,7 @@ func edge(entries []entry) string {
 	if len(entries) == 0 {
 		return "the data begins"
 	}
-	return "tensor " + quote(entries[len(entries)-1].name) + " ends"
+	return "tensor " + quote.Name(entries[len(entries)-1].name) + " ends"
 }
 
 // header reads the tokens of a safetensors header.
@@ -271,7 +273,7 @@ func (h header) entry(name string, size int) (entry, error) {
 				offsets, err = h.integers(2)
 			}
 		default:
-			return fmt.Errorf("%s, found %s", fields, quote(key))
+			return fmt.Errorf("%s, found %s", fields, quote.Name(key))
 		}
 		if twice {
 			err = errors.New("expected once, found twice")
@@ -288,7 +290,7 @@ func (h header) entry(name string, size int) (entry, error) {
 	case offsets == nil:
 		return entry{}, errors.New(fields + ", found no data_offsets")
 	case len(offsets) != 2:
-		return entry{}, fmt.Errorf("data_offsets: expected [begin, end], found %v", offsets)
+		return entry{}, fmt.Errorf("data_offsets: expected [begin, end], found %s", quote.Shape(offsets))
 	}
 	e.begin, e.end = offsets[0], offsets[1]
 
@@ -297,12 +299,13 @@ func (h header) entry(name string, size int) (entry, error) {
 	case err != nil:
 		return entry{}, where("shape", err)
 	case e.begin > e.end:
-		return entry{}, fmt.Errorf("data_offsets: expected begin before end, found %v", offsets)
+		return entry{}, fmt.Errorf("data_offsets: expected begin before end, found %s", quote.Shape(offsets))
 	case e.end > size:
-		return entry{}, fmt.Errorf("data_offsets: expected within the data's %d bytes, found %v", size, offsets)
+		return entry{}, fmt.Errorf("data_offsets: expected within the data's %d bytes, found %s",
+			size, quote.Shape(offsets))
 	case e.end-e.begin != want:
-		return entry{}, fmt.Errorf("data_offsets: expected %d bytes for %s %v, found %d in %v",
-			want, e.DType, e.Shape, e.end-e.begin, offsets)
+		return entry{}, fmt.Errorf("data_offsets: expected %d bytes for %s %s, found %d in %s",
+			want, e.DType, quote.Shape(e.Shape), e.end-e.begin, quote.Shape(offsets))
 	}
 	return e, nil
 }
@@ -331,7 +334,7 @@ func (h header) dtype() (string, error) {
 		return "", err
 	}
 	if _, ok := bitsOf[name]; !ok {
-		return "", fmt.Errorf("expected a dtype of safetensors, found %s", quote(name))
+		return "", fmt.Errorf("expected a dtype of safetensors, found %s", quote.Name(name))
 	}
 	return name, nil
 }
@@ -405,7 +408,7 @@ func byteSize(i Info) (int, error) {
 			continue
 		}
 		if product > math.MaxInt/dim {
-			return 0, fmt.Errorf("expected at most %d bits, found %s %v", math.MaxInt, i.DType, i.Shape)
+			return 0, fmt.Errorf("expected at most %d bits, found %s %s", math.MaxInt, i.DType, quote.Shape(i.Shape))
 		}
 		product *= dim
 	}
@@ -413,7 +416,7 @@ func byteSize(i Info) (int, error) {
 		return 0, nil
 	}
 	if product%8 != 0 {
-		return 0, fmt.Errorf("expected whole bytes, found %d bits in %s %v", product, i.DType, i.Shape)
+		return 0, fmt.Errorf("expected whole bytes, found %d bits in %s %s", product, i.DType, quote.Shape(i.Shape))
 	}
 	return product / 8, nil
 }
@@ -430,21 +433,13 @@ func where(place string, err error) error {
 func show(token json.Token) string {
 	switch token := token.(type) {
 	case string:
-		return quote(token)
+		return quote.Name(token)
 	case json.Delim:
 		return strconv.Quote(token.String())
 	case json.Number:
-		return fmt.Sprintf("%.*s", maxShown, token.String())
+		return quote.Text(token.String())
 	case nil:
 		return "null"
 	}
 	return fmt.Sprint(token) // true or false
-}
-
-// quote prints a name from a file for a message, without its control characters and not at any length.
-func quote(name string) string {
-	if len(name) > maxShown {
-		return strconv.Quote(name[:maxShown]) + "…"
-	}
-	return strconv.Quote(name)
 }

@@ -100,14 +100,14 @@ func TestFloat32Refuses(t *testing.T) {
 		shape []int
 		want  string
 	}{
-		{"b", []int{2, 3}, `tensor "b": expected F32 [2 3], found no such tensor`},
-		{"a", []int{3, 2}, `tensor "a": shape: expected [3 2], found [2 3]`},
-		{"a", []int{6}, `tensor "a": shape: expected [6], found [2 3]`},
-		{"a", nil, `tensor "a": shape: expected [], found [2 3]`},
+		{"b", []int{2, 3}, `tensor "b": expected F32 [2, 3], found no such tensor`},
+		{"a", []int{3, 2}, `tensor "a": shape: expected [3, 2], found [2, 3]`},
+		{"a", []int{6}, `tensor "a": shape: expected [6], found [2, 3]`},
+		{"a", nil, `tensor "a": shape: expected [], found [2, 3]`},
 		{"nan", []int{5}, `tensor "nan": expected finite values, found NaN at element 3 of [5]`},
 		{"inf", nil, `tensor "inf": expected finite values, found +Inf at element 0 of []`},
-		{"-inf", []int{1, 2}, `tensor "-inf": expected finite values, found -Inf at element 1 of [1 2]`},
-		{"empty", []int{2, 0}, `tensor "empty": shape: expected at least one value, found [2 0]`},
+		{"-inf", []int{1, 2}, `tensor "-inf": expected finite values, found -Inf at element 1 of [1, 2]`},
+		{"empty", []int{2, 0}, `tensor "empty": shape: expected at least one value, found [2, 0]`},
 		{"half", []int{1}, `tensor "half": dtype: expected F32, found F16 (not supported yet)`},
 	} {
 		_, err := tensors.Float32(c.name, c.shape...)
@@ -162,7 +162,7 @@ func TestParseRefusesHostileHeaders(t *testing.T) {
 			`{` + at("a", 0, 4) + `,` + strings.Replace(at("a", 4, 8), "a", `\u0061`, 1) + `}`,
 			`tensor "a": expected once in the header, found twice`,
 		},
-		"long name":     {`{"` + long + `":1}`, `tensor "` + long[:200] + `"…: expected "{", found 1`},
+		"long name":     {`{"` + long + `":1}`, `tensor "` + long[:200] + `…": expected "{", found 1`},
 		"entry a list":  {one(`[1]`), x + `expected "{", found "["`},
 		"entry null":    {one(`null`), x + `expected "{", found null`},
 		"entry true":    {one(`true`), x + `expected "{", found true`},
@@ -182,7 +182,7 @@ func TestParseRefusesHostileHeaders(t *testing.T) {
 		"dtype number":  {one(`{"dtype":32}`), x + `dtype: expected a string, found 32`},
 		"long dtype": {
 			one(`{"dtype":"` + long + `"}`),
-			x + `dtype: expected a dtype of safetensors, found "` + long[:200] + `"…`,
+			x + `dtype: expected a dtype of safetensors, found "` + long[:200] + `…"`,
 		},
 
 		"shape null":   {shape(`null`), x + `shape: expected "[", found null`},
@@ -195,13 +195,13 @@ func TestParseRefusesHostileHeaders(t *testing.T) {
 		"beyond int64": {shape(`[9223372036854775808]`), x + "shape: " + integer + `9223372036854775808`},
 		"many digits": {
 			shape(`[` + strings.Repeat("9", 1000) + `]`),
-			x + "shape: " + integer + strings.Repeat("9", 200),
+			x + "shape: " + integer + strings.Repeat("9", 200) + "…",
 		},
 		"string":        {shape(`["2"]`), x + "shape: " + integer + `"2"`},
 		"rank 9":        {shape(`[1,1,1,1,1,1,1,1,1]`), x + `shape: expected at most 8 integers, found more`},
-		"overflow":      {shape(`[4294967296,4294967296]`), tooLarge + `[4294967296 4294967296]`},
-		"wraps around":  {shape(`[4611686018427387906,4]`), tooLarge + `[4611686018427387906 4]`},
-		"overflow by 0": {shape(`[4294967296,4294967296,0]`), tooLarge + `[4294967296 4294967296 0]`},
+		"overflow":      {shape(`[4294967296,4294967296]`), tooLarge + `[4294967296, 4294967296]`},
+		"wraps around":  {shape(`[4611686018427387906,4]`), tooLarge + `[4611686018427387906, 4]`},
+		"overflow by 0": {shape(`[4294967296,4294967296,0]`), tooLarge + `[4294967296, 4294967296, 0]`},
 		"half a byte": {
 			one(`{"dtype":"F4","shape":[3],"data_offsets":[0,8]}`),
 			x + `shape: expected whole bytes, found 12 bits in F4 [3]`,
@@ -215,13 +215,13 @@ func TestParseRefusesHostileHeaders(t *testing.T) {
 		"one offset":      {offsets(`[0]`), x + `data_offsets: expected [begin, end], found [0]`},
 		"three offsets":   {offsets(`[0,8,8]`), x + `data_offsets: expected at most 2 integers, found more`},
 		"negative offset": {offsets(`[-8,0]`), x + "data_offsets: " + integer + `-8`},
-		"backwards":       {offsets(`[8,0]`), x + `data_offsets: expected begin before end, found [8 0]`},
-		"out of range":    {offsets(`[0,9]`), x + `data_offsets: expected within the data's 8 bytes, found [0 9]`},
+		"backwards":       {offsets(`[8,0]`), x + `data_offsets: expected begin before end, found [8, 0]`},
+		"out of range":    {offsets(`[0,9]`), x + `data_offsets: expected within the data's 8 bytes, found [0, 9]`},
 		"far out": {
 			offsets(`[9223372036854775800,9223372036854775807]`),
-			x + `data_offsets: expected within the data's 8 bytes, found [9223372036854775800 9223372036854775807]`,
+			x + `data_offsets: expected within the data's 8 bytes, found [9223372036854775800, 9223372036854775807]`,
 		},
-		"wrong size": {offsets(`[0,4]`), x + `data_offsets: expected 8 bytes for F32 [2], found 4 in [0 4]`},
+		"wrong size": {offsets(`[0,4]`), x + `data_offsets: expected 8 bytes for F32 [2], found 4 in [0, 4]`},
 
 		"no tensors": {`{}`, `data: expected 0 bytes, where the data begins, found 8`},
 		"overlap": {

@@ -24,7 +24,7 @@ func Adapters(sample string) string { return filepath.Join(sample, "adapters") }
 
 // Images reads the held-out images; adapters are the columns of labels.csv after the first.
 func Images(sample string) (images []Image, adapters []string, err error) {
-	file, err := os.Open(filepath.Join(sample, "labels.csv"))
+	file, err := os.Open(filepath.Join(sample, "images", "labels.csv"))
 	if err != nil {
 		return nil, nil, err
 	}

@@ -3,6 +3,8 @@ package golden
 import (
 	"math"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 )
@@ -29,6 +31,22 @@ func TestOneMixedBatchOfAllAgreesWithPEFT(t *testing.T) {
 	for name := range suites {
 		t.Run(name, func(t *testing.T) {
 			s := openSuite(t, name, 2)
+			rows := s.all()
+			s.compare(t, rows, s.run(t, rows))
+		})
+	}
+}
+
+// Other activations, sizes, channels and biases, each on a bare base.
+func TestBasesOfOtherConfigsAgreeWithTransformers(t *testing.T) {
+	entries, err := os.ReadDir(variants)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, entry := range entries {
+		t.Run(entry.Name(), func(t *testing.T) {
+			path := filepath.Join(variants, entry.Name())
+			s := open(t, path, path, 2)
 			rows := s.all()
 			s.compare(t, rows, s.run(t, rows))
 		})

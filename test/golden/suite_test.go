@@ -15,16 +15,19 @@ import (
 	"github.com/switchyard-dev/switchyard/runtime/weights"
 )
 
-// suites are a base with adapters, inputs and PEFT's logits for them, by name.
+// suites are folders with a base, adapters, inputs and PEFT's logits for them, by name.
 var suites = map[string]string{
 	"digits": "../../hack/samples/digits",
 	"vit":    "testdata/vit",
 }
 
+// variants are folders of bases with other configs, each with inputs and its own logits.
+const variants = "testdata/vit/base-variants"
+
 // baseCase is the name of the golden logits of the bare base.
 const baseCase = "base"
 
-// suite is an opened base with all its adapters: golden.safetensors has pixel_values [n, C, H, W] and, for each adapter
+// suite is an opened base with all its adapters. golden.safetensors has pixel_values [n, C, H, W] and, for each adapter
 // and for the base, logits.<name> [n, labels].
 type suite struct {
 	engine   *engine.Engine
@@ -36,8 +39,13 @@ type suite struct {
 
 func openSuite(t testing.TB, name string, workers int) *suite {
 	t.Helper()
-	folder := openFolder(t, suites[name])
-	base, err := model.Open(subFolder(t, folder, "base"))
+	return open(t, filepath.Join(suites[name], "base"), suites[name], workers)
+}
+
+// open opens a base, and the golden file and adapters of a folder.
+func open(t testing.TB, basePath, path string, workers int) *suite {
+	t.Helper()
+	base, err := model.Open(openFolder(t, basePath))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,8 +55,7 @@ func openSuite(t testing.TB, name string, workers int) *suite {
 		logits:   make(map[string][][]float32),
 	}
 	t.Cleanup(s.engine.Close)
-	golden := readTensors(t, filepath.Join(suites[name], "golden.safetensors"))
-	adapters := subFolder(t, folder, "adapters")
+	golden := readTensors(t, filepath.Join(path, "golden.safetensors"))
 	for _, key := range golden.Names() {
 		values, shape := readTensor(t, golden, key)
 		rows := slices.Collect(slices.Chunk(values, len(values)/shape[0]))
@@ -62,7 +69,7 @@ func openSuite(t testing.TB, name string, workers int) *suite {
 		s.logits[adapter] = rows
 		s.names = append(s.names, adapter)
 		if adapter != baseCase {
-			s.adapters[adapter] = compile(t, s.engine, subFolder(t, adapters, adapter))
+			s.adapters[adapter] = compile(t, s.engine, openFolder(t, filepath.Join(path, "adapters", adapter)))
 		}
 	}
 	return s
@@ -124,16 +131,6 @@ func openFolder(t testing.TB, path string) *weights.Folder {
 	}
 	t.Cleanup(func() { _ = folder.Close() })
 	return folder
-}
-
-func subFolder(t testing.TB, folder *weights.Folder, name string) *weights.Folder {
-	t.Helper()
-	sub, err := folder.Sub(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = sub.Close() })
-	return sub
 }
 
 func readTensors(t testing.TB, path string) *weights.Tensors {

@@ -1,0 +1,227 @@
+package batcher_test
+
+import (
+	"context"
+	"errors"
+	"math"
+	"slices"
+	"testing"
+	"testing/synctest"
+
+	"gorgonia.org/tensor"
+
+	"github.com/switchyard-dev/switchyard/runtime/batcher"
+	"github.com/switchyard-dev/switchyard/runtime/engine"
+	"github.com/switchyard-dev/switchyard/runtime/model"
+	"github.com/switchyard-dev/switchyard/runtime/weights"
+)
+
+// gate is the real engine, held up before each batch until the test opens it.
+type gate struct {
+	*engine.Engine
+	open  chan struct{}
+	stats []batcher.Stats
+	fail  error // of the next batch
+}
+
+func newGate(t *testing.T) *gate {
+	t.Helper()
+	folder, err := weights.OpenFolder("../../hack/samples/digits/base")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = folder.Close() }()
+	base, err := model.Open(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &gate{Engine: engine.New(base, 2), open: make(chan struct{})}
+}
+
+func (g *gate) Run(batch engine.Batch) (*engine.Output, error) {
+	<-g.open
+	if g.fail != nil {
+		err := g.fail
+		g.fail = nil
+		return nil, err
+	}
+	return g.Engine.Run(batch)
+}
+
+// inBubble runs a test in which synctest.Wait waits until every goroutine is idle: no test looks at a clock.
+func inBubble(t *testing.T, test func(t *testing.T, g *gate, b *batcher.Batcher)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(t)
+		b := batcher.New(g, batcher.Options{MaxBatchRows: 4, MaxQueueRows: 10, Observe: func(s batcher.Stats) {
+			g.stats = append(g.stats, s)
+		}})
+		test(t, g, b)
+		close(g.open)
+		b.Close()
+		g.Close()
+	})
+}
+
+// rows are inputs with different answers.
+func rows(values ...float32) []batcher.Row {
+	rows := make([]batcher.Row, len(values))
+	for i, v := range values {
+		pixels := slices.Repeat([]float32{v, -v, 1}, 32*32)
+		rows[i].Input = tensor.New(tensor.WithShape(3, 32, 32), tensor.WithBacking(pixels))
+	}
+	return rows
+}
+
+// reply is what a Submit gave.
+type reply struct {
+	logits [][]float32
+	err    error
+}
+
+// submit submits rows in the background and waits until they are queued, or answered.
+func submit(ctx context.Context, b *batcher.Batcher, rows []batcher.Row) <-chan reply {
+	replies := make(chan reply, 1)
+	go func() {
+		logits, err := b.Submit(ctx, rows)
+		replies <- reply{logits, err}
+	}()
+	synctest.Wait()
+	return replies
+}
+
+// alone is the engine's own answer to one row.
+func (g *gate) alone(t *testing.T, row batcher.Row) []float32 {
+	t.Helper()
+	out, err := g.Engine.Run(engine.Batch{Inputs: []*tensor.Dense{row.Input}, Rows: []engine.Row{{}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out.Row(0)
+}
+
+func (g *gate) check(t *testing.T, asked []batcher.Row, got reply) {
+	t.Helper()
+	if got.err != nil || len(got.logits) != len(asked) {
+		t.Fatalf("expected %d answers, found %d, error %v", len(asked), len(got.logits), got.err)
+	}
+	for i, row := range asked {
+		want := g.alone(t, row)
+		if !slices.EqualFunc(got.logits[i], want, func(a, b float32) bool {
+			return math.Float32bits(a) == math.Float32bits(b)
+		}) {
+			t.Errorf("row %d: expected %v, found %v", i, want, got.logits[i])
+		}
+	}
+}
+
+func TestRowsOfDifferentRequestsShareABatch(t *testing.T) {
+	inBubble(t, func(t *testing.T, g *gate, b *batcher.Batcher) {
+		first, second, third := rows(1), rows(2, 3), rows(4, 5, 6)
+		replies := []<-chan reply{
+			submit(t.Context(), b, first), submit(t.Context(), b, second), submit(t.Context(), b, third),
+		}
+		if b.Depth() != 5 {
+			t.Errorf("expected 5 rows queued behind the batch in the engine, found %d", b.Depth())
+		}
+		for range 3 {
+			g.open <- struct{}{}
+		}
+		for i, asked := range [][]batcher.Row{first, second, third} {
+			g.check(t, asked, <-replies[i])
+		}
+		synctest.Wait()
+		sizes := []int{}
+		for _, s := range g.stats {
+			sizes = append(sizes, s.Rows)
+		}
+		if !slices.Equal(sizes, []int{1, 4, 1}) {
+			t.Errorf("expected batches of 1, then 4 rows of two requests, then the last, found %v", sizes)
+		}
+	})
+}
+
+func TestAFullQueueRefusesAtOnce(t *testing.T) {
+	inBubble(t, func(t *testing.T, g *gate, b *batcher.Batcher) {
+		running := submit(t.Context(), b, rows(1, 2, 3, 4)) // in the engine
+		queued := submit(t.Context(), b, rows(1, 2, 3, 4, 5, 6, 7, 8, 9))
+		if got := <-submit(t.Context(), b, rows(1, 2)); !errors.Is(got.err, batcher.ErrOverloaded) {
+			t.Errorf("expected ErrOverloaded, found %v", got.err)
+		}
+		last := rows(10)
+		fits := submit(t.Context(), b, last)
+		for range 4 {
+			g.open <- struct{}{}
+		}
+		if r, q := <-running, <-queued; r.err != nil || q.err != nil {
+			t.Errorf("expected answers to what was admitted, found %v and %v", r.err, q.err)
+		}
+		g.check(t, last, <-fits)
+	})
+}
+
+func TestACancelledRequestLeavesTheQueue(t *testing.T) {
+	inBubble(t, func(t *testing.T, g *gate, b *batcher.Batcher) {
+		running := submit(t.Context(), b, rows(1))
+		ctx, cancel := context.WithCancel(t.Context())
+		cancelled := submit(ctx, b, rows(1, 2, 3, 4, 5, 6, 7, 8, 9, 10)) // the queue is full
+		cancel()
+		if got := <-cancelled; !errors.Is(got.err, context.Canceled) {
+			t.Errorf("expected the context's error at once, found %v", got.err)
+		}
+		asked := rows(3, 4)
+		replaced := submit(t.Context(), b, asked)
+		if b.Depth() != 2 {
+			t.Errorf("expected the cancelled rows to make room, found %d rows queued", b.Depth())
+		}
+		g.open <- struct{}{}
+		g.open <- struct{}{}
+		g.check(t, asked, <-replaced)
+		if got := <-running; got.err != nil {
+			t.Error(got.err)
+		}
+		synctest.Wait()
+		if n := len(g.stats); n != 2 {
+			t.Errorf("expected no batch of cancelled rows, found %d batches", n)
+		}
+	})
+}
+
+func TestAFailedBatchFailsItsRequestsOnly(t *testing.T) {
+	inBubble(t, func(t *testing.T, g *gate, b *batcher.Batcher) {
+		broken := errors.New("broken")
+		g.fail = broken
+		first := submit(t.Context(), b, rows(1, 2, 3, 4, 5)) // its fifth row is left to the next batch
+		asked := rows(6)
+		second := submit(t.Context(), b, asked)
+		g.open <- struct{}{}
+		if got := <-first; !errors.Is(got.err, broken) {
+			t.Errorf("expected the engine's error, found %v", got.err)
+		}
+		g.open <- struct{}{}
+		g.check(t, asked, <-second)
+		synctest.Wait()
+		if len(g.stats) != 2 || !errors.Is(g.stats[0].Err, broken) || g.stats[1].Rows != 1 {
+			t.Errorf("expected a failed batch, then one of the row that is still wanted, found %+v", g.stats)
+		}
+	})
+}
+
+func TestClosingAnswersWhatWasAdmitted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(t)
+		b := batcher.New(g, batcher.Options{MaxBatchRows: 4, MaxQueueRows: 10})
+		asked := rows(1, 2, 3, 4, 5, 6)
+		admitted := submit(t.Context(), b, asked)
+		closed := make(chan struct{})
+		go func() { b.Close(); close(closed) }()
+		synctest.Wait()
+		if got := <-submit(t.Context(), b, rows(1)); !errors.Is(got.err, batcher.ErrClosed) {
+			t.Errorf("expected ErrClosed, found %v", got.err)
+		}
+		close(g.open)
+		g.check(t, asked, <-admitted)
+		<-closed
+		g.Close()
+	})
+}
