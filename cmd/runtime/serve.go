@@ -60,8 +60,9 @@ func parseServeFlags(args []string) (*serveFlags, error) {
 		return nil, errUsage // the flag set has said what is wrong
 	}
 	if f.baseModel == "" || f.adapters == "" || set.NArg() > 0 {
+		fmt.Fprintln(set.Output(), "expected --base-model and --adapters, and no other arguments")
 		set.Usage()
-		return nil, errors.New("expected --base-model and --adapters, and no other arguments")
+		return nil, errUsage
 	}
 	return &f, nil
 }
