@@ -87,24 +87,17 @@ type Gemm struct {
 
 // Gemm computes products that do not depend on each other, together, so that many small ones fill all workers.
 func (p *Pool) Gemm(ops ...Gemm) {
-	tasks := 0
-	ends := make([]int, len(ops)) // tasks of the ops up to and with this one
+	tasks := make([]int, len(ops))
 	for i := range ops {
 		if ops[i].DstStride == 0 {
 			ops[i].DstStride = ops[i].W.N
 		}
-		tasks += ceilDiv(ops[i].Rows, blockRows) * ceilDiv(ops[i].W.N, blockCols)
-		ends[i] = tasks
+		tasks[i] = ceilDiv(ops[i].Rows, blockRows) * ceilDiv(ops[i].W.N, blockCols)
 	}
-	p.Run(tasks, func(task int) {
-		i, first := 0, 0
-		for task >= ends[i] {
-			first = ends[i]
-			i++
-		}
-		op, block := &ops[i], task-first
+	p.runEach(tasks, func(i, task int) {
+		op := &ops[i]
 		down := ceilDiv(op.Rows, blockRows)
-		row, col := block%down*blockRows, block/down*blockCols
+		row, col := task%down*blockRows, task/down*blockCols
 		op.block(row, min(row+blockRows, op.Rows), col, min(col+blockCols, op.W.N))
 	})
 }

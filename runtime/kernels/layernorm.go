@@ -16,17 +16,20 @@ const rowsPerTask = 32
 
 // LayerNorm computes independent normalisations together.
 func (p *Pool) LayerNorm(ops ...LayerNorm) {
-	for i := range ops {
+	tasks := make([]int, len(ops))
+	for i, op := range ops {
+		tasks[i] = ceilDiv(op.rows(), rowsPerTask)
+	}
+	p.runEach(tasks, func(i, task int) {
 		op := &ops[i]
 		width := len(op.Gain)
-		rows := len(op.X) / width
-		p.Run(ceilDiv(rows, rowsPerTask), func(task int) {
-			for r := task * rowsPerTask; r < min((task+1)*rowsPerTask, rows); r++ {
-				op.row(op.Dst[r*width:(r+1)*width], op.X[r*width:(r+1)*width])
-			}
-		})
-	}
+		for r := task * rowsPerTask; r < min((task+1)*rowsPerTask, op.rows()); r++ {
+			op.row(op.Dst[r*width:(r+1)*width], op.X[r*width:(r+1)*width])
+		}
+	})
 }
+
+func (op *LayerNorm) rows() int { return len(op.X) / len(op.Gain) }
 
 // row sums in float64: the mean of values that nearly cancel keeps its digits at any width.
 func (op *LayerNorm) row(dst, x []float32) {
