@@ -6,6 +6,7 @@ import (
 	"gorgonia.org/tensor"
 
 	"github.com/switchyard-dev/switchyard/runtime/kernels"
+	"github.com/switchyard-dev/switchyard/runtime/quote"
 )
 
 // Layers is a built model's layers by path: what an adapter is compiled against.
@@ -58,7 +59,8 @@ func (a *Adapter) Update(path string, down, up *tensor.Dense, scale float32) err
 	l, ok := layer.(*Linear)
 	r := down.Shape()[0]
 	if !ok || down.Shape()[1] != l.in || up.Shape()[0] != l.out || up.Shape()[1] != r {
-		return fmt.Errorf("module %q: an update of shapes %v and %v does not fit it", path, down.Shape(), up.Shape())
+		return fmt.Errorf("module %s: an update of %s and %s does not fit it",
+			quote.Name(path), quote.Shape(down.Shape()), quote.Shape(up.Shape()))
 	}
 	u := &lowRank{kernels.Pack(values(down), r, l.in), kernels.Pack(values(up), l.out, r), scale}
 	a.changes[slot].update = u
@@ -106,7 +108,7 @@ func (a *Adapter) change(slot int) change {
 func (ls *Layers) find(path string) (layer any, slot int, err error) {
 	slot, ok := ls.slots[path]
 	if !ok {
-		return nil, 0, fmt.Errorf("module %q: the model has none of that name", path)
+		return nil, 0, fmt.Errorf("module %s: the model has none of that name", quote.Name(path))
 	}
 	return ls.bySlot[slot], slot, nil
 }
