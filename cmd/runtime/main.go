@@ -28,6 +28,7 @@ func main() {
 		os.Exit(2)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	err := commands[os.Args[1]](ctx, os.Args[2:], log)
 	stop()
 	switch {

@@ -33,7 +33,8 @@ const (
 	maxRowsInFlight = 512
 	maxBodyBytes    = 64 << 20
 
-	readTimeout  = time.Minute
+	// Of a request's header, and of a body that nobody reads; the server gives the bodies it reads their own time.
+	readTimeout  = 10 * time.Second
 	drainTimeout = 30 * time.Second
 )
 
@@ -156,8 +157,8 @@ func listen(
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	srv := &http.Server{
-		Handler: handler, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: readTimeout, IdleTimeout: 2 * time.Minute,
-		MaxHeaderBytes: 64 << 10, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		Handler: handler, ReadTimeout: readTimeout, IdleTimeout: 2 * time.Minute,
+		MaxHeaderBytes: 64 << 10, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}
 	log.Info("listening", "for", what, "address", listener.Addr().String())
 	group.Go(func() error {
@@ -172,6 +173,7 @@ func listen(
 		limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
 		defer cancel()
 		if err := srv.Shutdown(limit); err != nil {
+			_ = srv.Close() // of what is said below
 			return fmt.Errorf("%s: requests still under way after %s: %w", what, drainTimeout, err)
 		}
 		return nil

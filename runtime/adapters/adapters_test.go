@@ -115,8 +115,10 @@ func TestAFolderOfGoodAndBad(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := os.Mkdir(filepath.Join(dir, ".hidden"), 0o700); err != nil {
-		t.Fatal(err)
+	for _, name := range []string{".hidden", "bad\xff", "new\nline"} { // no request can spell them
+		if err := os.Mkdir(filepath.Join(dir, name), 0o700); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := os.WriteFile(filepath.Join(dir, "README.md"), nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -142,6 +144,9 @@ func TestAFolderOfGoodAndBad(t *testing.T) {
 			t.Errorf("%s: its refusal is not in the log", name)
 		}
 	}
+	if n := strings.Count(log.String(), "name: expected printable UTF-8"); n != 2 {
+		t.Errorf("expected two names refused in the log, found %d", n)
+	}
 	served := 0
 	for _, e := range set.List() {
 		if e.Err == nil {
@@ -152,7 +157,7 @@ func TestAFolderOfGoodAndBad(t *testing.T) {
 		t.Errorf("expected 3 served and %d refused, found %d of %d", len(want), served, len(set.List()))
 	}
 	var unknown *adapters.UnknownError
-	for _, name := range []string{"nobody", ".hidden", "README.md", ""} {
+	for _, name := range []string{"nobody", ".hidden", "bad\xff", "README.md", ""} {
 		if _, err := set.Get(name); !errors.As(err, &unknown) {
 			t.Errorf("%q: expected an UnknownError, found %v", name, err)
 		}

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -226,13 +227,24 @@ func answer(res result) {
 // run feeds the engine.
 func (b *Batcher) run() {
 	for items := range b.batches {
-		began := b.options.Now()
-		batch, stats := assemble(items, began)
-		out, err := b.runner.Run(batch)
-		stats.Engine, stats.Err = b.options.Now().Sub(began), err
-		b.options.Observe(stats)
+		out, err := b.compute(items)
 		b.results <- result{items, out, err}
 	}
+}
+
+// compute runs one batch. A panic fails the batch, and the next one runs.
+func (b *Batcher) compute(items []item) (out *engine.Output, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			out, err = nil, fmt.Errorf("batch: panic: %v\n%s", v, debug.Stack())
+		}
+	}()
+	began := b.options.Now()
+	batch, stats := assemble(items, began)
+	out, err = b.runner.Run(batch)
+	stats.Engine, stats.Err = b.options.Now().Sub(began), err
+	b.options.Observe(stats)
+	return out, err
 }
 
 // assemble makes the engine's batch; rows with the same tensor share an input.

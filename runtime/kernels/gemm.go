@@ -66,16 +66,15 @@ func (p *Packed) Bytes() int64 { return int64(len(p.panels)) * 4 }
 // LowRank is the update of one segment: rows [Start, End) of the product gain T·Bᵀ.
 type LowRank struct {
 	Start, End int
-	T          []float32 // [End-Start, r], row-major: s·(x·Aᵀ)
+	T          []float32 // [End-Start, r], row-major: x·(s·A)ᵀ
 	B          *Packed   // [N, r]
 }
 
-// Gemm is one product with its epilogue: Dst = act(Scale·X·Wᵀ + low-rank updates + Bias) + Residual.
+// Gemm is one product with its epilogue: Dst = act(X·Wᵀ + low-rank updates + Bias) + Residual.
 type Gemm struct {
 	X        []float32 // [Rows, K], row-major
 	Rows     int
 	W        *Packed   // [N, K]
-	Scale    float32   // of the product; 0 means 1
 	LowRank  []LowRank // in order, not overlapping
 	Bias     []float32 // [N] or nil
 	Act      Activation
@@ -109,11 +108,6 @@ func (g *Gemm) block(r0, r1, c0, c1 int) {
 	width := c1 - c0
 	acc := buf[:(r1-r0)*width]
 	multiply(acc, width, g.X[r0*g.W.K:], r1-r0, g.W, c0, c1)
-	if g.Scale != 0 {
-		for i := range acc {
-			acc[i] *= g.Scale
-		}
-	}
 	for i := range g.LowRank {
 		if u := &g.LowRank[i]; u.Start < r1 && u.End > r0 {
 			u.addTo(acc, width, r0, r1, c0, c1)

@@ -2,6 +2,8 @@ package nn
 
 import (
 	"fmt"
+	"math"
+	"slices"
 
 	"gorgonia.org/tensor"
 
@@ -39,10 +41,9 @@ type change struct {
 	params map[string][]float32
 }
 
-// lowRank is y += scale·(x·Aᵀ)·Bᵀ.
+// lowRank is y += (x·aᵀ)·bᵀ. The scale is in a, once and for all.
 type lowRank struct {
-	a, b  *kernels.Packed // [r, in], [out, r]
-	scale float32
+	a, b *kernels.Packed // [r, in], [out, r]
 }
 
 // NewAdapter is an adapter of the model that changes nothing yet. It is complete before it is used.
@@ -50,7 +51,7 @@ func (ls *Layers) NewAdapter() *Adapter {
 	return &Adapter{layers: ls, changes: make([]change, len(ls.bySlot))}
 }
 
-// Update adds a low-rank update of a Linear: a [r, in], b [out, r].
+// Update adds a low-rank update of a Linear, y += scale·(x·downᵀ)·upᵀ: down [r, in], up [out, r].
 func (a *Adapter) Update(path string, down, up *tensor.Dense, scale float32) error {
 	layer, slot, err := a.layers.find(path)
 	if err != nil {
@@ -62,7 +63,13 @@ func (a *Adapter) Update(path string, down, up *tensor.Dense, scale float32) err
 		return fmt.Errorf("module %s: an update of %s and %s does not fit it",
 			quote.Name(path), quote.Shape(down.Shape()), quote.Shape(up.Shape()))
 	}
-	u := &lowRank{kernels.Pack(values(down), r, l.in), kernels.Pack(values(up), l.out, r), scale}
+	scaled := slices.Clone(values(down))
+	for i := range scaled {
+		if scaled[i] *= scale; math.IsInf(float64(scaled[i]), 0) {
+			return fmt.Errorf("module %s: an update scaled by %g is beyond float32", quote.Name(path), scale)
+		}
+	}
+	u := &lowRank{kernels.Pack(scaled, r, l.in), kernels.Pack(values(up), l.out, r)}
 	a.changes[slot].update = u
 	a.bytes += u.a.Bytes() + u.b.Bytes()
 	return nil

@@ -43,7 +43,7 @@ func (b *Batch) Linear(segments []Segment, x []float32, products ...Product) {
 	b.Pool.Gemm(expands...)
 }
 
-// lowRank collects the layer's updates, one for each segment that has one, and asks for their T = s·(x·Aᵀ).
+// lowRank collects the layer's updates, one for each segment that has one, and asks for their T = x·(s·A)ᵀ.
 func (p *Product) lowRank(segments []Segment, x []float32, shrinks *[]kernels.Gemm) []kernels.LowRank {
 	var updates []kernels.LowRank
 	for _, s := range segments {
@@ -54,7 +54,7 @@ func (p *Product) lowRank(segments []Segment, x []float32, shrinks *[]kernels.Ge
 		rows := s.End - s.Start
 		t := make([]float32, rows*u.a.N)
 		*shrinks = append(*shrinks, kernels.Gemm{
-			X: x[s.Start*u.a.K : s.End*u.a.K], Rows: rows, W: u.a, Scale: u.scale, Dst: t,
+			X: x[s.Start*u.a.K : s.End*u.a.K], Rows: rows, W: u.a, Dst: t,
 		})
 		updates = append(updates, kernels.LowRank{Start: s.Start, End: s.End, T: t, B: u.b})
 	}

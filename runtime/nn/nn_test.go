@@ -86,6 +86,21 @@ func TestEachSegmentHasItsOwnLinear(t *testing.T) {
 	}
 }
 
+// lora_alpha may be 0: the update is there and adds nothing.
+func TestAScaleOfZeroAddsNothing(t *testing.T) {
+	m := newTiny(t)
+	silent := m.layers.NewAdapter()
+	if err := silent.Update("a.head", dense([]float32{1, 1, 1}, 1, 3), dense([]float32{1, -2}, 2, 1), 0); err != nil {
+		t.Fatal(err)
+	}
+	b := batch(t, nn.Segment{0, 1, silent})
+	dst := make([]float32, 2)
+	b.Linear(b.Rows, []float32{1, 1, 1}, nn.Product{Layer: m.head, Dst: dst})
+	if want := []float32{16, 35}; !slices.Equal(dst, want) {
+		t.Errorf("expected the base's %v, found %v", want, dst)
+	}
+}
+
 func TestEachSegmentHasItsOwnNormAndParameters(t *testing.T) {
 	m := newTiny(t)
 	own := m.layers.NewAdapter()
@@ -143,6 +158,7 @@ func TestWhatDoesNotFitIsRefused(t *testing.T) {
 	}{
 		{a.Update("a.tail", row, column, 1), `module "a.tail": the model has none of that name`},
 		{a.Update("a.norm", row, column, 1), `module "a.norm": an update`},
+		{a.Update("a.head", dense([]float32{2, 2, 2}, 1, 3), column, 3e38), `scaled by 3e+38 is beyond float32`},
 		{a.Update("a.head", column, row, 1), `module "a.head": an update of [2, 1] and [1, 3] does not fit it`},
 		{a.Replace("b", nil), `module "b": the model has none of that name`},
 	} {

@@ -2,6 +2,7 @@ package nn
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 
 	"gorgonia.org/tensor"
@@ -11,7 +12,7 @@ import (
 )
 
 // Scope is a place in a model's tree of modules, from which its layers are asked by name and shape. The first error is
-// kept, and every later request answers with an empty layer, so a model reads without error checks: see Layers.
+// kept, and what is asked for is given without its weights, so a model reads without error checks: see Layers.
 type Scope struct {
 	b      *builder
 	prefix string // "" or ending with a dot
@@ -38,25 +39,27 @@ func (s Scope) Sub(name string) Scope { return Scope{s.b, s.prefix + name + "."}
 
 // Linear is the layer name of s: weight [out, in] and, if it has one, bias [out].
 func (s Scope) Linear(name string, out, in int, bias bool) *Linear {
-	l := &Linear{slot: s.slot(name), in: in, out: out}
-	s.b.layers.bySlot[l.slot] = l
-	w := s.Sub(name)
-	l.weight = kernels.Pack(w.floats("weight", out, in), out, in)
-	if bias {
-		l.bias = w.floats("bias", out)
-	}
-	return l
+	return s.linear(name, bias, out, in)
 }
 
 // Patches is the Conv2d name of s with a stride equal to its kernel: a Linear of each patch's values, channel by
 // channel, row by row. weight [out, channels, height, width], bias [out].
 func (s Scope) Patches(name string, out, channels, height, width int) *Linear {
-	in := channels * height * width
+	return s.linear(name, true, out, channels, height, width)
+}
+
+// linear is a layer whose weight has that shape, outputs first: to a Linear all the rest are inputs.
+func (s Scope) linear(name string, bias bool, shape ...int) *Linear {
+	out, in := shape[0], tensor.Shape(shape[1:]).TotalSize()
 	l := &Linear{slot: s.slot(name), in: in, out: out}
 	s.b.layers.bySlot[l.slot] = l
 	w := s.Sub(name)
-	l.weight = kernels.Pack(w.floats("weight", out, channels, height, width), out, in)
-	l.bias = w.floats("bias", out)
+	if weight := w.floats("weight", shape...); weight != nil {
+		l.weight = kernels.Pack(weight, out, in)
+	}
+	if bias {
+		l.bias = w.floats("bias", out)
+	}
 	return l
 }
 
@@ -75,9 +78,12 @@ func (s Scope) Parameter(name string, shape ...int) *Parameter {
 }
 
 // Layers ends the building: what an adapter can be compiled against, and the names of the tensors that no layer asked
-// for. The error names every tensor that is missing or does not fit.
+// for. The error names the first tensors that are missing or do not fit.
 func (s Scope) Layers() (layers *Layers, unused []string, err error) {
-	if len(s.b.errs) > 0 {
+	const most = 5 // named: a base of another architecture lacks hundreds
+	if n := len(s.b.errs); n > most {
+		return nil, nil, fmt.Errorf("%w\nand %d more tensors", errors.Join(s.b.errs[:most]...), n-most)
+	} else if n > 0 {
 		return nil, nil, errors.Join(s.b.errs...)
 	}
 	unused = slices.DeleteFunc(s.b.source.Names(), func(name string) bool { return s.b.used[name] })
@@ -100,13 +106,14 @@ func (s Scope) slot(name string) int {
 	return slot
 }
 
-// floats copies a tensor out of the source.
+// floats copies a tensor out of the source; nil where it is missing or does not fit, so that a config which promises a
+// giant costs nothing.
 func (s Scope) floats(name string, shape ...int) []float32 {
 	s.b.used[s.prefix+name] = true
 	t, err := s.b.source.Float32(s.prefix+name, shape...)
 	if err != nil {
 		s.b.errs = append(s.b.errs, err)
-		return make([]float32, tensor.Shape(shape).TotalSize())
+		return nil
 	}
 	return values(t)
 }

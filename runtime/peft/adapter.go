@@ -2,9 +2,7 @@ package peft
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 
 	"gorgonia.org/tensor"
 
@@ -59,11 +57,30 @@ type Saved struct {
 
 // Load reads the adapter in a folder. The folder is not kept.
 func Load(folder *weights.Folder, base *arch.Description) (*Adapter, error) {
-	f, err := readFiles(folder)
-	if err != nil {
+	var f files
+	var err error
+	if f.config, err = folder.ReadFile(configFile, maxJSON); err != nil {
 		return nil, err
 	}
-	return parse(f, base)
+	c, err := parseConfig(f.config, base)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", configFile, err)
+	}
+	if folder.Exists(labelsFile) {
+		if f.labels, err = folder.ReadFile(labelsFile, maxJSON); err != nil {
+			return nil, err
+		}
+	}
+	// A pickle runs code when it is read, so it is not read.
+	if !folder.Exists(modelFile) && folder.Exists(pickleFile) {
+		return nil, fmt.Errorf("%s: expected %s, found a pickle: load the adapter with PEFT and save it again "+
+			"with save_pretrained(path, safe_serialization=True)", pickleFile, modelFile)
+	}
+	// Last, as it may be a gigabyte.
+	if f.model, err = folder.ReadFile(modelFile, maxModel); err != nil {
+		return nil, err
+	}
+	return parse(f, c, base)
 }
 
 // files are an adapter's files as they were read.
@@ -72,31 +89,8 @@ type files struct {
 	labels        []byte // nil if there is no such file
 }
 
-func readFiles(folder *weights.Folder) (f files, err error) {
-	if f.config, err = folder.ReadFile(configFile, maxJSON); err != nil {
-		return files{}, err
-	}
-	// A pickle runs code when it is read, so it is not read.
-	if !folder.Exists(modelFile) && folder.Exists(pickleFile) {
-		return files{}, fmt.Errorf("%s: expected %s, found a pickle: load the adapter with PEFT and save it again "+
-			"with save_pretrained(path, safe_serialization=True)", pickleFile, modelFile)
-	}
-	if f.model, err = folder.ReadFile(modelFile, maxModel); err != nil {
-		return files{}, err
-	}
-	f.labels, err = folder.ReadFile(labelsFile, maxJSON)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return files{}, err
-	}
-	return f, nil
-}
-
-// parse is Load as a function of the files' bytes.
-func parse(f files, base *arch.Description) (*Adapter, error) {
-	c, err := parseConfig(f.config, base)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", configFile, err)
-	}
+// parse makes the adapter of the files' bytes; c is the config among them.
+func parse(f files, c *config, base *arch.Description) (*Adapter, error) {
 	file, err := weights.Parse(f.model)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", modelFile, err)
@@ -136,6 +130,9 @@ func (f files) classes(parts []*part, base *arch.Description) ([]string, error) 
 		}
 	}
 	switch {
+	case outputs == 1:
+		// transformers takes a single output for a regression's, of which a softmax would always say 1.
+		return nil, fmt.Errorf("expected a head of at least 2 outputs, found 1: regression is not supported yet")
 	case f.labels != nil:
 		if err := sameModel(f.labels, base); err != nil {
 			return nil, err

@@ -276,7 +276,7 @@ func TestSavedModules(t *testing.T) {
 		a     *wrappers.AdapterFolder
 		saved []string
 	}{
-		{"a head", bare(t).Set("modules_to_save", []string{"classifier"}).Saved("classifier", 1, 8), []string{"classifier"}},
+		{"a head", bare(t).Set("modules_to_save", []string{"classifier"}).Saved("classifier", 3, 8), []string{"classifier"}},
 		{"a head by task type", bare(t).Set("task_type", "SEQ_CLS").Saved("classifier", 2, 8), []string{"classifier"}},
 		{"a head twice over", bare(t).Set("task_type", "SEQ_CLS").Set("modules_to_save", []string{"classifier", "score"}).
 			Saved("classifier", 2, 8), []string{"classifier"}},

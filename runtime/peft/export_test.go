@@ -8,7 +8,11 @@ import (
 
 // Parse is Load without a disk, for the fuzzer.
 func Parse(config, model, labels []byte, base *arch.Description) (*Adapter, error) {
-	return parse(files{config, model, labels}, base)
+	c, err := parseConfig(config, base)
+	if err != nil {
+		return nil, err
+	}
+	return parse(files{config, model, labels}, c, base)
 }
 
 // Match tells whether a pattern key matches a path, and by way of a regular expression even for a plain key.

@@ -94,6 +94,18 @@ func decode(encoded []byte, channels int, onWhite bool) (*picture, error) {
 	return p, nil
 }
 
+// Area is the number of pixels that an encoded image claims to have, 0 if it is none that Pixels decodes.
+func Area(encoded []byte) int64 {
+	if formatOf(encoded) != "PNG" {
+		return 0
+	}
+	config, err := png.DecodeConfig(bytes.NewReader(encoded))
+	if err != nil {
+		return 0
+	}
+	return int64(config.Width) * int64(config.Height)
+}
+
 func formatOf(encoded []byte) string {
 	if len(encoded) == 0 {
 		return "nothing"

@@ -5,7 +5,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"net/http"
 	"slices"
@@ -15,6 +14,7 @@ import (
 	"gorgonia.org/tensor"
 
 	"github.com/switchyard-dev/switchyard/runtime/batcher"
+	"github.com/switchyard-dev/switchyard/runtime/preprocess"
 	"github.com/switchyard-dev/switchyard/runtime/quote"
 )
 
@@ -40,30 +40,40 @@ func (s *Server) infer(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel, err := deadline(r)
+	response, err := s.respond(w, r, m)
 	if err != nil {
 		return err
+	}
+	// What the body held has been given back by now: a client that is slow to read holds up nobody.
+	writeJSON(w, http.StatusOK, response)
+	return nil
+}
+
+// respond reads a request and has it answered.
+func (s *Server) respond(w http.ResponseWriter, r *http.Request, m model) (*inferResponse, error) {
+	ctx, cancel, err := deadline(r)
+	if err != nil {
+		return nil, err
 	}
 	defer cancel()
 	body, release, err := s.readBody(w, r)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer release()
 	request, err := decodeRequest(body)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	chosen, err := chooseOutputs(request.Outputs)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	answers, err := s.answer(ctx, m, request)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	writeJSON(w, http.StatusOK, inferResponse{m.name, m.revision, request.ID, tensors(chosen, answers)})
-	return nil
+	return &inferResponse{m.name, m.revision, request.ID, tensors(chosen, answers)}, nil
 }
 
 // answer checks what a request asks, row by row, and has it computed.
@@ -84,6 +94,9 @@ func (s *Server) answer(ctx context.Context, m model, request *inferRequest) (an
 	defer func() { s.metrics.observeRows(n, err) }()
 	models, err := s.adaptersOf(m, asked, n)
 	if err != nil {
+		return nil, err
+	}
+	if err := checkWidth(models); err != nil {
 		return nil, err
 	}
 	if !s.rowsHeld.TryAcquire(int64(n)) {
@@ -112,6 +125,21 @@ func (s *Server) answer(ctx context.Context, m model, request *inferRequest) (an
 	return answers, nil
 }
 
+// maxLogits bounds the answer to one request: of each logit some 25 bytes are sent, as it is and as a probability.
+const maxLogits = 1 << 20
+
+func checkWidth(rows []model) error {
+	width := 0
+	for _, m := range rows {
+		width = max(width, len(m.labels))
+	}
+	if n := width * len(rows); n > maxLogits {
+		return badRequest("expected an answer of at most %d logits, found %d rows of %d: ask for fewer rows",
+			maxLogits, len(rows), width)
+	}
+	return nil
+}
+
 // deadline takes the request's own deadline from its header.
 func deadline(r *http.Request) (context.Context, context.CancelFunc, error) {
 	header := r.Header.Get("Switchyard-Timeout-Ms")
@@ -124,46 +152,6 @@ func deadline(r *http.Request) (context.Context, context.CancelFunc, error) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), time.Duration(ms)*time.Millisecond)
 	return ctx, cancel, nil
-}
-
-// readBody reads a bounded body. The bytes of all bodies in flight are bounded too; release gives this one's back.
-func (s *Server) readBody(w http.ResponseWriter, r *http.Request) (body []byte, release func(), err error) {
-	if err := checkContent(r.Header); err != nil {
-		return nil, nil, err
-	}
-	limit := s.options.MaxBodyBytes
-	tooLarge := failure(http.StatusRequestEntityTooLarge, "the body is over the limit of %d bytes", limit)
-	size := r.ContentLength
-	if size > limit {
-		return nil, nil, tooLarge
-	}
-	if size < 0 {
-		size = limit // of unknown length: it may take all it is allowed
-	}
-	if !s.bodies.TryAcquire(size) {
-		return nil, nil, tryLater(http.StatusServiceUnavailable, errors.New("too many request bodies in flight"))
-	}
-	release = func() { s.bodies.Release(size) }
-	body, err = io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
-	if err == nil {
-		return body, release, nil
-	}
-	release()
-	var over *http.MaxBytesError
-	if errors.As(err, &over) {
-		return nil, nil, tooLarge
-	}
-	return nil, nil, badRequest("reading the body: %v", err)
-}
-
-func checkContent(h http.Header) error {
-	if h.Get("Inference-Header-Content-Length") != "" {
-		return failure(http.StatusUnsupportedMediaType, "binary tensor data is not supported yet: send JSON")
-	}
-	if encoding := h.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
-		return failure(http.StatusUnsupportedMediaType, "content encoding %s is not supported", quote.Name(encoding))
-	}
-	return nil
 }
 
 // inputsOf finds the one input that the rows are made of, and the adapter tensor if there is one.
@@ -203,6 +191,10 @@ func (s *Server) pixels(_ context.Context, in *inputTensor, shape []int) ([]*ten
 	return rows, nil
 }
 
+// maxArea bounds the pixels of the images of one request: a small file can be a large picture, and 16 of the largest take
+// seconds to decode.
+const maxArea = 1 << 28
+
 // images reads image: BYTES [B], each an encoded image in base64.
 func (s *Server) images(ctx context.Context, in *inputTensor, shape []int) ([]*tensor.Dense, error) {
 	encoded, err := in.strings(shape)
@@ -210,10 +202,15 @@ func (s *Server) images(ctx context.Context, in *inputTensor, shape []int) ([]*t
 		return nil, err
 	}
 	rows := make([]*tensor.Dense, len(encoded))
+	area := int64(0)
 	for i, text := range encoded {
 		image, err := base64.StdEncoding.DecodeString(text)
 		if err != nil {
 			return nil, badRequest("input %s: row %d: expected an image in base64: %v", quote.Name(in.Name), i, err)
+		}
+		if area += preprocess.Area(image); area > maxArea {
+			return nil, failure(http.StatusRequestEntityTooLarge,
+				"input %s: row %d: expected images of at most %d pixels in a request, found more", quote.Name(in.Name), i, maxArea)
 		}
 		if rows[i], err = s.decodeImage(ctx, image); err != nil {
 			return nil, fmt.Errorf("input %s: row %d: %w", quote.Name(in.Name), i, err)

@@ -64,6 +64,9 @@ type modelState struct {
 func (s *Server) listModels(w http.ResponseWriter, _ *http.Request) error {
 	models := []modelState{{Name: s.base.name, Version: s.base.revision, State: "READY"}}
 	for _, e := range s.adapters.List() {
+		if e.Name == s.base.name {
+			continue // refused: the name is the base's
+		}
 		state := modelState{Name: e.Name}
 		var loading *adapters.LoadingError
 		switch {

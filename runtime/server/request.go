@@ -16,23 +16,88 @@ import (
 
 // inferRequest is the body of an infer request, as the protocol has it.
 type inferRequest struct {
-	ID         string                    `json:"id"`
-	Parameters map[string]jsontext.Value `json:"parameters"`
-	Inputs     []inputTensor             `json:"inputs"`
-	Outputs    []outputRequest           `json:"outputs"`
+	ID         string                 `json:"id"`
+	Parameters parameters             `json:"parameters"`
+	Inputs     bounded[inputTensor]   `json:"inputs"`
+	Outputs    bounded[outputRequest] `json:"outputs"`
 }
 
 type inputTensor struct {
-	Name       string                    `json:"name"`
-	Shape      []int64                   `json:"shape"`
-	Datatype   string                    `json:"datatype"`
-	Parameters map[string]jsontext.Value `json:"parameters"`
-	Data       jsontext.Value            `json:"data"`
+	Name       string         `json:"name"`
+	Shape      bounded[int64] `json:"shape"`
+	Datatype   string         `json:"datatype"`
+	Parameters parameters     `json:"parameters"`
+	Data       jsontext.Value `json:"data"`
 }
 
 type outputRequest struct {
-	Name       string                    `json:"name"`
-	Parameters map[string]jsontext.Value `json:"parameters"`
+	Name       string     `json:"name"`
+	Parameters parameters `json:"parameters"`
+}
+
+const (
+	// maxMembers bounds every list and object of a request but a tensor's data. The protocol has a handful of inputs,
+	// outputs and dimensions, and an empty one takes three bytes of a body and a hundred in memory.
+	maxMembers = 16
+	// maxID bounds what a request has sent back to it.
+	maxID = 256
+)
+
+// bounded is a list of at most maxMembers.
+type bounded[T any] []T
+
+// UnmarshalJSONFrom fails at the first member beyond the bound.
+func (l *bounded[T]) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
+	if err := open(dec, '[', "a list"); err != nil {
+		return err
+	}
+	for dec.PeekKind() != ']' {
+		if len(*l) == maxMembers {
+			return fmt.Errorf("expected at most %d members, found more", maxMembers)
+		}
+		*l = append(*l, *new(T)) // in its place at once: an error within it is told with what is known of it
+		if err := json.UnmarshalDecode(dec, &(*l)[len(*l)-1]); err != nil {
+			return err
+		}
+	}
+	_, err := dec.ReadToken()
+	return err
+}
+
+// parameters are named values, at most maxMembers.
+type parameters map[string]jsontext.Value
+
+// UnmarshalJSONFrom fails at the first parameter beyond the bound.
+func (p *parameters) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
+	if err := open(dec, '{', "an object"); err != nil {
+		return err
+	}
+	*p = make(parameters)
+	for dec.PeekKind() != '}' {
+		if len(*p) == maxMembers {
+			return fmt.Errorf("expected at most %d members, found more", maxMembers)
+		}
+		var name string
+		if err := json.UnmarshalDecode(dec, &name); err != nil {
+			return err
+		}
+		value, err := dec.ReadValue()
+		if err != nil {
+			return err
+		}
+		(*p)[name] = value.Clone()
+	}
+	_, err := dec.ReadToken()
+	return err
+}
+
+// open reads the token that begins a list or an object.
+func open(dec *jsontext.Decoder, begin jsontext.Kind, what string) error {
+	if kind := dec.PeekKind(); kind != begin && kind != 0 { // 0 is malformed, and ReadToken says how
+		return fmt.Errorf("expected %s, found a JSON %s", what, kind)
+	}
+	_, err := dec.ReadToken()
+	return err
 }
 
 // decodeRequest reads a request's JSON. Unknown and repeated members are errors: what is accepted must count.
@@ -40,6 +105,9 @@ func decodeRequest(body []byte) (*inferRequest, error) {
 	var r inferRequest
 	if err := json.Unmarshal(body, &r, json.RejectUnknownMembers(true)); err != nil {
 		return nil, badRequest("%s", r.locate(err))
+	}
+	if len(r.ID) > maxID {
+		return nil, badRequest("id: expected at most %d bytes, found %d", maxID, len(r.ID))
 	}
 	if err := refuseParameters("the request", r.Parameters); err != nil {
 		return nil, err
@@ -65,8 +133,8 @@ func decodeRequest(body []byte) (*inferRequest, error) {
 
 // refuseParameters names a parameter that would be ignored. The binary tensor extension announces itself by parameters;
 // asking for none of it is harmless.
-func refuseParameters(where string, parameters map[string]jsontext.Value) error {
-	for name, value := range parameters {
+func refuseParameters(where string, given parameters) error {
+	for name, value := range given {
 		if strings.HasPrefix(name, "binary_data") && string(value) == "false" {
 			continue
 		}
@@ -94,30 +162,35 @@ func (r *inferRequest) locate(err error) string {
 		where = fmt.Sprintf("at %s (byte %d)", quote.Text(string(pointer)), offset)
 	}
 	steps := slices.Collect(pointer.Tokens())
-	if len(steps) >= 4 && steps[0] == "inputs" && steps[2] == "data" {
+	if len(steps) >= 2 && steps[0] == "inputs" {
 		i, _ := strconv.Atoi(steps[1])
-		element, _ := strconv.Atoi(steps[3])
-		if i < len(r.Inputs) {
-			in := &r.Inputs[i]
-			where = fmt.Sprintf("input %s: row %d: %s", quote.Name(in.Name), in.rowOf(element, len(steps) > 4), where)
-		}
+		where = r.locateInput(i, steps[2:]) + where
 	}
 	return fmt.Sprintf("malformed request: %s: %v", where, cause)
 }
 
-// rowOf is the row that element number i of a tensor's data belongs to: data may be flat, or nested by row.
-func (in *inputTensor) rowOf(i int, nested bool) int {
-	size := 1
-	for _, d := range in.Shape[min(1, len(in.Shape)):] {
-		if d < 1 || int64(size) > math.MaxInt32/d {
-			return i
+// locateInput is the name of input number i, and the row of an element of its data, as far as the members before tell.
+func (r *inferRequest) locateInput(i int, within []string) string {
+	if i >= len(r.Inputs) || r.Inputs[i].Name == "" {
+		return ""
+	}
+	in := &r.Inputs[i]
+	where := "input " + quote.Name(in.Name) + ": "
+	if len(within) < 2 || within[0] != "data" || len(in.Shape) == 0 {
+		return where
+	}
+	row, _ := strconv.Atoi(within[1])
+	if nested := len(within) > 2; !nested {
+		size := 1
+		for _, d := range in.Shape[1:] {
+			if d < 1 || int64(size) > math.MaxInt32/d {
+				return where
+			}
+			size *= int(d)
 		}
-		size *= int(d)
+		row /= size
 	}
-	if nested {
-		return i
-	}
-	return i / size
+	return where + "row " + strconv.Itoa(row) + ": "
 }
 
 // anyRows as the first dimension of an expected shape is any number of rows; the protocol's metadata writes it so too.

@@ -4,6 +4,8 @@ import (
 	"math"
 	"net/http"
 	"slices"
+	"strconv"
+	"time"
 
 	"github.com/go-json-experiment/json"
 
@@ -127,8 +129,15 @@ func wide(rows []answer, width int, padding float32, of func(*answer) []float32)
 	return data
 }
 
+// writeJSON sends an answer whole, or a 500 that says so if it cannot be written down.
 func writeJSON(w http.ResponseWriter, code int, body any) {
+	raw, err := json.Marshal(body)
+	if err != nil {
+		code, raw = http.StatusInternalServerError, []byte(`{"error":"internal error: the answer is not valid JSON"}`)
+	}
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTime)) // as in readBody
 	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Length", strconv.Itoa(len(raw)))
 	w.WriteHeader(code)
-	_ = json.MarshalWrite(w, body) // an error here is the client's, gone before its answer
+	_, _ = w.Write(raw) // an error here is the client's, gone before its answer
 }

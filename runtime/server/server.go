@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"path"
 	"runtime"
 	"runtime/debug"
 	"sync/atomic"
@@ -131,19 +132,22 @@ func (s *Server) route(pattern string, handle func(http.ResponseWriter, *http.Re
 // refuseInJSON gives a request that no route takes its 404 or 405 in the protocol's shape.
 func (s *Server) refuseInJSON(mux *http.ServeMux) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if _, pattern := mux.Handler(r); pattern != "" {
+		var refusal refusalWriter
+		if path.Clean(r.URL.Path) != r.URL.Path {
+			refusal.code = http.StatusNotFound // the mux would redirect, which no client of the protocol expects
+		} else if _, pattern := mux.Handler(r); pattern != "" {
 			mux.ServeHTTP(w, r)
 			return
+		} else {
+			mux.ServeHTTP(&refusal, r)
 		}
-		var refusal refusalWriter
-		mux.ServeHTTP(&refusal, r)
 		if allow := refusal.Header().Get("Allow"); allow != "" {
 			w.Header().Set("Allow", allow)
 		}
 		s.metrics.observe("none", refusal.code, 0)
 		writeError(w, &statusError{
 			code: refusal.code,
-			err:  fmt.Errorf("%s %s: %s", quote.Text(r.Method), quote.Text(r.URL.Path), http.StatusText(refusal.code)),
+			err:  fmt.Errorf("%s %s: %s", quote.Text(r.Method), quote.Name(r.URL.Path), http.StatusText(refusal.code)),
 		})
 	})
 }

@@ -5,8 +5,11 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"image"
+	"image/png"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -247,11 +250,20 @@ func TestPixelsMayBeFlatOrNested(t *testing.T) {
 	}
 }
 
+// manyMembers are n members of an object.
+func manyMembers(n int) string {
+	members := make([]string, n)
+	for i := range members {
+		members[i] = fmt.Sprintf(`"m%d": 1`, i)
+	}
+	return strings.Join(members, ",")
+}
+
 // Every bad request is refused with its reason, and the next good one works.
 func TestBadRequests(t *testing.T) {
 	f := newFront(t)
 	const pool = "/v2/models/digits/infer"
-	image := pngImage(t)
+	encoded := pngImage(t)
 	good := imageRequest(t, 1)
 	named := func(names ...string) string { return imageRequest(t, 2, names...) }
 	tensor := func(name, datatype, shape, data string) string {
@@ -265,7 +277,11 @@ func TestBadRequests(t *testing.T) {
 		code                     int
 		message                  string
 	}{
-		{"unknown route", "GET", "/v3", "", 404, "GET /v3: Not Found"},
+		{"a path that is no text", "GET", "/%ff", "", 404, `GET "/\xff": Not Found`},
+		{"a path to be cleaned", "POST", "/v2//models/digits/infer", good, 404, "Not Found"},
+		{"a path that goes up", "GET", "/v2/x/../models", "", 404, "Not Found"},
+		{"a path with a slash behind", "GET", "/v2/models/", "", 404, "Not Found"},
+		{"unknown route", "GET", "/v3", "", 404, `GET "/v3": Not Found`},
 		{"wrong method", "GET", pool, "", 405, "Method Not Allowed"},
 		{"unknown model", "POST", "/v2/models/nobody/infer", good, 404, `adapter "nobody": unknown`},
 		{"refused model", "POST", "/v2/models/broken/infer", good, 503, `"broken": refused: file "adapter_config.json"`},
@@ -278,6 +294,17 @@ func TestBadRequests(t *testing.T) {
 		{"two documents", "POST", pool, good + good, 400, "malformed request"},
 		{"not an object", "POST", pool, `[]`, 400, "malformed request"},
 		{"unknown member", "POST", pool, `{"input": []}`, 400, "at /input"},
+		{"unknown member of an input", "POST", pool, `{"inputs": [{"name": "image", "dtype": "BYTES"}]}`, 400,
+			`input "image": at /inputs/0/dtype`},
+		{"too many inputs", "POST", pool, `{"inputs": [` + strings.Repeat("{},", 16) + `{}]}`, 400,
+			"expected at most 16 members, found more"},
+		{"too many dimensions", "POST", pool, pixelRequest(zeros(17), "[]"), 400,
+			`input "pixel_values": at /inputs/0/shape`},
+		{"too many outputs", "POST", pool, `{"outputs": [` + strings.Repeat("{},", 16) + `{}]}`, 400, "at most 16 members"},
+		{"too many parameters", "POST", pool, `{"parameters": {` + manyMembers(17) + `}}`, 400, "at most 16 members"},
+		{"inputs that are no list", "POST", pool, `{"inputs": {}}`, 400, "at /inputs (byte 11): expected a list, found a JSON {"},
+		{"an endless id", "POST", pool, `{"id": "` + strings.Repeat("x", 257) + `"}`, 400,
+			"id: expected at most 256 bytes, found 257"},
 		{"member twice", "POST", pool, `{"inputs": [], "inputs": []}`, 400, "duplicate"},
 		{"deep nesting", "POST", pool, `{"inputs":` + strings.Repeat("[", 20000), 400, "malformed request"},
 		{"parameter", "POST", pool, `{"parameters": {"priority": 1}, "inputs": []}`, 400, `parameter "priority" is not`},
@@ -346,17 +373,17 @@ func TestBadRequests(t *testing.T) {
 		},
 
 		{
-			"no base64", "POST", pool, tensor("image", "BYTES", "[2]", `["`+image+`", "%%"]`), 400,
+			"no base64", "POST", pool, tensor("image", "BYTES", "[2]", `["`+encoded+`", "%%"]`), 400,
 			`input "image": row 1: expected an image in base64`,
 		},
-		{"no image", "POST", pool, tensor("image", "BYTES", "[2]", `["`+image+`", "AAAA"]`), 422, `input "image": row 1: `},
-		{"broken image", "POST", pool, tensor("image", "BYTES", "[1]", `["`+image[:40]+`"]`), 422, `input "image": row 0: `},
+		{"no image", "POST", pool, tensor("image", "BYTES", "[2]", `["`+encoded+`", "AAAA"]`), 422, `input "image": row 1: `},
+		{"broken image", "POST", pool, tensor("image", "BYTES", "[1]", `["`+encoded[:40]+`"]`), 422, `input "image": row 0: `},
 		{
 			"number for an image", "POST", pool, tensor("image", "BYTES", "[1]", `[7]`), 400,
 			`input "image": row 0: expected a string, found 7`,
 		},
 		{
-			"image and its rows", "POST", pool, tensor("image", "BYTES", "[2]", `["`+image+`"]`), 400,
+			"image and its rows", "POST", pool, tensor("image", "BYTES", "[2]", `["`+encoded+`"]`), 400,
 			"a list of 2 at depth 0, found 1",
 		},
 
@@ -413,7 +440,60 @@ func TestContentThatIsNotJSON(t *testing.T) {
 	}
 }
 
-// A body without a length counts as the largest that is allowed, and is cut off there.
+// Many images that are small files and large pictures would hold the decoders for minutes.
+func TestThePixelsOfARequestAreBounded(t *testing.T) {
+	f := newFront(t)
+	var encoded bytes.Buffer
+	if err := png.Encode(&encoded, image.NewGray(image.Rect(0, 0, 10000, 6000))); err != nil {
+		t.Fatal(err)
+	}
+	data := strings.TrimSuffix(strings.Repeat(`"`+base64.StdEncoding.EncodeToString(encoded.Bytes())+`",`, 8), ",")
+	code, body, _ := f.do(t, "POST", "/v2/models/digits/infer", fmt.Sprintf(
+		`{"inputs": [{"name": "image", "datatype": "BYTES", "shape": [8], "data": [%s]}]}`, data))
+	if code != http.StatusUnprocessableEntity || !strings.Contains(body, "row 0: image is 10000 x 6000 pixels") {
+		t.Errorf("expected the first to be refused for itself, found %d: %s", code, body)
+	}
+	encoded.Reset()
+	if err := png.Encode(&encoded, image.NewGray(image.Rect(0, 0, 4096, 4096))); err != nil {
+		t.Fatal(err)
+	}
+	if area := preprocess.Area(encoded.Bytes()); area != 4096*4096 {
+		t.Errorf("area: expected %d, found %d", 4096*4096, area)
+	}
+}
+
+// Clients that send a header and nothing more, or read nothing of their answers, hold up nobody.
+func TestSlowClientsHoldUpNobody(t *testing.T) {
+	f := newFront(t)
+	address := strings.TrimPrefix(f.URL, "http://")
+	header := "POST /v2/models/digits/infer HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+	for range 2 {
+		silent, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = silent.Close() }()
+		if _, err := fmt.Fprintf(silent, header, maxBodyBytes); err != nil {
+			t.Fatal(err)
+		}
+		deaf, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = deaf.Close() }()
+		body := imageRequest(t, 8)
+		if _, err := fmt.Fprintf(deaf, header+"%s", len(body), body); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 8 {
+		if code, body, _ := f.do(t, "POST", "/v2/models/digits/infer", imageRequest(t, 8)); code != http.StatusOK {
+			t.Errorf("status %d: %s", code, body)
+		}
+	}
+}
+
+// A body without a length is cut off at the limit.
 func TestAChunkedBodyIsBounded(t *testing.T) {
 	f := newFront(t)
 	endless := io.LimitReader(repeating(' '), 64*maxBodyBytes)
