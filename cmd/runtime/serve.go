@@ -90,7 +90,7 @@ func serve(ctx context.Context, args []string, log *slog.Logger) error {
 	if base.Preprocessor != nil {
 		size := base.Description.Image
 		if images, err = preprocess.ParseImage(base.Preprocessor, size.Channels, size.Height, size.Width); err != nil {
-			return fmt.Errorf("base model %s: preprocessor_config.json: %w", f.baseModel, err)
+			return fmt.Errorf("base model %s: %w", f.baseModel, err)
 		}
 	}
 
@@ -116,7 +116,11 @@ func serve(ctx context.Context, args []string, log *slog.Logger) error {
 	metrics := http.NewServeMux()
 	metrics.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { load(ctx); return nil })
+	group.Go(func() error {
+		load(ctx)
+		log.Info("ready")
+		return nil
+	})
 	if err := listen(ctx, group, "http", f.httpAddress, front.Handler(), front.Drain, log); err != nil {
 		return err
 	}
@@ -170,10 +174,10 @@ func listen(
 	group.Go(func() error {
 		<-ctx.Done()
 		drain()
-		limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
+		draining, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
 		defer cancel()
-		if err := srv.Shutdown(limit); err != nil {
-			_ = srv.Close() // of what is said below
+		if err := srv.Shutdown(draining); err != nil {
+			_ = srv.Close() // ends their contexts, and so their rows
 			return fmt.Errorf("%s: requests still under way after %s: %w", what, drainTimeout, err)
 		}
 		return nil

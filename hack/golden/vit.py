@@ -68,6 +68,16 @@ CASES = {
         r=2, lora_alpha=2, target_modules=["fc1", "k_proj"],
         modules_to_save=["classifier", "layernorm_before", "o_proj"],
     )),
+    # The class token, the position embeddings and the patch projection, all in one saved module. (By the name
+    # "embeddings" alone PEFT would also save patch_embeddings within it, and cannot load what it wrote.)
+    "saved-embeddings": (4, dict(
+        r=2, lora_alpha=2, target_modules=["q_proj"], modules_to_save=["classifier", "vit.embeddings"],
+    )),
+    # Updates that add nothing, and one that subtracts.
+    "alpha-zero": (3, dict(
+        r=2, lora_alpha=0, target_modules=["fc1", "q_proj", "v_proj"], modules_to_save=HEAD,
+        alpha_pattern={"layers.1.attention.v_proj": -3},
+    )),
     # PEFT refuses an adapter without any update; this is as near to a head alone as it comes.
     "one-module": (2, dict(r=2, lora_alpha=2, target_modules=["layers.1.mlp.fc2"], modules_to_save=HEAD)),
     "one-layer": (6, dict(

@@ -12,18 +12,21 @@ import (
 	"github.com/switchyard-dev/switchyard/runtime/arch"
 	"github.com/switchyard-dev/switchyard/runtime/engine"
 	"github.com/switchyard-dev/switchyard/runtime/peft"
+	"github.com/switchyard-dev/switchyard/runtime/quote"
 	"github.com/switchyard-dev/switchyard/runtime/weights"
 )
 
 // UnknownError says that no adapter of that name is known.
 type UnknownError struct{ Name string }
 
-func (e *UnknownError) Error() string { return fmt.Sprintf("adapter %q: unknown", e.Name) }
+func (e *UnknownError) Error() string { return fmt.Sprintf("adapter %s: unknown", quote.Name(e.Name)) }
 
 // LoadingError says that the adapter is known and not yet loaded.
 type LoadingError struct{ Name string }
 
-func (e *LoadingError) Error() string { return fmt.Sprintf("adapter %q: still loading", e.Name) }
+func (e *LoadingError) Error() string {
+	return fmt.Sprintf("adapter %s: still loading", quote.Name(e.Name))
+}
 
 // RefusedError says that the adapter is known and cannot be served.
 type RefusedError struct {
@@ -32,7 +35,7 @@ type RefusedError struct {
 }
 
 func (e *RefusedError) Error() string {
-	return fmt.Sprintf("adapter %q: refused: %v", e.Name, e.Reason)
+	return fmt.Sprintf("adapter %s: refused: %v", quote.Name(e.Name), e.Reason)
 }
 func (e *RefusedError) Unwrap() error { return e.Reason }
 

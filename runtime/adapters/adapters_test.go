@@ -106,7 +106,7 @@ func refused(t *testing.T, dir string) map[string]string {
 	}
 }
 
-// Whatever lies in the folder, each bad adapter is refused with its reason, in the log too, and the good ones are served.
+// Whatever lies in the folder, each bad adapter is refused with its reason, in the log too, and the good are served.
 func TestAFolderOfGoodAndBad(t *testing.T) {
 	dir := t.TempDir()
 	want := refused(t, dir)

@@ -19,8 +19,8 @@ import (
 )
 
 // FromFolder makes every folder in dir known as an adapter named after it; load then loads them, and returns when each
-// is served or refused, or when ctx ends. Plain files and hidden folders are passed over; a reserved name is refused, and
-// so is one that no request could spell. What is refused is logged with its reason.
+// is served or refused, or when ctx ends. Plain files and hidden folders are passed over; a reserved name is refused,
+// and so is one that no request could spell. What is refused is logged with its reason.
 func (s *Set) FromFolder(
 	dir *weights.Folder, reserved []string, log *slog.Logger,
 ) (load func(ctx context.Context), err error) {

@@ -7,11 +7,12 @@
 package arch
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/switchyard-dev/switchyard/runtime/quote"
 )
@@ -78,8 +79,8 @@ func Parse(raw []byte) (*Description, error) {
 		Architectures []string `json:"architectures"`
 
 		// What changes the numbers of any architecture and is computed for none.
-		Quantization json.RawMessage `json:"quantization_config"`
-		PrunedHeads  json.RawMessage `json:"pruned_heads"`
+		Quantization jsontext.Value `json:"quantization_config"`
+		PrunedHeads  jsontext.Value `json:"pruned_heads"`
 	}
 	if err := decode(raw, &head); err != nil {
 		return nil, fmt.Errorf("config.json: %w", err)

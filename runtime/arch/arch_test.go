@@ -220,21 +220,21 @@ func TestConfigsRefused(t *testing.T) {
 	for _, c := range []struct{ changes, err string }{
 		{`{"model_type": "bert"}`, `config.json: model_type: expected one of vit, found "bert"`},
 		{`{"model_type": null}`, `config.json: model_type: expected one of vit, found ""`},
-		{`{"model_type": 5}`, `config.json: model_type: expected a string, found number`},
+		{`{"model_type": 5}`, `config.json: model_type: expected a string, found 5`},
 		{
 			`{"architectures": ["ViTModel"]}`,
 			`config.json: architectures: expected ViTForImageClassification, found "ViTModel"`,
 		},
-		{`{"architectures": "ViTModel"}`, `config.json: architectures: expected a list, found string`},
+		{`{"architectures": "ViTModel"}`, `config.json: architectures: expected a list, found "ViTModel"`},
 		{`{"hidden_size": 0}`, `config.json: hidden_size: expected 1 to 16384, found 0`},
 		{`{"hidden_size": -8}`, `config.json: hidden_size: expected 1 to 16384, found -8`},
 		{`{"hidden_size": 1000000}`, `config.json: hidden_size: expected 1 to 16384, found 1000000`},
 		{
 			`{"hidden_size": 9223372036854775808}`,
-			`config.json: hidden_size: expected an integer, found number 9223372036854775808`,
+			`config.json: hidden_size: expected an integer, found 9223372036854775808`,
 		},
-		{`{"hidden_size": 8.5}`, `config.json: hidden_size: expected an integer, found number 8.5`},
-		{`{"hidden_size": "8"}`, `config.json: hidden_size: expected an integer, found string`},
+		{`{"hidden_size": 8.5}`, `config.json: hidden_size: expected an integer, found 8.5`},
+		{`{"hidden_size": "8"}`, `config.json: hidden_size: expected an integer, found "8"`},
 		{`{"hidden_size": 9}`, `config.json: hidden_size: expected a multiple of num_attention_heads = 2, found 9`},
 		{`{"num_hidden_layers": 257}`, `config.json: num_hidden_layers: expected 1 to 256, found 257`},
 		{`{"num_attention_heads": 0}`, `config.json: num_attention_heads: expected 1 to 256, found 0`},
@@ -254,14 +254,14 @@ func TestConfigsRefused(t *testing.T) {
 		{`{"patch_size": [2, 5]}`, `config.json: patch_size: expected at most image_size [4 4], found [2 5]`},
 		{`{"layer_norm_eps": 1}`, `config.json: layer_norm_eps: expected 0 to 1, found 1`},
 		{`{"layer_norm_eps": -1e-5}`, `config.json: layer_norm_eps: expected 0 to 1, found -1e-05`},
-		{`{"layer_norm_eps": "small"}`, `config.json: layer_norm_eps: expected a number, found string`},
-		{`{"qkv_bias": 1}`, `config.json: qkv_bias: expected true or false, found number`},
+		{`{"layer_norm_eps": "small"}`, `config.json: layer_norm_eps: expected a number, found "small"`},
+		{`{"qkv_bias": 1}`, `config.json: qkv_bias: expected true or false, found 1`},
 		{
 			`{"hidden_act": "quick_gelu"}`,
 			`config.json: hidden_act: expected one of gelu, gelu_new, gelu_pytorch_tanh, relu, silu, found "quick_gelu"`,
 		},
 		{`{"hidden_act": ""}`, `config.json: hidden_act: expected one of`},
-		{`{"hidden_act": ["gelu"]}`, `config.json: hidden_act: expected a string, found array`},
+		{`{"hidden_act": ["gelu"]}`, `config.json: hidden_act: expected a string, found ["gelu"]`},
 		{
 			`{"quantization_config": {"load_in_8bit": true}}`,
 			`config.json: quantization_config: quantized bases are not supported, found {"load_in_8bit":true}`,
@@ -286,7 +286,7 @@ func TestConfigsRefused(t *testing.T) {
 		},
 		{
 			`{"hidden_size": 1` + strings.Repeat("0", 5000) + `}`,
-			`config.json: hidden_size: expected an integer, found number 1000`,
+			`config.json: hidden_size: expected an integer, found 1000`,
 		},
 	} {
 		t.Run(fmt.Sprintf("%.60s", c.changes), func(t *testing.T) {
@@ -295,8 +295,8 @@ func TestConfigsRefused(t *testing.T) {
 		})
 	}
 	for _, c := range []struct{ raw, err string }{
-		{``, "config.json: unexpected end of JSON input"},
-		{`[]`, "config.json: expected an object, found array"},
+		{``, "config.json: unexpected EOF"},
+		{`[]`, "config.json: expected an object, found ["},
 		{`{"model_type": "vit", "id2label": {"1": "a"}}`, "config.json: id2label: expected the ids 0 to 0, found no 0"},
 		{`null`, "config.json: model_type: expected one of vit"},
 		{`{"model_type": "vit"} x`, "config.json: invalid character"},
@@ -335,14 +335,14 @@ func TestLabels(t *testing.T) {
 		{`{"id2label": {"zero": "a"}}`, nil, "config.json: id2label: expected the ids 0 to 0, found no 0"},
 		{`{"id2label": {"0": 5}}`, nil, "config.json: id2label"},
 		{`{"id2label": {"0": null}}`, nil, "config.json: id2label: expected a string for 0, found null"},
-		{`{"id2label": ["a"]}`, nil, "config.json: id2label: expected an object, found array"},
+		{`{"id2label": ["a"]}`, nil, "config.json: id2label: expected an object, found ["},
 		{`{"id2label": {"0": "a"}, "num_labels": 2}`, nil, "config.json: num_labels: expected 1, as id2label has, found 2"},
 		{`{"num_labels": 0}`, nil, "config.json: num_labels: expected 1 to 65536, found 0"},
 		{`{"num_labels": 65537}`, nil, "config.json: num_labels: expected 1 to 65536, found 65537"},
-		{`{"num_labels": "2"}`, nil, "config.json: num_labels: expected an integer, found string"},
+		{`{"num_labels": "2"}`, nil, "config.json: num_labels: expected an integer, found \"2\""},
 		{`{"problem_type": "regression"}`, nil, `config.json: problem_type: expected null or single_label_classification, ` +
 			`found "regression", which is not supported yet`},
-		{`{"problem_type": 1}`, nil, "config.json: problem_type: expected a string, found number"},
+		{`{"problem_type": 1}`, nil, "config.json: problem_type: expected a string, found 1"},
 		{`labels`, nil, "config.json: invalid character"},
 	} {
 		labels, err := arch.Labels([]byte(c.raw))
@@ -366,5 +366,16 @@ func expectError(t *testing.T, err error, substring string) {
 	}
 	if err != nil && len(err.Error()) > 600 {
 		t.Errorf("error: expected at most 600 bytes, found %d", len(err.Error()))
+	}
+}
+
+// Python tells hidden_act from Hidden_Act.
+func TestFieldsAreMatchedToTheLetter(t *testing.T) {
+	d, err := arch.Parse([]byte(`{"model_type": "vit", "Hidden_Act": "relu", "HIDDEN_SIZE": 8, "NUM_LABELS": 5}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c := d.Config.(*arch.ViT); c.HiddenAct != "gelu" || c.HiddenSize != 768 || len(d.Labels) != 2 {
+		t.Errorf("expected the defaults, found %s, %d and %d labels", c.HiddenAct, c.HiddenSize, len(d.Labels))
 	}
 }

@@ -1,47 +1,69 @@
 package arch
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"reflect"
 	"strings"
 
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
 	"github.com/switchyard-dev/switchyard/runtime/quote"
 )
 
-// decode reads JSON of a config.json into a struct. A value of the wrong type is an error that names its field.
+// decode reads JSON of a config.json into a struct. Names are matched to the letter, as transformers does: Hidden_Act is
+// not hidden_act. A value of the wrong type is an error that names its field.
 func decode(raw []byte, into any) error {
 	err := json.Unmarshal(raw, into)
-	var wrong *json.UnmarshalTypeError
-	if !errors.As(err, &wrong) {
-		return err
-	}
-	expected := wrong.Type.String()
+	var malformed *jsontext.SyntacticError
+	var wrong *json.SemanticError
 	switch {
-	case wrong.Type == reflect.TypeFor[pair]():
-		expected = "a number or [height, width]"
-	case wrong.Type.Kind() == reflect.Int:
-		expected = "an integer"
-	case wrong.Type.Kind() == reflect.Float64:
-		expected = "a number"
-	case wrong.Type.Kind() == reflect.String:
-		expected = "a string"
-	case wrong.Type.Kind() == reflect.Bool:
-		expected = "true or false"
-	case wrong.Type.Kind() == reflect.Slice:
-		expected = "a list"
-	case wrong.Type.Kind() == reflect.Map, wrong.Type.Kind() == reflect.Struct:
-		expected = "an object"
+	case errors.As(err, &malformed):
+		return fmt.Errorf("%w at byte %d", malformed.Err, malformed.ByteOffset)
+	case !errors.As(err, &wrong):
+		return err
+	case wrong.JSONPointer == "":
+		return fmt.Errorf("expected an object, found %s", quote.Text(string(raw)))
 	}
-	if wrong.Field == "" {
-		return fmt.Errorf("expected %s, found %s", expected, quote.Text(wrong.Value))
+	field, _, _ := strings.Cut(string(wrong.JSONPointer[1:]), "/")
+	var fields map[string]jsontext.Value
+	_ = json.Unmarshal(raw, &fields) // valid, as far as the field at least
+	return fmt.Errorf("%s: expected %s, found %s",
+		quote.Text(strings.ReplaceAll(string(wrong.JSONPointer[1:]), "/", ".")), expected(wrong.GoType),
+		quote.Text(string(fields[field])))
+}
+
+// expected is what a field of that type takes, in words.
+func expected(t reflect.Type) string {
+	if t == nil {
+		return "another value"
 	}
-	return fmt.Errorf("%s: expected %s, found %s", quote.Text(wrong.Field), expected, quote.Text(wrong.Value))
+	if t == reflect.TypeFor[pair]() {
+		return "a number or [height, width]"
+	}
+	switch t.Kind() {
+	case reflect.Pointer:
+		return expected(t.Elem())
+	case reflect.Int:
+		return "an integer"
+	case reflect.Float64:
+		return "a number"
+	case reflect.String:
+		return "a string"
+	case reflect.Bool:
+		return "true or false"
+	case reflect.Slice:
+		return "a list"
+	case reflect.Map, reflect.Struct:
+		return "an object"
+	default:
+		return t.String()
+	}
 }
 
 // isEmpty tells whether a field is missing or says nothing: null, false, {} or [].
-func isEmpty(raw json.RawMessage) bool {
+func isEmpty(raw jsontext.Value) bool {
 	switch strings.Join(strings.Fields(string(raw)), "") {
 	case "", "null", "false", "{}", "[]":
 		return true

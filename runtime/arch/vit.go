@@ -1,12 +1,13 @@
 package arch
 
 import (
-	"encoding/json"
+	"errors"
 	"fmt"
-	"reflect"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/go-json-experiment/json"
 
 	"github.com/switchyard-dev/switchyard/runtime/quote"
 )
@@ -41,8 +42,7 @@ func (p *pair) UnmarshalJSON(raw []byte) error {
 	}
 	var both []int
 	if err := json.Unmarshal(raw, &both); err != nil || len(both) != 2 {
-		// This type of error alone is given the name of its field.
-		return &json.UnmarshalTypeError{Value: string(raw), Type: reflect.TypeFor[pair]()}
+		return errors.New("not a size") // decode says of which field, and what it takes
 	}
 	*p = pair{both[0], both[1]}
 	return nil

@@ -63,7 +63,7 @@ type Batcher struct {
 	depth   atomic.Int64
 }
 
-// request is the rows of one Submit. The queue's goroutine alone touches it until done is closed.
+// request is the rows of one Submit. The queue's goroutine alone changes it, until done is closed.
 type request struct {
 	ctx     context.Context //nolint:containedctx // the request carries its caller's life through the queue
 	rows    []Row

@@ -145,15 +145,15 @@ func (e *Engine) inputs(tensors []*tensor.Dense) ([]nn.Input, error) {
 
 // sortByAdapter orders row numbers so that an adapter's rows stand together, adapters in the order of their first row.
 func sortByAdapter(rows []Row) []int {
-	rank := make(map[*Adapter]int)
+	place := make(map[*Adapter]int)
 	order := make([]int, len(rows))
 	for i, r := range rows {
 		order[i] = i
-		if _, ok := rank[r.Adapter]; !ok {
-			rank[r.Adapter] = len(rank)
+		if _, ok := place[r.Adapter]; !ok {
+			place[r.Adapter] = len(place)
 		}
 	}
-	slices.SortStableFunc(order, func(a, b int) int { return rank[rows[a].Adapter] - rank[rows[b].Adapter] })
+	slices.SortStableFunc(order, func(a, b int) int { return place[rows[a].Adapter] - place[rows[b].Adapter] })
 	return order
 }
 

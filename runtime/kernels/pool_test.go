@@ -5,6 +5,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 
 	"github.com/switchyard-dev/switchyard/runtime/kernels"
 )
@@ -48,6 +49,30 @@ func TestOperationsMayRunAtOnce(t *testing.T) {
 	}
 }
 
+// Two tasks that wait for each other end only if two workers are at them, in this operation and in the next.
+func TestEveryOperationIsHelped(t *testing.T) {
+	p := newPool(t, 2)
+	for range 100 {
+		meet := make(chan struct{})
+		p.Run(2, func(task int) {
+			if task == 0 {
+				meet <- struct{}{}
+			} else {
+				<-meet
+			}
+		})
+	}
+}
+
+// synctest fails if a goroutine of the pool is left.
+func TestCloseEndsTheWorkers(t *testing.T) {
+	synctest.Test(t, func(*testing.T) {
+		p := kernels.NewPool(4)
+		p.Run(8, func(int) {})
+		p.Close()
+	})
+}
+
 func TestAPanicReachesTheCallerAndThePoolLives(t *testing.T) {
 	p := newPool(t, 2)
 	caught := func() (v any) {
@@ -64,7 +89,20 @@ func TestAPanicReachesTheCallerAndThePoolLives(t *testing.T) {
 	if !errors.As(err, &failure) || failure.Value != "task 3" || len(failure.Stack) == 0 {
 		t.Fatalf("expected the task's panic with its stack, caught %v", caught)
 	}
+	single := newPool(t, 1) // in order: what comes behind the panic is not begun
 	ran := atomic.Int32{}
+	func() {
+		defer func() { _ = recover() }()
+		single.Run(10, func(task int) {
+			if ran.Add(1); task == 3 {
+				panic("task 3")
+			}
+		})
+	}()
+	if ran.Load() != 4 {
+		t.Errorf("expected the tasks up to the panic, ran %d", ran.Load())
+	}
+	ran.Store(0)
 	p.Run(10, func(int) { ran.Add(1) })
 	if ran.Load() != 10 {
 		t.Errorf("after a panic: expected 10 tasks, ran %d", ran.Load())

@@ -87,6 +87,16 @@ func TestAttention(t *testing.T) {
 	near(t, "attention", a.Dst, attend(a), 1e-5)
 }
 
+// Scores beyond what exp can take: the largest wins outright.
+func TestAttentionOfLargeScores(t *testing.T) {
+	a := kernels.Attention{
+		Q: []float32{100, 100}, K: []float32{3, 1}, V: []float32{5, 7}, Rows: []kernels.Span{{Start: 0, End: 2}},
+		Heads: 1, Dim: 1, Scale: 1, Dst: make([]float32, 2),
+	}
+	newPool(t, 1).Attention(a)
+	near(t, "attention", a.Dst, []float64{5, 5}, 1e-6)
+}
+
 func TestAttentionOfARowDoesNotSeeItsNeighbours(t *testing.T) {
 	const heads, dim, width = 2, 5, 10
 	p := newPool(t, 2)
@@ -116,10 +126,13 @@ func TestAttentionOfARowDoesNotSeeItsNeighbours(t *testing.T) {
 func TestActivations(t *testing.T) {
 	at := []float32{-4, -1, -0.25, 0, 0.5, 3}
 	for name, want := range map[string][]float64{
-		"gelu":     {-1.26684967332480e-04, -0.158655253931457, -0.100323418579269, 0, 0.345731230637007, 2.99595030590511},
-		"gelu_new": {-7.02459481922713e-05, -0.158808009391723, -0.100324649298315, 0, 0.345714009825144, 2.99636260791823},
-		"relu":     {0, 0, 0, 0, 0.5, 3},
-		"silu":     {-0.07194483984837, -0.268941421370000, -0.109455874778550, 0, 0.311229665600930, 2.85772238046730},
+		"gelu":     {-1.266849673e-04, -0.158655253931, -0.100323418579, 0, 0.345731230637, 2.995950305905},
+		"gelu_new": {-7.024594819e-05, -0.158808009392, -0.100324649298, 0, 0.345714009825, 2.996362607918},
+		"gelu_pytorch_tanh": {
+			-7.024594819e-05, -0.158808009392, -0.100324649298, 0, 0.345714009825, 2.996362607918,
+		},
+		"relu": {0, 0, 0, 0, 0.5, 3},
+		"silu": {-0.071944839848, -0.268941421370, -0.109455874779, 0, 0.311229665601, 2.857722380467},
 	} {
 		act, ok := kernels.ActivationByName(name)
 		if !ok {
@@ -130,6 +143,9 @@ func TestActivations(t *testing.T) {
 			got[i] = act(x)
 		}
 		near(t, name, got, want, 1e-6)
+	}
+	if relu, _ := kernels.ActivationByName("relu"); !math.IsNaN(float64(relu(float32(math.NaN())))) {
+		t.Error("relu hides a NaN")
 	}
 	if _, ok := kernels.ActivationByName("swish2"); ok {
 		t.Error("an unknown name has an activation")

@@ -11,6 +11,7 @@ import (
 	"github.com/switchyard-dev/switchyard/runtime/arch"
 	"github.com/switchyard-dev/switchyard/runtime/model/vit"
 	"github.com/switchyard-dev/switchyard/runtime/nn"
+	"github.com/switchyard-dev/switchyard/runtime/quote"
 	"github.com/switchyard-dev/switchyard/runtime/weights"
 )
 
@@ -73,7 +74,7 @@ func Open(folder *weights.Folder) (*Base, error) {
 	}
 	defer func() { _ = mapping.Close() }()
 	if err := base.build(mapping.Data); err != nil {
-		return nil, fmt.Errorf("model.safetensors: %w", err)
+		return nil, err
 	}
 	blobs = append(blobs, weights.NewBlob("model.safetensors", mapping.Data))
 	base.Digest = weights.ManifestDigest(ArtifactType, []byte("{}"), blobs)
@@ -84,17 +85,19 @@ func Open(folder *weights.Folder) (*Base, error) {
 func (base *Base) build(safetensors []byte) error {
 	newModel, ok := architectures[base.Description.ModelType]
 	if !ok {
-		return fmt.Errorf("model_type: expected one of %s, found %q",
-			strings.Join(slices.Sorted(maps.Keys(architectures)), ", "), base.Description.ModelType)
+		return fmt.Errorf("config.json: model_type: expected one of %s, found %s",
+			strings.Join(slices.Sorted(maps.Keys(architectures)), ", "), quote.Name(base.Description.ModelType))
 	}
 	tensors, err := weights.Parse(safetensors)
 	if err != nil {
-		return err
+		return fmt.Errorf("model.safetensors: %w", err)
 	}
 	scope := nn.NewScope(tensors)
 	if base.Model, err = newModel(base.Description, scope); err != nil {
-		return err
+		return fmt.Errorf("config.json: %w", err)
 	}
-	base.Layers, base.Unused, err = scope.Layers()
-	return err
+	if base.Layers, base.Unused, err = scope.Layers(); err != nil {
+		return fmt.Errorf("model.safetensors: %w", err)
+	}
+	return nil
 }

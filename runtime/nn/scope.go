@@ -11,8 +11,8 @@ import (
 	"github.com/switchyard-dev/switchyard/runtime/weights"
 )
 
-// Scope is a place in a model's tree of modules, from which its layers are asked by name and shape. The first error is
-// kept, and what is asked for is given without its weights, so a model reads without error checks: see Layers.
+// Scope is a place in a model's tree of modules, from which its layers are asked by name and shape. Errors are kept for
+// the end (Layers), and a layer that has one is given without its weights, so a model reads without error checks.
 type Scope struct {
 	b      *builder
 	prefix string // "" or ending with a dot

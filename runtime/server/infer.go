@@ -191,8 +191,8 @@ func (s *Server) pixels(_ context.Context, in *inputTensor, shape []int) ([]*ten
 	return rows, nil
 }
 
-// maxArea bounds the pixels of the images of one request: a small file can be a large picture, and 16 of the largest take
-// seconds to decode.
+// maxArea bounds the pixels of the images of one request: a small file can be a large picture, and 16 of the largest
+// take seconds to decode.
 const maxArea = 1 << 28
 
 // images reads image: BYTES [B], each an encoded image in base64.

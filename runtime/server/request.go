@@ -3,6 +3,7 @@ package server
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strconv"
@@ -134,8 +135,8 @@ func decodeRequest(body []byte) (*inferRequest, error) {
 // refuseParameters names a parameter that would be ignored. The binary tensor extension announces itself by parameters;
 // asking for none of it is harmless.
 func refuseParameters(where string, given parameters) error {
-	for name, value := range given {
-		if strings.HasPrefix(name, "binary_data") && string(value) == "false" {
+	for _, name := range slices.Sorted(maps.Keys(given)) { // so that the same request names the same one
+		if strings.HasPrefix(name, "binary_data") && string(given[name]) == "false" {
 			continue
 		}
 		return badRequest("%s: parameter %s is not supported", where, quote.Name(name))
@@ -199,7 +200,8 @@ const anyRows = -1
 // expect checks a tensor's datatype and shape, and returns the shape.
 func (in *inputTensor) expect(datatype string, want []int) ([]int, error) {
 	if in.Datatype != datatype {
-		return nil, badRequest("input %s: datatype: expected %s, found %s", quote.Name(in.Name), datatype, quote.Name(in.Datatype))
+		return nil, badRequest("input %s: datatype: expected %s, found %s",
+			quote.Name(in.Name), datatype, quote.Name(in.Datatype))
 	}
 	shape := make([]int, len(want))
 	ok := len(in.Shape) == len(want)
@@ -264,7 +266,8 @@ func (in *inputTensor) each(shape []int, visit func(i int, literal jsontext.Valu
 	}
 	wrong := func(depth, found int) error {
 		return badRequest("input %s: data: expected %d elements, flat or in lists nested as the shape %s: "+
-			"a list of %d at depth %d, found %d", quote.Name(in.Name), product(shape), quote.Shape(shape), lists[depth], depth, found)
+			"a list of %d at depth %d, found %d",
+			quote.Name(in.Name), product(shape), quote.Shape(shape), lists[depth], depth, found)
 	}
 	n, depth := 0, 0
 	counts := make([]int, len(lists)) // elements seen of the list at each depth

@@ -43,6 +43,9 @@ func TestBasesOfOtherConfigsAgreeWithTransformers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if len(entries) == 0 {
+		t.Fatalf("no bases in %s", variants)
+	}
 	for _, entry := range entries {
 		t.Run(entry.Name(), func(t *testing.T) {
 			path := filepath.Join(variants, entry.Name())

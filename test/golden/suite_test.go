@@ -1,6 +1,8 @@
 package golden
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -70,6 +72,18 @@ func open(t testing.TB, basePath, path string, workers int) *suite {
 		s.names = append(s.names, adapter)
 		if adapter != baseCase {
 			s.adapters[adapter] = compile(t, s.engine, openFolder(t, filepath.Join(path, "adapters", adapter)))
+		}
+	}
+	if len(s.inputs) == 0 || len(s.logits[baseCase]) == 0 {
+		t.Fatalf("%s: expected pixel_values and logits.%s in the golden file", path, baseCase)
+	}
+	folders, err := os.ReadDir(filepath.Join(path, "adapters"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	for _, folder := range folders {
+		if s.adapters[folder.Name()] == nil {
+			t.Errorf("%s: the adapter %s has no logits in the golden file", path, folder.Name())
 		}
 	}
 	return s

@@ -201,7 +201,12 @@ func TestSIGTERMDrains(t *testing.T) {
 		}
 		answered <- err
 	}()
-	for !running(t, s) { // until the rows are in the engine
+	for !running(t, s) { // until rows wait behind those in the engine
+		select {
+		case err := <-answered:
+			t.Fatalf("the request was answered before the server could be stopped: %v", err)
+		default:
+		}
 	}
 	if err := s.Stop(); err != nil {
 		t.Errorf("expected the process to end with 0: %v", err)

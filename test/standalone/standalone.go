@@ -1,4 +1,5 @@
-// Package standalone runs "runtime serve" as a process of its own, for tests and demonstrations.
+// Package standalone runs "runtime serve" as a process of its own, for tests and demonstrations. It is for Linux, where
+// a process can be made to die with its parent.
 package standalone
 
 import (
@@ -13,8 +14,6 @@ import (
 	"strings"
 	"sync"
 	"syscall"
-
-	"github.com/switchyard-dev/switchyard/test/oip"
 )
 
 // Server is a running "runtime serve".
@@ -45,55 +44,42 @@ func Start(ctx context.Context, binary, baseModel, adapters, name string, args .
 	if err := s.cmd.Start(); err != nil {
 		return nil, err
 	}
-	listening := make(chan struct{})
-	go s.read(output, listening)
+	ready := make(chan struct{})
+	go s.read(output, ready)
 	select {
-	case <-listening:
+	case <-ready:
+		return s, nil
 	case <-s.ended:
-		return nil, fmt.Errorf("%s ended before it listened (%w):\n%s", binary, s.err, s.Log())
+		return nil, fmt.Errorf("%s ended before it was ready (%w):\n%s", binary, s.err, s.Log())
 	}
-	if err := s.waitReady(ctx); err != nil {
-		s.Kill()
-		return nil, err
-	}
-	return s, nil
 }
 
-var listens = regexp.MustCompile(`msg=listening for=(\w+) address=(\S+)`)
+var (
+	listens = regexp.MustCompile(`msg=listening for=(\w+) address=(\S+)`)
+	isReady = regexp.MustCompile(`msg=ready$`)
+)
 
-// read keeps the log, and closes listening when both addresses stood in it.
-func (s *Server) read(output io.Reader, listening chan struct{}) {
+// read keeps the log, and closes ready when both addresses and the server's word that it is ready stood in it.
+func (s *Server) read(output io.Reader, ready chan struct{}) {
 	lines := bufio.NewScanner(output)
+	loaded, told := false, false
 	for lines.Scan() {
 		s.mu.Lock()
 		s.log.WriteString(lines.Text() + "\n")
 		s.mu.Unlock()
-		m := listens.FindStringSubmatch(lines.Text())
-		if m == nil {
-			continue
-		}
-		if m[1] == "http" {
+		if m := listens.FindStringSubmatch(lines.Text()); m != nil && m[1] == "http" {
 			s.URL = "http://" + m[2]
-		} else {
+		} else if m != nil && m[1] == "metrics" {
 			s.Metrics = "http://" + m[2] + "/metrics"
 		}
-		if s.URL != "" && s.Metrics != "" {
-			close(listening)
+		loaded = loaded || isReady.MatchString(lines.Text())
+		if loaded && !told && s.URL != "" && s.Metrics != "" {
+			told = true
+			close(ready)
 		}
 	}
 	s.err = s.cmd.Wait()
 	close(s.ended)
-}
-
-// waitReady asks until the server is ready. It waits for the server's own answers, never for the clock.
-func (s *Server) waitReady(ctx context.Context) error {
-	for {
-		_, err := oip.Do(ctx, "GET", s.URL+"/v2/health/ready", nil)
-		var notYet *oip.StatusError
-		if !errors.As(err, &notYet) {
-			return err
-		}
-	}
 }
 
 // Log is what the process has logged so far.

@@ -10,6 +10,7 @@ import (
 	"github.com/switchyard-dev/switchyard/runtime/arch"
 	"github.com/switchyard-dev/switchyard/runtime/kernels"
 	"github.com/switchyard-dev/switchyard/runtime/nn"
+	"github.com/switchyard-dev/switchyard/runtime/quote"
 )
 
 // Model is ViTForImageClassification.
@@ -45,7 +46,7 @@ func New(d *arch.Description, s nn.Scope) (*Model, error) {
 	}
 	act, ok := kernels.ActivationByName(c.HiddenAct)
 	if !ok {
-		return nil, fmt.Errorf("hidden_act: no activation is named %q", c.HiddenAct)
+		return nil, fmt.Errorf("hidden_act: no activation is named %s", quote.Name(c.HiddenAct))
 	}
 	rows, cols := c.Patches()
 	hidden, inner := c.HiddenSize, c.IntermediateSize
