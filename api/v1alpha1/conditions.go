@@ -1,0 +1,48 @@
+package v1alpha1
+
+// Condition types. Reconciling and Stalled are kstatus's: the first while work is under way, the second on what only a
+// change can cure; never both.
+const (
+	ConditionReady             = "Ready"
+	ConditionAvailable         = "Available"
+	ConditionReconciling       = "Reconciling"
+	ConditionStalled           = "Stalled"
+	ConditionArtifactResolved  = "ArtifactResolved"  // of a LoRAAdapter
+	ConditionCompatible        = "Compatible"        // of a LoRAAdapter
+	ConditionBaseModelResolved = "BaseModelResolved" // of an InferencePool
+)
+
+// Reasons of conditions. The list is closed: nothing else is ever written.
+const (
+	ReasonResolved          = "Resolved"          // ArtifactResolved, BaseModelResolved: True
+	ReasonResolving         = "Resolving"         // not known yet
+	ReasonSourceNotFound    = "SourceNotFound"    // the source has no such artifact
+	ReasonSourceUnreachable = "SourceUnreachable" // the source does not answer: tried again
+	ReasonSourceInvalid     = "SourceInvalid"     // the source's artifact is not what it should be
+	ReasonStoreUnavailable  = "StoreUnavailable"  // the artifact registry does not answer: tried again
+	ReasonCompatible        = "Compatible"        // Compatible: True
+	ReasonInvalidAdapter    = "InvalidAdapter"    // no adapter that can be served
+	ReasonIncompatible      = "Incompatible"      // an adapter for another base
+	ReasonInvalidBaseModel  = "InvalidBaseModel"  // no base model that can be served
+	ReasonPoolNotFound      = "PoolNotFound"      // the adapter's pool is not there
+	ReasonPoolNotReady      = "PoolNotReady"      // the adapter's pool has no base model yet, or no ready pod
+	ReasonNameTaken         = "NameTaken"         // an object of a name that the pool needs is not the pool's
+	ReasonPoolFull          = "PoolFull"          // over the pool's maxCount or memory
+	ReasonRankTooLarge      = "RankTooLarge"      // over the pool's maxRank
+	ReasonLoading           = "Loading"           // pods are still loading it
+	ReasonServing           = "Serving"           // Ready, Available: True
+	ReasonLoadFailed        = "LoadFailed"        // a pod could not load it
+	ReasonNoPods            = "NoPods"            // no pod is ready
+	ReasonRollingOut        = "RollingOut"        // of a pool whose pods are not all ready
+	ReasonProgressing       = "Progressing"       // Reconciling: True
+)
+
+// Reasons of a pod's failed entry.
+const (
+	FailureInvalidAdapter = "InvalidAdapter" // refused by the runtime
+	FailurePullFailed     = "PullFailed"     // not to be had from the artifact registry: tried again
+	FailureTrialFailed    = "TrialFailed"    // loaded, but its answer to one row is no number
+)
+
+// LabelPool marks the objects of a pool, with its name. Pods are found by their owner, never by labels alone.
+const LabelPool = "switchyard.dev/pool"
