@@ -1,0 +1,127 @@
+// Package process knows processes by their id and the time they started, so that one may be noted in a file and stopped
+// by another program later, and never a stranger that got the same id.
+package process
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/wait"
+)
+
+// every is how often a process is looked at: only a parent is told of its end.
+const every = 10 * time.Millisecond
+
+// Process is one that ran when it was looked at.
+type Process struct {
+	PID     int    `json:"pid"`
+	Started uint64 `json:"started"` // in clock ticks since boot
+}
+
+// Of is the process that has the id now.
+func Of(pid int) (Process, error) {
+	started, err := startTime(pid)
+	return Process{pid, started}, err
+}
+
+// Alive says whether the process still runs; one that only waits to be reaped does not.
+func (p Process) Alive() bool {
+	started, err := startTime(p.PID)
+	return err == nil && started == p.Started
+}
+
+// Wait returns once the process is gone.
+func (p Process) Wait(ctx context.Context) error {
+	gone := func(context.Context) (bool, error) { return !p.Alive(), nil }
+	return wait.PollUntilContextCancel(ctx, every, true, gone)
+}
+
+// Stop sends SIGTERM to the process and the group it leads, SIGKILL if it is still there after the grace period, and
+// waits for it.
+func (p Process) Stop(grace time.Duration) error {
+	if p.end(syscall.SIGTERM, grace) == nil {
+		return nil
+	}
+	const most = 5 * time.Second // the kernel needs it only where a disk hangs
+	return p.end(syscall.SIGKILL, most)
+}
+
+// end signals the process and waits for it.
+func (p Process) end(signal syscall.Signal, within time.Duration) error {
+	if !p.Alive() {
+		return nil
+	}
+	_ = syscall.Kill(-p.PID, signal) // it may lead no group; and it may have ended meanwhile
+	_ = syscall.Kill(p.PID, signal)
+	//nolint:forbidigo // nobody tells of the end of a process that is not a child
+	timeout, look := time.After(within), time.NewTicker(every)
+	defer look.Stop()
+	for p.Alive() {
+		select {
+		case <-timeout:
+			return fmt.Errorf("process %d still runs %v after %v", p.PID, within, signal)
+		case <-look.C:
+		}
+	}
+	return nil
+}
+
+// Note writes the process into a file.
+func (p Process) Note(path string) error {
+	text, err := json.Marshal(p)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(path+".new", text, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
+}
+
+// Noted is the process that a file notes, if it still runs.
+func Noted(path string) (Process, bool) {
+	var p Process
+	text, err := os.ReadFile(path)
+	if err != nil || json.Unmarshal(text, &p) != nil {
+		return Process{}, false // no note, or an interrupted one of a start that never came to be
+	}
+	return p, p.Alive()
+}
+
+// StopNoted stops the process that a file notes, and removes the note. Where there is none it does nothing.
+func StopNoted(path string, grace time.Duration) error {
+	if p, lives := Noted(path); lives {
+		if err := p.Stop(grace); err != nil {
+			return err
+		}
+	}
+	if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+func startTime(pid int) (uint64, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	// pid (name) state ppid …: proc(5). The name may hold anything, so fields are counted from its last parenthesis.
+	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
+	const state, started = 0, 19
+	if len(fields) <= started {
+		return 0, fmt.Errorf("/proc/%d/stat: expected over %d fields after the name, found %d", pid, started, len(fields))
+	}
+	if fields[state] == "Z" || fields[state] == "X" {
+		return 0, fmt.Errorf("process %d has ended", pid)
+	}
+	return strconv.ParseUint(fields[started], 10, 64)
+}
