@@ -40,7 +40,7 @@ func openFolder(t *testing.T, name string) *weights.Folder {
 
 func compile(t *testing.T, e *engine.Engine, name string) *engine.Adapter {
 	t.Helper()
-	read, err := peft.Load(openFolder(t, "adapters/"+name), e.Description())
+	read, err := peft.Load(openFolder(t, "adapters/"+name), e.Description(), peft.Settings{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,7 @@ package peft
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"gorgonia.org/tensor"
 
@@ -32,7 +33,7 @@ const ArtifactType = "application/vnd.switchyard.adapter.v1"
 
 // Adapter is a PEFT adapter on disk, read and checked against its base. Modules are named by their canonical paths.
 type Adapter struct {
-	Digest  string   // its revision: the digest of the manifest over its files
+	Digest  string   // its revision: the digest of the manifest over its files and settings
 	Updates []Update // in the order of the base's modules
 	Saved   []Saved  // in the order of the base's modules
 	Labels  []string // names of its classes, as many as its head has outputs
@@ -55,8 +56,18 @@ type Saved struct {
 	Params map[string]*tensor.Dense
 }
 
-// Load reads the adapter in a folder. The folder is not kept.
-func Load(folder *weights.Folder, base *arch.Description) (*Adapter, error) {
+// MisfitError says that an adapter, sound as it may be, was made for another base.
+type MisfitError struct{ reason error }
+
+func (e *MisfitError) Error() string { return e.reason.Error() }
+func (e *MisfitError) Unwrap() error { return e.reason }
+
+// Load reads the adapter in a folder. The folder is not kept. The error of an adapter for another base is a
+// MisfitError.
+func Load(folder *weights.Folder, base *arch.Description, settings Settings) (*Adapter, error) {
+	if err := settings.check(); err != nil {
+		return nil, err
+	}
 	var f files
 	var err error
 	if f.config, err = folder.ReadFile(configFile, maxJSON); err != nil {
@@ -80,7 +91,7 @@ func Load(folder *weights.Folder, base *arch.Description) (*Adapter, error) {
 	if f.model, err = folder.ReadFile(modelFile, maxModel); err != nil {
 		return nil, err
 	}
-	return parse(f, c, base)
+	return parse(f, c, base, settings)
 }
 
 // files are an adapter's files as they were read.
@@ -90,7 +101,7 @@ type files struct {
 }
 
 // parse makes the adapter of the files' bytes; c is the config among them.
-func parse(f files, c *config, base *arch.Description) (*Adapter, error) {
+func parse(f files, c *config, base *arch.Description, settings Settings) (*Adapter, error) {
 	file, err := weights.Parse(f.model)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", modelFile, err)
@@ -99,8 +110,8 @@ func parse(f files, c *config, base *arch.Description) (*Adapter, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Adapter{Digest: f.digest()}
-	if a.Labels, err = f.classes(parts, base); err != nil {
+	a := &Adapter{Digest: f.digest(settings)}
+	if a.Labels, err = f.classes(parts, base, settings); err != nil {
 		return nil, err
 	}
 	for _, p := range parts {
@@ -111,45 +122,54 @@ func parse(f files, c *config, base *arch.Description) (*Adapter, error) {
 	return a, nil
 }
 
-// digest names the files: the same bytes have the same revision here and in a registry.
-func (f files) digest() string {
+// digest names files and settings: the same bytes have the same revision here and in a registry.
+func (f files) digest(settings Settings) string {
 	blobs := []weights.Blob{weights.NewBlob(configFile, f.config), weights.NewBlob(modelFile, f.model)}
 	if f.labels != nil {
 		blobs = append(blobs, weights.NewBlob(labelsFile, f.labels))
 	}
-	return weights.ManifestDigest(ArtifactType, []byte("{}"), blobs)
+	return weights.ManifestDigest(ArtifactType, settings.JSON(), blobs)
 }
 
-// classes names the outputs of the adapter's head: by the config.json beside the adapter; else a head of its own has
-// classes that nobody has named, and the base's head has the base's.
-func (f files) classes(parts []*part, base *arch.Description) ([]string, error) {
+// classes names the outputs of the adapter's head: by the settings; else by the config.json beside the adapter; else a
+// head of its own has classes that nobody has named, and the base's head has the base's.
+func (f files) classes(parts []*part, base *arch.Description, settings Settings) ([]string, error) {
 	outputs, own := len(base.Labels), false
 	for _, p := range parts {
 		if name, ok := p.params["weight"]; ok && p.module.Path == base.Head {
 			outputs, own = p.shape[name][0], true
 		}
 	}
-	switch {
-	case outputs == 1:
+	if outputs == 1 {
 		// transformers takes a single output for a regression's, of which a softmax would always say 1.
 		return nil, fmt.Errorf("expected a head of at least 2 outputs, found 1: regression is not supported yet")
-	case f.labels != nil:
+	}
+	labels, where := base.Labels, "config.json of the base"
+	if own {
+		labels = arch.DefaultLabels(outputs)
+	}
+	if f.labels != nil {
+		// Read even where the settings name the classes: it may say that the head's outputs are no classes at all.
 		if err := sameModel(f.labels, base); err != nil {
 			return nil, err
 		}
-		labels, err := arch.Labels(f.labels)
-		if err != nil {
+		var err error
+		if labels, err = arch.Labels(f.labels); err != nil {
 			return nil, err
 		}
-		if len(labels) != outputs {
-			return nil, fmt.Errorf("%s: labels: expected %d, as many as the adapter's head has outputs, found %d",
-				labelsFile, outputs, len(labels))
-		}
-		return labels, nil
-	case own:
-		return arch.DefaultLabels(outputs), nil
+		where = labelsFile + ": labels"
 	}
-	return base.Labels, nil
+	if len(settings.ClassNames) > 0 {
+		labels, where = slices.Clone(settings.ClassNames), "classNames"
+	}
+	if len(labels) != outputs {
+		whose := "the adapter's head"
+		if !own {
+			whose = "the base's " + base.Head + " (the adapter brings none of its own)"
+		}
+		return nil, fmt.Errorf("%s: expected %d, as many as %s has outputs, found %d", where, outputs, whose, len(labels))
+	}
+	return labels, nil
 }
 
 // sameModel refuses the config.json of another kind of model: the files were mixed up.
@@ -161,8 +181,8 @@ func sameModel(raw []byte, base *arch.Description) error {
 		return fmt.Errorf("%s: %w", labelsFile, err)
 	}
 	if model.Type != nil && *model.Type != base.ModelType {
-		return fmt.Errorf("%s: model_type: expected the base's %q, found %s",
-			labelsFile, base.ModelType, quote.Name(*model.Type))
+		return &MisfitError{fmt.Errorf("%s: model_type: expected the base's %q, found %s",
+			labelsFile, base.ModelType, quote.Name(*model.Type))}
 	}
 	return nil
 }

@@ -59,7 +59,7 @@ func loadDir(t testing.TB, dir string) (*peft.Adapter, error) {
 		t.Fatal(err)
 	}
 	defer func() { _ = folder.Close() }()
-	return peft.Load(folder, tinyViT(t))
+	return peft.Load(folder, tinyViT(t), peft.Settings{})
 }
 
 func mustLoad(t testing.TB, a *wrappers.AdapterFolder) *peft.Adapter {
@@ -340,7 +340,7 @@ func TestLabels(t *testing.T) {
 		},
 		{
 			"too many for the base's head", bare(t).Update(query5, 8, 8).File("config.json", []byte(five)), nil,
-			"config.json: labels: expected 3, as many as the adapter's head has outputs, found 5",
+			"config.json: labels: expected 3, as many as the base's classifier (the adapter brings none of its own)",
 		},
 		{
 			"transformers leaves out two labels", headed(t).File("config.json", []byte(`{}`)), nil,

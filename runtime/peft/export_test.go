@@ -12,7 +12,7 @@ func Parse(config, model, labels []byte, base *arch.Description) (*Adapter, erro
 	if err != nil {
 		return nil, err
 	}
-	return parse(files{config, model, labels}, c, base)
+	return parse(files{config, model, labels}, c, base, Settings{})
 }
 
 // Match tells whether a pattern key matches a path, and by way of a regular expression even for a plain key.

@@ -126,7 +126,7 @@ func contents(file *weights.Tensors, c *config, base *arch.Description) ([]*part
 func place(k key, byModule map[string]*part, c *config, base *arch.Description) error {
 	m, ok := base.Lookup(k.path)
 	if !ok {
-		return refuse(k.name, "no module %s in the base %s", quote.Name(k.path), base.Architecture)
+		return misfit(k.name, "no module %s in the base %s", quote.Name(k.path), base.Architecture)
 	}
 	p, ok := byModule[m.Path]
 	if !ok {
@@ -142,7 +142,7 @@ func place(k key, byModule map[string]*part, c *config, base *arch.Description) 
 		return refuse(k.name, "a whole parameter of %s, which modules_to_save does not hold", quote.Name(k.path))
 	case k.role == whole:
 		if _, ok := m.Param(k.param); !ok {
-			return refuse(k.name, "no parameter %s of %s in the base %s",
+			return misfit(k.name, "no parameter %s of %s in the base %s",
 				quote.Name(k.param), quote.Name(k.path), base.Architecture)
 		}
 		p.params[k.param] = k.name
@@ -191,10 +191,10 @@ func (p *part) checkUpdate(file *weights.Tensors, c *config, base *arch.Descript
 	p.scale = scale
 	weight := p.module.Params[0].Shape // [out, in]
 	why := fmt.Sprintf("base %s, rank %d by %s", base.Architecture, rank, field)
-	if err := p.checkTensor(file, p.a, []int{rank, weight[1]}, why); err != nil {
+	if err := p.checkTensor(file, p.a, []int{rank, weight[1]}, 0, why); err != nil {
 		return err
 	}
-	return p.checkTensor(file, p.b, []int{weight[0], rank}, why)
+	return p.checkTensor(file, p.b, []int{weight[0], rank}, 1, why)
 }
 
 func (p *part) checkSaved(file *weights.Tensors, _ *config, base *arch.Description) error {
@@ -213,22 +213,29 @@ func (p *part) checkSaved(file *weights.Tensors, _ *config, base *arch.Descripti
 		outputs = info.Shape[0]
 	}
 	for _, param := range p.module.Params {
-		expected := slices.Clone(param.Shape)
+		expected, own := slices.Clone(param.Shape), -1
 		if outputs > 0 {
-			expected[0] = outputs
+			expected[0], own = outputs, 0
 		}
-		if err := p.checkTensor(file, p.params[param.Name], expected, "base "+base.Architecture); err != nil {
+		if err := p.checkTensor(file, p.params[param.Name], expected, own, "base "+base.Architecture); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// checkTensor checks shape and type, and keeps the shape.
-func (p *part) checkTensor(file *weights.Tensors, name string, expected []int, why string) error {
+// checkTensor checks shape and type, and keeps the shape. The dimension own, if there is one, is the adapter's to
+// choose (a rank, a number of outputs); all others are the base's.
+func (p *part) checkTensor(file *weights.Tensors, name string, expected []int, own int, why string) error {
 	info, _ := file.Info(name)
 	if !slices.Equal(info.Shape, expected) {
-		return refuse(name, "shape: expected %s, found %s (%s)", quote.Shape(expected), quote.Shape(info.Shape), why)
+		says := refuse
+		for i, dim := range expected {
+			if i != own && i < len(info.Shape) && info.Shape[i] != dim {
+				says = misfit
+			}
+		}
+		return says(name, "shape: expected %s, found %s (%s)", quote.Shape(expected), quote.Shape(info.Shape), why)
 	}
 	if info.DType != "F32" {
 		return refuse(name, "dtype: expected F32, found %s, which is not supported yet", info.DType)
@@ -240,4 +247,9 @@ func (p *part) checkTensor(file *weights.Tensors, name string, expected []int, w
 // refuse is the error of one key of the file.
 func refuse(name, format string, args ...any) error {
 	return fmt.Errorf("key %s: %s", quote.Name(name), fmt.Sprintf(format, args...))
+}
+
+// misfit is the error of one key that may be right for another base.
+func misfit(name, format string, args ...any) error {
+	return &MisfitError{refuse(name, format, args...)}
 }

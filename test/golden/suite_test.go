@@ -91,7 +91,7 @@ func open(t testing.TB, basePath, path string, workers int) *suite {
 
 func compile(t testing.TB, e *engine.Engine, folder *weights.Folder) *engine.Adapter {
 	t.Helper()
-	read, err := peft.Load(folder, e.Description())
+	read, err := peft.Load(folder, e.Description(), peft.Settings{})
 	if err != nil {
 		t.Fatalf("%s: %v", folder.Name(), err)
 	}

@@ -1,0 +1,13 @@
+// Package artifact brings folders from where users keep them to where pods pull them: it fetches a source (Fetcher),
+// says whether the folder is a base model or an adapter for one (InspectBase, InspectAdapter), packs it (Pack) and
+// keeps it in the artifact registry (Store), which is the package registry beside this file.
+//
+// Invariants:
+//   - Sources are hostile. What is read of them is bounded in number, size and time, every byte is checked against a
+//     digest before it is used, only files of known names are written, and only into the folder that was given.
+//   - The same files and settings give the same digest, that of runtime/model.Open and peft.Load, whatever the source
+//     and the day.
+//   - An artifact is there only if its manifest and every blob is: a registry that lost one has lost it.
+//   - Nothing that a foreign server says is repeated; errors say in our own words what failed, where and whether it
+//     helps to try again.
+package artifact
