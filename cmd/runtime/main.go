@@ -1,4 +1,5 @@
-// Command runtime is the data plane. "runtime serve" serves a base model and a folder of adapters.
+// Command runtime is the data plane. "runtime serve" serves a base model and a folder of adapters; "runtime agent"
+// serves what its pod's AdapterAssignment says.
 package main
 
 import (
@@ -12,13 +13,16 @@ import (
 )
 
 const usage = `usage: runtime serve --base-model DIR --adapters DIR [flags]
+       runtime agent --pool NAME --pod-name NAME --base-digest DIGEST --registry URL --repository NAME
+                     --cache-dir DIR [flags]
 
-runtime serve -h lists the flags.
+runtime serve -h and runtime agent -h list the flags.
 `
 
 // commands are the subcommands by name.
 var commands = map[string]func(ctx context.Context, args []string, log *slog.Logger) error{
 	"serve": serve,
+	"agent": runAgent,
 }
 
 func main() {

@@ -6,36 +6,12 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
-	"net"
-	"net/http"
-	"runtime"
-	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/switchyard-dev/switchyard/runtime/adapters"
-	"github.com/switchyard-dev/switchyard/runtime/batcher"
-	"github.com/switchyard-dev/switchyard/runtime/engine"
 	"github.com/switchyard-dev/switchyard/runtime/model"
-	"github.com/switchyard-dev/switchyard/runtime/preprocess"
 	"github.com/switchyard-dev/switchyard/runtime/server"
 	"github.com/switchyard-dev/switchyard/runtime/weights"
-)
-
-const (
-	// Beyond a few rows a batch gains nothing on CPUs, and a long one makes the next request wait.
-	maxBatchRows = 32
-	// A request's rows and the rows in flight bound memory: a row of ViT-B holds 600 KiB of pixels.
-	maxRequestRows  = 256
-	maxRowsInFlight = 512
-	maxBodyBytes    = 64 << 20
-
-	// Of a request's header, and of a body that nobody reads; the server gives the bodies it reads their own time.
-	readTimeout  = 10 * time.Second
-	drainTimeout = 30 * time.Second
 )
 
 // errUsage says that the flags were wrong and the user has been told.
@@ -68,7 +44,7 @@ func parseServeFlags(args []string) (*serveFlags, error) {
 	return &f, nil
 }
 
-// serve runs the data plane until ctx ends, then answers what it has admitted.
+// serve runs the data plane over a folder of adapters until ctx ends, then answers what it has admitted.
 func serve(ctx context.Context, args []string, log *slog.Logger) error {
 	f, err := parseServeFlags(args)
 	if f == nil || err != nil {
@@ -86,35 +62,19 @@ func serve(ctx context.Context, args []string, log *slog.Logger) error {
 		return fmt.Errorf("adapters: %w", err)
 	}
 	defer func() { _ = dir.Close() }()
-	var images *preprocess.Image
-	if base.Preprocessor != nil {
-		size := base.Description.Image
-		if images, err = preprocess.ParseImage(base.Preprocessor, size.Channels, size.Height, size.Width); err != nil {
-			return fmt.Errorf("base model %s: %w", f.baseModel, err)
-		}
+	registry := newRegistry()
+	plane, err := newDataPlane(base, registry)
+	if err != nil {
+		return fmt.Errorf("base model %s: %w", f.baseModel, err)
 	}
-
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	eng := engine.New(base, runtime.GOMAXPROCS(0))
-	defer eng.Close()
-	set := adapters.New(eng)
-	queue := batcher.New(eng, batcher.Options{
-		MaxBatchRows: maxBatchRows, MaxQueueRows: maxRowsInFlight, Observe: server.NewBatchObserver(registry),
-	})
-	defer queue.Close()
-	front := server.New(set, queue, images, server.Options{
-		Name: name, MaxBodyBytes: maxBodyBytes, MaxRows: maxRequestRows, MaxRowsInFlight: maxRowsInFlight,
-		Log: log, Registry: registry,
-	})
+	defer plane.close()
+	front := plane.front(name, nil, registry, log)
 	// The names are known before the first request is answered: an adapter still loading is a 503, not a 404.
-	load, err := set.FromFolder(dir, []string{name, server.BaseName}, log)
+	load, err := plane.set.FromFolder(dir, []string{name, server.BaseName}, log)
 	if err != nil {
 		return fmt.Errorf("adapters %s: %w", f.adapters, err)
 	}
 
-	metrics := http.NewServeMux()
-	metrics.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		load(ctx)
@@ -124,7 +84,7 @@ func serve(ctx context.Context, args []string, log *slog.Logger) error {
 	if err := listen(ctx, group, "http", f.httpAddress, front.Handler(), front.Drain, log); err != nil {
 		return err
 	}
-	if err := listen(ctx, group, "metrics", f.metricsAddress, metrics, func() {}, log); err != nil {
+	if err := listen(ctx, group, "metrics", f.metricsAddress, metricsHandler(registry), func() {}, log); err != nil {
 		return err
 	}
 	if err := group.Wait(); err != nil {
@@ -144,43 +104,6 @@ func openBase(path string, log *slog.Logger) (base *model.Base, name string, err
 	if base, err = model.Open(folder); err != nil {
 		return nil, "", err
 	}
-	log.Info("base model loaded", "name", folder.Name(), "architecture", base.Description.Architecture,
-		"revision", base.Digest, "labels", len(base.Description.Labels))
-	if len(base.Unused) > 0 {
-		log.Warn("the base model's file has tensors that nothing asks for", "tensors", base.Unused)
-	}
+	logBase(log, folder.Name(), base)
 	return base, folder.Name(), nil
-}
-
-// listen serves handler until ctx ends; then it calls drain and waits for the requests under way.
-func listen(
-	ctx context.Context, group *errgroup.Group, what, address string, handler http.Handler, drain func(), log *slog.Logger,
-) error {
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
-	if err != nil {
-		return fmt.Errorf("%s: %w", what, err)
-	}
-	srv := &http.Server{
-		Handler: handler, ReadTimeout: readTimeout, IdleTimeout: 2 * time.Minute,
-		MaxHeaderBytes: 64 << 10, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
-	}
-	log.Info("listening", "for", what, "address", listener.Addr().String())
-	group.Go(func() error {
-		if err := srv.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-			return fmt.Errorf("%s: %w", what, err)
-		}
-		return nil
-	})
-	group.Go(func() error {
-		<-ctx.Done()
-		drain()
-		draining, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
-		defer cancel()
-		if err := srv.Shutdown(draining); err != nil {
-			_ = srv.Close() // ends their contexts, and so their rows
-			return fmt.Errorf("%s: requests still under way after %s: %w", what, drainTimeout, err)
-		}
-		return nil
-	})
-	return nil
 }

@@ -84,7 +84,7 @@ func open(sample string, workers int) (*engine.Engine, []*engine.Adapter, error)
 		if err != nil {
 			return nil, nil, err
 		}
-		read, err := peft.Load(folder, e.Description())
+		read, err := peft.Load(folder, e.Description(), peft.Settings{})
 		if err != nil {
 			return nil, nil, fmt.Errorf("%s: %w", entry.Name(), err)
 		}

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -17,6 +18,7 @@ import (
 	"github.com/switchyard-dev/switchyard/runtime/adapters"
 	"github.com/switchyard-dev/switchyard/runtime/engine"
 	"github.com/switchyard-dev/switchyard/runtime/model"
+	"github.com/switchyard-dev/switchyard/runtime/peft"
 	"github.com/switchyard-dev/switchyard/runtime/weights"
 	"github.com/switchyard-dev/switchyard/test/wrappers"
 )
@@ -189,5 +191,138 @@ func TestAPanicWhileLoadingIsARefusal(t *testing.T) {
 	var refusal *adapters.RefusedError
 	if !errors.As(entry.Err, &refusal) || !strings.Contains(entry.Err.Error(), "hostile") {
 		t.Errorf("expected a refusal, found %v", entry.Err)
+	}
+}
+
+func open(t *testing.T, set *adapters.Set, name string) *adapters.Lease {
+	t.Helper()
+	lease, err := set.Open(func() (*weights.Folder, error) {
+		return weights.OpenFolder(sample + "adapters/" + name)
+	}, peft.Settings{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return lease
+}
+
+// loaded is the revisions in memory, "digest names leases" each, sorted.
+func loaded(set *adapters.Set, letters map[string]string) string {
+	var texts []string
+	for _, r := range set.Loaded() {
+		if r.Bytes == 0 {
+			return "a revision without bytes"
+		}
+		texts = append(texts, fmt.Sprint(letters[r.Digest], r.Names, r.Leases))
+	}
+	slices.Sort(texts)
+	return strings.Join(texts, ", ")
+}
+
+// A revision is loaded once for all its names, and freed when the last name and the last row let go of it.
+func TestARevisionLivesAsLongAsItIsHeld(t *testing.T) {
+	set := newSet(t)
+	a, b := open(t, set, "parity"), open(t, set, "holes")
+	letters := map[string]string{a.Adapter().Digest: "a ", b.Adapter().Digest: "b "}
+	step := func(want string) {
+		t.Helper()
+		if got := loaded(set, letters); got != want {
+			t.Errorf("expected %q, found %q", want, got)
+		}
+	}
+	step("a 0 1, b 0 1")
+	set.Serve("x", a)
+	set.Serve("y", a)
+	a.Release()
+	a.Release()
+	step("a 2 0, b 0 1")
+	again := open(t, set, "parity") // another load of what is there
+	step("a 2 1, b 0 1")
+	again.Release()
+
+	row, err := set.Acquire("x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	set.Serve("x", b)
+	set.Serve("x", b)
+	step("a 1 1, b 1 1")
+	set.Drop("y")
+	step("a 0 1, b 1 1")
+	if now, err := set.Get("x"); err != nil || now != b.Adapter() || row.Adapter() == now {
+		t.Errorf("expected the new revision for new rows and the old one for the row under way, found %v", err)
+	}
+	row.Release()
+	step("b 1 1")
+	b.Release()
+	set.Refuse("x", errors.New("no more"))
+	step("")
+	var unknown *adapters.UnknownError
+	if _, err := set.Acquire("y"); !errors.As(err, &unknown) {
+		t.Errorf("dropped: expected an UnknownError, found %v", err)
+	}
+}
+
+// While names move, no row finds its name without a revision, or goes back to a former one.
+func TestNamesMoveUnderLoad(t *testing.T) {
+	set := newSet(t)
+	leases := []*adapters.Lease{open(t, set, "parity"), open(t, set, "holes"), open(t, set, "digit")}
+	place := make(map[string]int)
+	for i, l := range leases {
+		place[l.Adapter().Digest] = i
+	}
+	set.Serve("x", leases[0])
+	moved := make(chan struct{})
+	var rows sync.WaitGroup
+	for range 4 {
+		rows.Go(func() {
+			last := 0
+			for {
+				l, err := set.Acquire("x")
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				at := place[l.Adapter().Digest]
+				if at < last {
+					t.Errorf("revision %d after %d", at, last)
+				}
+				last = at
+				l.Release()
+				select {
+				case <-moved:
+					if last == len(leases)-1 {
+						return
+					}
+				default:
+				}
+			}
+		})
+	}
+	for _, l := range leases {
+		set.Serve("x", l)
+		l.Release()
+	}
+	close(moved)
+	rows.Wait()
+	if n := len(set.Loaded()); n != 1 {
+		t.Errorf("expected the last revision alone in memory, found %d", n)
+	}
+}
+
+func TestATrialTellsWhetherTheAnswerIsANumber(t *testing.T) {
+	set := newSet(t)
+	good := open(t, set, "parity")
+	if err := set.Try(good); err != nil {
+		t.Error(err)
+	}
+	folder := wrappers.Adapter(t).Unset("target_modules").
+		Tensor(wrappers.F32("base_model.model.classifier.weight", slices.Repeat([]float32{3e38}, 2*96), 2, 96)).
+		Tensor(wrappers.F32("base_model.model.classifier.bias", []float32{3e38, 3e38}, 2)).Write()
+	overflow, err := set.Open(func() (*weights.Folder, error) { return weights.OpenFolder(folder) }, peft.Settings{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := set.Try(overflow); err == nil || !strings.Contains(err.Error(), "expected a finite number") {
+		t.Errorf("expected a refusal, found %v", err)
 	}
 }

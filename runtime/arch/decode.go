@@ -12,8 +12,8 @@ import (
 	"github.com/switchyard-dev/switchyard/runtime/quote"
 )
 
-// decode reads JSON of a config.json into a struct. Names are matched to the letter, as transformers does: Hidden_Act is
-// not hidden_act. A value of the wrong type is an error that names its field.
+// decode reads JSON of a config.json into a struct. Names are matched to the letter, as transformers does: Hidden_Act
+// is not hidden_act. A value of the wrong type is an error that names its field.
 func decode(raw []byte, into any) error {
 	err := json.Unmarshal(raw, into)
 	var malformed *jsontext.SyntacticError
@@ -42,7 +42,7 @@ func expected(t reflect.Type) string {
 	if t == reflect.TypeFor[pair]() {
 		return "a number or [height, width]"
 	}
-	switch t.Kind() {
+	switch t.Kind() { //nolint:exhaustive // the kinds that configs have
 	case reflect.Pointer:
 		return expected(t.Elem())
 	case reflect.Int:

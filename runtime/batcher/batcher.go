@@ -1,7 +1,8 @@
 // Package batcher makes batches of the rows of many requests. One goroutine owns the queue; another runs the engine.
 //
 // Invariants: the queue is bounded in rows, and what does not fit is refused at once; a row never waits while the
-// engine is idle; what was admitted is answered unless its caller has gone.
+// engine is idle; what was admitted is answered unless its caller has gone; what a request holds it holds until none of
+// its rows is queued or in the engine, be its caller gone or not.
 package batcher
 
 import (
@@ -72,6 +73,15 @@ type request struct {
 	pending int // rows not yet answered
 	err     error
 	done    chan struct{}
+	inside  int // rows queued or in the engine
+	release func()
+}
+
+// leave takes one of the request's rows out of the batcher.
+func (r *request) leave() {
+	if r.inside--; r.inside == 0 {
+		r.release()
+	}
 }
 
 // item is row number row of a request.
@@ -105,20 +115,24 @@ func New(runner Runner, options Options) *Batcher {
 }
 
 // Submit queues rows and waits for their logits, a slice of the adapter's number of labels for each. Its error is
-// ErrOverloaded, ErrClosed, the context's, or the engine's.
-func (b *Batcher) Submit(ctx context.Context, rows []Row) ([][]float32, error) {
+// ErrOverloaded, ErrClosed, the context's, or the engine's. release is called once, when no row is queued or in the
+// engine any more: after Submit has returned, if its caller did not wait. It must be quick.
+func (b *Batcher) Submit(ctx context.Context, rows []Row, release func()) ([][]float32, error) {
 	if len(rows) == 0 {
+		release()
 		return nil, nil
 	}
 	r := &request{
 		ctx: ctx, rows: rows, logits: make([][]float32, len(rows)), arrived: b.options.Now(), pending: len(rows),
-		done: make(chan struct{}),
+		done: make(chan struct{}), release: release,
 	}
 	select {
 	case b.submit <- r:
 	case <-b.closing:
+		release()
 		return nil, ErrClosed
 	case <-ctx.Done():
+		release()
 		return nil, ctx.Err()
 	}
 	select {
@@ -178,9 +192,11 @@ func (b *Batcher) admit(queued []item, r *request) []item {
 	if len(queued)+len(r.rows) > b.options.MaxQueueRows {
 		r.err = fmt.Errorf("%w: %d rows wait, %d more asked, at most %d", ErrOverloaded,
 			len(queued), len(r.rows), b.options.MaxQueueRows)
+		r.release()
 		close(r.done)
 		return queued
 	}
+	r.inside = len(r.rows)
 	for i := range r.rows {
 		queued = append(queued, item{r, i})
 	}
@@ -193,6 +209,8 @@ func wanted(queued []item) []item {
 	for _, it := range queued {
 		if it.request.err == nil && it.request.ctx.Err() == nil {
 			kept = append(kept, it)
+		} else {
+			it.request.leave()
 		}
 	}
 	return kept
@@ -209,6 +227,7 @@ func take(queued []item, limit int) (batch, rest []item) {
 func answer(res result) {
 	for i, it := range res.batch {
 		r := it.request
+		r.leave()
 		if r.err != nil {
 			continue // an earlier batch failed it, and its caller has its answer
 		}

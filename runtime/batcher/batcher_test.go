@@ -83,7 +83,7 @@ type reply struct {
 func submit(ctx context.Context, b *batcher.Batcher, rows []batcher.Row) <-chan reply {
 	replies := make(chan reply, 1)
 	go func() {
-		logits, err := b.Submit(ctx, rows)
+		logits, err := b.Submit(ctx, rows, func() {})
 		replies <- reply{logits, err}
 	}()
 	synctest.Wait()
@@ -183,6 +183,46 @@ func TestACancelledRequestLeavesTheQueue(t *testing.T) {
 		synctest.Wait()
 		if n := len(g.stats); n != 2 {
 			t.Errorf("expected no batch of cancelled rows, found %d batches", n)
+		}
+	})
+}
+
+// A caller that has gone still holds what its rows in the engine use, and no longer.
+func TestRowsHoldUntilTheyHaveLeft(t *testing.T) {
+	inBubble(t, func(t *testing.T, g *gate, b *batcher.Batcher) {
+		var released [3]int
+		ctx, cancel := context.WithCancel(t.Context())
+		submitted := make(chan error, 3)
+		hold := func(i, n int) {
+			go func() {
+				_, err := b.Submit(ctx, rows(make([]float32, n)...), func() { released[i]++ })
+				submitted <- err
+			}()
+			synctest.Wait()
+		}
+		hold(0, 4)  // in the engine
+		hold(1, 5)  // queued
+		hold(2, 10) // refused
+		if err := <-submitted; !errors.Is(err, batcher.ErrOverloaded) || released != [3]int{0, 0, 1} {
+			t.Errorf("expected the refused request alone to let go, found %v, %v", err, released)
+		}
+		cancel()
+		for range 2 {
+			if err := <-submitted; !errors.Is(err, context.Canceled) {
+				t.Errorf("expected the context's error, found %v", err)
+			}
+		}
+		synctest.Wait()
+		if released[0] != 0 {
+			t.Error("let go of what the engine still uses")
+		}
+		g.open <- struct{}{}
+		synctest.Wait()
+		if released != [3]int{1, 1, 1} {
+			t.Errorf("expected each to let go once, found %v", released)
+		}
+		if _, err := b.Submit(t.Context(), nil, func() { released[0]++ }); err != nil || released[0] != 2 {
+			t.Errorf("no rows: expected to let go at once, found %v, %v", err, released)
 		}
 	})
 }

@@ -13,6 +13,7 @@ import (
 
 	"gorgonia.org/tensor"
 
+	"github.com/switchyard-dev/switchyard/runtime/adapters"
 	"github.com/switchyard-dev/switchyard/runtime/batcher"
 	"github.com/switchyard-dev/switchyard/runtime/preprocess"
 	"github.com/switchyard-dev/switchyard/runtime/quote"
@@ -69,15 +70,18 @@ func (s *Server) respond(w http.ResponseWriter, r *http.Request, m model) (*infe
 	if err != nil {
 		return nil, err
 	}
-	answers, err := s.answer(ctx, m, request)
+	answers, err := s.answer(ctx, &m, r.PathValue("version"), request)
 	if err != nil {
 		return nil, err
 	}
 	return &inferResponse{m.name, m.revision, request.ID, tensors(chosen, answers)}, nil
 }
 
-// answer checks what a request asks, row by row, and has it computed.
-func (s *Server) answer(ctx context.Context, m model, request *inferRequest) (answers []answer, err error) {
+// answer checks what a request asks, row by row, and has it computed. Names are resolved to revisions only here, once
+// the body is read: a request whose body came slowly is not answered by a revision of long ago.
+func (s *Server) answer(
+	ctx context.Context, m *model, version string, request *inferRequest,
+) (answers []answer, err error) {
 	given, source, asked, err := s.inputsOf(request)
 	if err != nil {
 		return nil, err
@@ -92,7 +96,14 @@ func (s *Server) answer(ctx context.Context, m model, request *inferRequest) (an
 			quote.Name(given.Name), s.options.MaxRows, n)
 	}
 	defer func() { s.metrics.observeRows(n, err) }()
-	models, err := s.adaptersOf(m, asked, n)
+	held := &held{s.adapters, make(map[string]*adapters.Lease)}
+	inBatcher := false
+	defer func() {
+		if !inBatcher {
+			held.release()
+		}
+	}()
+	models, err := s.adaptersOf(m, version, held, asked, n)
 	if err != nil {
 		return nil, err
 	}
@@ -111,7 +122,8 @@ func (s *Server) answer(ctx context.Context, m model, request *inferRequest) (an
 	for i, input := range inputs {
 		rows[i] = batcher.Row{Input: input, Adapter: models[i].adapter}
 	}
-	logits, err := s.batcher.Submit(ctx, rows)
+	inBatcher = true
+	logits, err := s.batcher.Submit(ctx, rows, held.release)
 	if err != nil {
 		return nil, err
 	}
@@ -232,10 +244,17 @@ func (s *Server) decodeImage(ctx context.Context, image []byte) (*tensor.Dense, 
 	return pixels, nil
 }
 
-// adaptersOf resolves who is asked, for each of n rows.
-func (s *Server) adaptersOf(m model, asked *inputTensor, n int) ([]model, error) {
+// adaptersOf resolves who is asked, for each of n rows, and holds them. m, from the path, may have moved to another
+// revision since it was looked up.
+func (s *Server) adaptersOf(m *model, version string, held *held, asked *inputTensor, n int) ([]model, error) {
 	if asked == nil {
-		return slices.Repeat([]model{m}, n), nil
+		if m.adapter != nil {
+			var err error
+			if *m, err = held.acquire(m.name); err != nil {
+				return nil, err
+			}
+		}
+		return slices.Repeat([]model{*m}, n), checkVersion(*m, version)
 	}
 	if m.adapter != nil {
 		return nil, badRequest("input \"adapter\" is only for the model %s: every row of the model %s is its own",
@@ -256,10 +275,10 @@ func (s *Server) adaptersOf(m model, asked *inputTensor, n int) ([]model, error)
 	models := make([]model, n)
 	for i, name := range names {
 		if name == "" || name == BaseName {
-			models[i] = m
+			models[i] = *m
 			continue
 		}
-		if models[i], err = s.adapter(name); err != nil {
+		if models[i], err = held.acquire(name); err != nil {
 			return nil, fmt.Errorf("input \"adapter\": row %d: %w", i, err)
 		}
 	}

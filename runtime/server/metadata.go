@@ -29,18 +29,26 @@ func (s *Server) live(w http.ResponseWriter, _ *http.Request) error {
 	return nil
 }
 
-// ready is true once every adapter is served or refused: a refused one never holds back the rest.
+// ready is true once the server has what it should begin with, until it leaves.
 func (s *Server) ready(w http.ResponseWriter, _ *http.Request) error {
-	if err := s.admitting(); err != nil {
-		return err
+	if s.leaving.Load() || s.draining.Load() {
+		return tryLater(http.StatusServiceUnavailable, errDraining)
 	}
-	for _, e := range s.adapters.List() {
+	if err := s.options.Ready(); err != nil {
+		return tryLater(http.StatusServiceUnavailable, err)
+	}
+	writeJSON(w, http.StatusOK, map[string]bool{"ready": true})
+	return nil
+}
+
+// nothingLoading says which adapter is still loading: a refused one never holds back the rest.
+func nothingLoading(set *adapters.Set) error {
+	for _, e := range set.List() {
 		var loading *adapters.LoadingError
 		if errors.As(e.Err, &loading) {
 			return loading
 		}
 	}
-	writeJSON(w, http.StatusOK, map[string]bool{"ready": true})
 	return nil
 }
 

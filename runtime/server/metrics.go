@@ -90,25 +90,26 @@ type loaded struct{ set *adapters.Set }
 
 var (
 	adaptersDesc = prometheus.NewDesc("switchyard_adapters", "Adapters known, by state.", []string{"state"}, nil)
-	bytesDesc    = prometheus.NewDesc("switchyard_adapter_bytes", "Memory of the adapters served.", nil, nil)
+	bytesDesc    = prometheus.NewDesc("switchyard_adapter_bytes", "Memory of the revisions loaded.", nil, nil)
+	loadedDesc   = prometheus.NewDesc("switchyard_revisions",
+		"Revisions loaded: served, or draining, with which no name answers any more.", []string{"state"}, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (l *loaded) Describe(ch chan<- *prometheus.Desc) {
 	ch <- adaptersDesc
 	ch <- bytesDesc
+	ch <- loadedDesc
 }
 
 // Collect implements prometheus.Collector.
 func (l *loaded) Collect(ch chan<- prometheus.Metric) {
 	states := map[string]int{"served": 0, "loading": 0, "refused": 0}
-	bytes := int64(0)
 	for _, e := range l.set.List() {
 		var loading *adapters.LoadingError
 		switch {
 		case e.Err == nil:
 			states["served"]++
-			bytes += e.Adapter.Bytes()
 		case errors.As(e.Err, &loading):
 			states["loading"]++
 		default:
@@ -117,6 +118,18 @@ func (l *loaded) Collect(ch chan<- prometheus.Metric) {
 	}
 	for state, n := range states {
 		ch <- prometheus.MustNewConstMetric(adaptersDesc, prometheus.GaugeValue, float64(n), state)
+	}
+	revisions, bytes := map[string]int{"served": 0, "draining": 0}, int64(0)
+	for _, r := range l.set.Loaded() {
+		bytes += r.Bytes
+		if r.Names > 0 {
+			revisions["served"]++
+		} else {
+			revisions["draining"]++
+		}
+	}
+	for state, n := range revisions {
+		ch <- prometheus.MustNewConstMetric(loadedDesc, prometheus.GaugeValue, float64(n), state)
 	}
 	ch <- prometheus.MustNewConstMetric(bytesDesc, prometheus.GaugeValue, float64(bytes))
 }

@@ -29,8 +29,11 @@ type Options struct {
 	MaxRows      int    // of one request
 	// MaxRowsInFlight bounds the rows of all requests, from their decoding to their answer.
 	MaxRowsInFlight int
-	Log             *slog.Logger
-	Registry        prometheus.Registerer
+	// Ready is nil once the server has all that it should begin with; else it says what is missing. A nil Ready asks
+	// that no adapter is still loading.
+	Ready    func() error
+	Log      *slog.Logger
+	Registry prometheus.Registerer
 }
 
 // Server answers the protocol's requests from a set of adapters. Safe for concurrent use.
@@ -45,6 +48,7 @@ type Server struct {
 	bodies     *semaphore.Weighted // bytes of request bodies in flight
 	rowsHeld   *semaphore.Weighted // rows decoded and not yet answered
 	decoding   *semaphore.Weighted // images decoded at once
+	leaving    atomic.Bool
 	draining   atomic.Bool
 }
 
@@ -66,6 +70,9 @@ type input struct {
 // New makes a server. images may be nil, where the base says nothing of preprocessing.
 func New(set *adapters.Set, queue *batcher.Batcher, images *preprocess.Image, options Options) *Server {
 	description, digest := set.Base()
+	if options.Ready == nil {
+		options.Ready = func() error { return nothingLoading(set) }
+	}
 	const bodiesInFlight = 4
 	s := &Server{
 		options: options, adapters: set, batcher: queue, preprocess: images,
@@ -82,6 +89,9 @@ func New(set *adapters.Set, queue *batcher.Batcher, images *preprocess.Image, op
 	}
 	return s
 }
+
+// Leave turns readiness off and nothing else: who balances over several servers learns of it only a while later.
+func (s *Server) Leave() { s.leaving.Store(true) }
 
 // Drain turns readiness off and refuses new inferences; those under way go on.
 func (s *Server) Drain() { s.draining.Store(true) }
@@ -170,26 +180,51 @@ func (w *refusalWriter) Write(b []byte) (int, error) { return len(b), nil }
 // lookup finds the model that a request's path names, in the version that it names.
 func (s *Server) lookup(r *http.Request) (model, error) {
 	name, version := r.PathValue("model"), r.PathValue("version")
-	m, err := s.base, error(nil)
+	m := s.base
 	if name != s.base.name {
-		m, err = s.adapter(name)
+		a, err := s.adapters.Get(name)
+		if err != nil {
+			return model{}, err
+		}
+		m = modelOf(name, a)
 	}
-	if err != nil {
-		return model{}, err
-	}
-	if version != "" && version != m.revision {
-		return model{}, failure(http.StatusNotFound, "model %s: version: expected %s, the one now served, found %s",
-			quote.Name(name), m.revision, quote.Name(version))
-	}
-	return m, nil
+	return m, checkVersion(m, version)
 }
 
-func (s *Server) adapter(name string) (model, error) {
-	a, err := s.adapters.Get(name)
-	if err != nil {
-		return model{}, err
+// checkVersion refuses any version but the one that is served; "" asks for that.
+func checkVersion(m model, version string) error {
+	if version != "" && version != m.revision {
+		return failure(http.StatusNotFound, "model %s: version: expected %s, the one now served, found %s",
+			quote.Name(m.name), m.revision, quote.Name(version))
 	}
-	return model{name, a.Digest, a.Labels, a}, nil
+	return nil
+}
+
+func modelOf(name string, a *engine.Adapter) model { return model{name, a.Digest, a.Labels, a} }
+
+// held are the adapters that one request asks, each resolved once: all its rows of a name get the same revision.
+type held struct {
+	set    *adapters.Set
+	leases map[string]*adapters.Lease
+}
+
+func (h *held) acquire(name string) (model, error) {
+	lease, ok := h.leases[name]
+	if !ok {
+		var err error
+		if lease, err = h.set.Acquire(name); err != nil {
+			return model{}, err
+		}
+		h.leases[name] = lease
+	}
+	return modelOf(name, lease.Adapter()), nil
+}
+
+// release lets go of all; more than once is harmless.
+func (h *held) release() {
+	for _, lease := range h.leases {
+		lease.Release()
+	}
 }
 
 func (s *Server) input(name string) *input {

@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -48,6 +49,12 @@ type front struct {
 
 func newFront(t *testing.T) *front {
 	t.Helper()
+	return newFrontOver(t, func(e batcher.Runner) batcher.Runner { return e })
+}
+
+// newFrontOver puts something before the engine.
+func newFrontOver(t *testing.T, before func(batcher.Runner) batcher.Runner) *front {
+	t.Helper()
 	folder := openFolder(t, filepath.Join(sample, "base"))
 	base, err := model.Open(folder)
 	if err != nil {
@@ -73,7 +80,7 @@ func newFront(t *testing.T) *front {
 		Tensor(wrappers.F32("base_model.model.classifier.bias", []float32{3e38, 3e38}, 2)).Write()
 	set.Load("overflow", func() (*weights.Folder, error) { return weights.OpenFolder(overflow) })
 	registry := prometheus.NewRegistry()
-	queue := batcher.New(eng, batcher.Options{
+	queue := batcher.New(before(eng), batcher.Options{
 		MaxBatchRows: 4, MaxQueueRows: 64, Observe: server.NewBatchObserver(registry),
 	})
 	t.Cleanup(queue.Close)
@@ -145,7 +152,7 @@ func imageRequest(t *testing.T, rows int, names ...string) string {
 	return string(raw)
 }
 
-// pixels is the JSON of n zeros.
+// zeros is the JSON of n zeros.
 func zeros(n int) string { return "[" + strings.TrimSuffix(strings.Repeat("0,", n), ",") + "]" }
 
 // pixelRequest is one input pixel_values of that shape and data.
@@ -294,17 +301,28 @@ func TestBadRequests(t *testing.T) {
 		{"two documents", "POST", pool, good + good, 400, "malformed request"},
 		{"not an object", "POST", pool, `[]`, 400, "malformed request"},
 		{"unknown member", "POST", pool, `{"input": []}`, 400, "at /input"},
-		{"unknown member of an input", "POST", pool, `{"inputs": [{"name": "image", "dtype": "BYTES"}]}`, 400,
-			`input "image": at /inputs/0/dtype`},
-		{"too many inputs", "POST", pool, `{"inputs": [` + strings.Repeat("{},", 16) + `{}]}`, 400,
-			"expected at most 16 members, found more"},
-		{"too many dimensions", "POST", pool, pixelRequest(zeros(17), "[]"), 400,
-			`input "pixel_values": at /inputs/0/shape`},
+		{
+			"unknown member of an input", "POST", pool, `{"inputs": [{"name": "image", "dtype": "BYTES"}]}`, 400,
+			`input "image": at /inputs/0/dtype`,
+		},
+		{
+			"too many inputs", "POST", pool, `{"inputs": [` + strings.Repeat("{},", 16) + `{}]}`, 400,
+			"expected at most 16 members, found more",
+		},
+		{
+			"too many dimensions", "POST", pool, pixelRequest(zeros(17), "[]"), 400,
+			`input "pixel_values": at /inputs/0/shape`,
+		},
 		{"too many outputs", "POST", pool, `{"outputs": [` + strings.Repeat("{},", 16) + `{}]}`, 400, "at most 16 members"},
 		{"too many parameters", "POST", pool, `{"parameters": {` + manyMembers(17) + `}}`, 400, "at most 16 members"},
-		{"inputs that are no list", "POST", pool, `{"inputs": {}}`, 400, "at /inputs (byte 11): expected a list, found a JSON {"},
-		{"an endless id", "POST", pool, `{"id": "` + strings.Repeat("x", 257) + `"}`, 400,
-			"id: expected at most 256 bytes, found 257"},
+		{
+			"inputs that are no list", "POST", pool, `{"inputs": {}}`, 400,
+			"at /inputs (byte 11): expected a list, found a JSON {",
+		},
+		{
+			"an endless id", "POST", pool, `{"id": "` + strings.Repeat("x", 257) + `"}`, 400,
+			"id: expected at most 256 bytes, found 257",
+		},
 		{"member twice", "POST", pool, `{"inputs": [], "inputs": []}`, 400, "duplicate"},
 		{"deep nesting", "POST", pool, `{"inputs":` + strings.Repeat("[", 20000), 400, "malformed request"},
 		{"parameter", "POST", pool, `{"parameters": {"priority": 1}, "inputs": []}`, 400, `parameter "priority" is not`},
@@ -351,7 +369,7 @@ func TestBadRequests(t *testing.T) {
 		},
 		{
 			"too few pixels", "POST", pool, pixelRequest("[1,3,32,32]", zeros(5)), 400,
-			"data: expected 3072 elements, flat or in lists nested as the shape [1, 3, 32, 32]: a list of 3072 at depth 0, found 5",
+			"flat or in lists nested as the shape [1, 3, 32, 32]: a list of 3072 at depth 0, found 5",
 		},
 		{"too many pixels", "POST", pool, pixelRequest("[1,3,32,32]", zeros(3073)), 400, "data: expected 3072 elements"},
 		{
@@ -377,7 +395,10 @@ func TestBadRequests(t *testing.T) {
 			`input "image": row 1: expected an image in base64`,
 		},
 		{"no image", "POST", pool, tensor("image", "BYTES", "[2]", `["`+encoded+`", "AAAA"]`), 422, `input "image": row 1: `},
-		{"broken image", "POST", pool, tensor("image", "BYTES", "[1]", `["`+encoded[:40]+`"]`), 422, `input "image": row 0: `},
+		{
+			"broken image", "POST", pool, tensor("image", "BYTES", "[1]", `["`+encoded[:40]+`"]`), 422,
+			`input "image": row 0: `,
+		},
 		{
 			"number for an image", "POST", pool, tensor("image", "BYTES", "[1]", `[7]`), 400,
 			`input "image": row 0: expected a string, found 7`,
@@ -559,6 +580,56 @@ func TestReadinessWaitsForLoadingAndEndsWithDraining(t *testing.T) {
 	}
 }
 
+// held is an engine that waits for the test before each batch.
+type held struct {
+	batcher.Runner
+	open chan struct{}
+}
+
+func (h *held) Run(batch engine.Batch) (*engine.Output, error) {
+	<-h.open
+	return h.Runner.Run(batch)
+}
+
+// While the engine is busy, a request past its deadline has its 504, and rows beyond the bound their 429.
+func TestABusyEngine(t *testing.T) {
+	var engine *held
+	f := newFrontOver(t, func(e batcher.Runner) batcher.Runner {
+		engine = &held{Runner: e, open: make(chan struct{})}
+		return engine
+	})
+	const path = "/v2/models/digits/infer"
+	code, body, _ := f.do(t, "POST", path, imageRequest(t, 1), "Switchyard-Timeout-Ms", "20")
+	if code != http.StatusGatewayTimeout {
+		t.Errorf("past its deadline: expected 504, found %d: %s", code, body)
+	}
+	var waiting sync.WaitGroup
+	codes := make(chan int, 8)
+	for range 8 { // of 8 rows each: all the rows there may be
+		waiting.Go(func() {
+			code, _, _ := f.do(t, "POST", path, imageRequest(t, maxRows))
+			codes <- code
+		})
+	}
+	for !strings.Contains(f.scrape(), "switchyard_queue_rows 64\n") { // until all of them wait
+	}
+	code, body, header := f.do(t, "POST", path, imageRequest(t, 1))
+	if code != http.StatusTooManyRequests || header.Get("Retry-After") == "" {
+		t.Errorf("beyond the bound: expected 429 with Retry-After, found %d: %s", code, body)
+	}
+	close(engine.open)
+	waiting.Wait()
+	close(codes)
+	for code := range codes {
+		if code != http.StatusOK {
+			t.Errorf("a request that was admitted: expected 200, found %d", code)
+		}
+	}
+	if code, body, _ := f.do(t, "POST", path, imageRequest(t, maxRows)); code != http.StatusOK {
+		t.Errorf("with the engine free again: expected 200, found %d: %s", code, body)
+	}
+}
+
 func TestModelsAreListedWithTheirState(t *testing.T) {
 	f := newFront(t)
 	f.set.Expect("late")
@@ -584,14 +655,18 @@ func TestModelsAreListedWithTheirState(t *testing.T) {
 	}
 }
 
+func (f *front) scrape() string {
+	recorder := httptest.NewRecorder()
+	f.metrics.ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	return recorder.Body.String()
+}
+
 func TestMetricsCountWhatHappened(t *testing.T) {
 	f := newFront(t)
 	f.do(t, "POST", "/v2/models/digits/infer", imageRequest(t, 3, "parity", "holes", ""))
 	f.do(t, "POST", "/v2/models/digits/infer", imageRequest(t, 2, "parity", "nobody"))
 	f.do(t, "GET", "/nowhere", "")
-	recorder := httptest.NewRecorder()
-	f.metrics.ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, "/metrics", nil))
-	metrics := recorder.Body.String()
+	metrics := f.scrape()
 	for _, line := range []string{
 		`switchyard_requests_total{code="200",route="POST /v2/models/{model}/infer"} 1`,
 		`switchyard_requests_total{code="404",route="POST /v2/models/{model}/infer"} 1`,

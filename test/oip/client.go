@@ -34,6 +34,11 @@ func Images(encoded ...[]byte) Tensor {
 	return Tensor{"image", "BYTES", []int{len(data)}, data}
 }
 
+// Pixels asks about pixel values [rows, channels, height, width].
+func Pixels(values []float32, shape ...int) Tensor {
+	return Tensor{"pixel_values", "FP32", shape, values}
+}
+
 // Adapters names the adapter of each row.
 func Adapters(names ...string) Tensor { return Tensor{"adapter", "BYTES", []int{len(names)}, names} }
 

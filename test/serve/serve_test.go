@@ -265,7 +265,8 @@ func TestBadFlagsAndBadBases(t *testing.T) {
 		{[]string{"serve", "-h"}, 0, "-http-address"},
 		{[]string{"serve", "--base-model", empty, "--adapters", empty}, 1, `file \"config.json\": no such file`},
 		{
-			[]string{"serve", "--base-model", digits.Base(sample), "--adapters", filepath.Join(empty, "no")}, 1,
+			[]string{"serve", "--base-model", digits.Base(sample), "--adapters", filepath.Join(empty, "no")},
+			1,
 			"no such file",
 		},
 		{

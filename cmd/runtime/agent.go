@@ -1,0 +1,181 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/switchyard-dev/switchyard/runtime/agent"
+	"github.com/switchyard-dev/switchyard/runtime/agent/artifacts"
+	"github.com/switchyard-dev/switchyard/runtime/server"
+)
+
+type agentFlags struct {
+	pool, podName, podNamespace string
+	baseDigest                  string
+	registry, repository        string
+	plainHTTP                   bool
+	cacheDir, serviceAccountDir string
+	httpAddress, metricsAddress string
+	drainDelay                  time.Duration
+}
+
+func parseAgentFlags(args []string) (*agentFlags, error) {
+	var f agentFlags
+	set := flag.NewFlagSet("runtime agent", flag.ContinueOnError)
+	set.StringVar(&f.pool, "pool", "", "the pool's `name`, and the base model's in requests")
+	set.StringVar(&f.podName, "pod-name", "", "the pod's `name`, and its AdapterAssignment's")
+	set.StringVar(&f.podNamespace, "pod-namespace", "", "the pod's `namespace` (default: the service account's)")
+	set.StringVar(&f.baseDigest, "base-digest", "", "`digest` of the base model")
+	set.StringVar(&f.registry, "registry", "", "`address` of the artifact registry, https://host:port")
+	set.StringVar(&f.repository, "repository", "", "`repository` of the artifact registry, namespace/pool")
+	set.BoolVar(&f.plainHTTP, "registry-plain-http", false, "allow a registry at http:// that is not on loopback")
+	set.StringVar(&f.cacheDir, "cache-dir", "", "`folder` that lives as long as the pod, for artifacts")
+	set.StringVar(&f.serviceAccountDir, "service-account-dir", "/var/run/secrets/kubernetes.io/serviceaccount",
+		"`folder` of the pod's token, ca.crt and namespace")
+	set.StringVar(&f.httpAddress, "http-address", ":8080", "`address` of the inference protocol")
+	set.StringVar(&f.metricsAddress, "metrics-address", ":9090", "`address` of /metrics")
+	set.DurationVar(&f.drainDelay, "drain-delay", 0,
+		"how `long` to go on answering after SIGTERM, unready: balancers learn of it late")
+	if err := set.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return nil, nil
+		}
+		return nil, errUsage // the flag set has said what is wrong
+	}
+	var missing []string
+	for _, required := range []string{"pool", "pod-name", "base-digest", "registry", "repository", "cache-dir"} {
+		if set.Lookup(required).Value.String() == "" {
+			missing = append(missing, "--"+required)
+		}
+	}
+	if len(missing) > 0 || set.NArg() > 0 {
+		fmt.Fprintf(set.Output(), "expected %sand no other arguments\n", strings.Join(append(missing, ""), ", "))
+		set.Usage()
+		return nil, errUsage
+	}
+	return &f, nil
+}
+
+// runAgent runs the data plane as the pod's AdapterAssignment says until ctx ends, then answers what it has admitted.
+func runAgent(ctx context.Context, args []string, log *slog.Logger) error {
+	startedAt := time.Now()
+	f, err := parseAgentFlags(args)
+	if f == nil || err != nil {
+		return err
+	}
+	client, err := f.client(log)
+	if err != nil {
+		return err
+	}
+	repository, err := artifacts.NewRegistry(f.registry, f.repository, f.plainHTTP)
+	if err != nil {
+		return err
+	}
+	store, err := artifacts.NewStore(f.cacheDir, repository)
+	if err != nil {
+		return err
+	}
+
+	// It listens before there is a base model: to pull that may take longer than the kubelet waits for a sign of life.
+	registry := newRegistry()
+	var front door
+	front.handler.Store(new(server.Starting()))
+	group, ctx := errgroup.WithContext(ctx)
+	drain := func() { front.leave(f.drainDelay) }
+	if err := listen(ctx, group, "http", f.httpAddress, &front, drain, log); err != nil {
+		return err
+	}
+	if err := listen(ctx, group, "metrics", f.metricsAddress, metricsHandler(registry), func() {}, log); err != nil {
+		return err
+	}
+	var plane *dataPlane
+	group.Go(func() error {
+		var err error
+		if plane, err = f.open(ctx, store, registry, log); err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return fmt.Errorf("base model %s: %w", f.baseDigest, err)
+		}
+		a := agent.New(agent.Options{
+			Set: plane.set, Store: store, Source: client, BaseDigest: f.baseDigest,
+			Reserved: []string{f.pool, server.BaseName}, StartedAt: startedAt, Log: log,
+		})
+		front.open(plane.front(f.pool, a.Ready, registry, log))
+		return a.Run(ctx)
+	})
+	err = group.Wait()
+	if plane != nil {
+		plane.close()
+	}
+	if err == nil {
+		log.Info("drained")
+	}
+	return err
+}
+
+func (f *agentFlags) client(log *slog.Logger) (*agent.Client, error) {
+	config, namespace, err := agent.ServiceAccount(f.serviceAccountDir, os.Getenv)
+	if err != nil {
+		return nil, err
+	}
+	if f.podNamespace != "" {
+		namespace = f.podNamespace
+	}
+	return agent.NewClient(config, namespace, f.podName, log)
+}
+
+func (f *agentFlags) open(
+	ctx context.Context, store *artifacts.Store, registry *prometheus.Registry, log *slog.Logger,
+) (*dataPlane, error) {
+	base, err := agent.OpenBase(ctx, store, f.baseDigest, log)
+	if err != nil {
+		return nil, err
+	}
+	logBase(log, f.pool, base)
+	return newDataPlane(base, registry)
+}
+
+// door leads to whoever answers now.
+type door struct {
+	handler atomic.Pointer[http.Handler]
+	server  atomic.Pointer[server.Server] // nil while there is no base model
+	leaving atomic.Bool
+}
+
+// ServeHTTP implements http.Handler. A client that keeps its connection is sent elsewhere with its last answer: one
+// that is closed while it is idle may already carry the next request.
+func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if d.leaving.Load() {
+		w.Header().Set("Connection", "close")
+	}
+	(*d.handler.Load()).ServeHTTP(w, r)
+}
+
+func (d *door) open(s *server.Server) {
+	d.server.Store(s)
+	d.handler.Store(new(s.Handler()))
+}
+
+// leave turns readiness off, goes on answering for a while, and then drains.
+func (d *door) leave(delay time.Duration) {
+	s := d.server.Load()
+	if s == nil {
+		return
+	}
+	s.Leave()
+	d.leaving.Store(true)
+	<-time.After(delay) //nolint:forbidigo // how long balancers take is told by nobody
+	s.Drain()
+}

@@ -1,0 +1,132 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"runtime"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/switchyard-dev/switchyard/runtime/adapters"
+	"github.com/switchyard-dev/switchyard/runtime/batcher"
+	"github.com/switchyard-dev/switchyard/runtime/engine"
+	"github.com/switchyard-dev/switchyard/runtime/model"
+	"github.com/switchyard-dev/switchyard/runtime/preprocess"
+	"github.com/switchyard-dev/switchyard/runtime/server"
+)
+
+const (
+	// Beyond a few rows a batch gains nothing on CPUs, and a long one makes the next request wait.
+	maxBatchRows = 32
+	// A request's rows and the rows in flight bound memory: a row of ViT-B holds 600 KiB of pixels.
+	maxRequestRows  = 256
+	maxRowsInFlight = 512
+	maxBodyBytes    = 64 << 20
+
+	// Of a request's header, and of a body that nobody reads; the server gives the bodies it reads their own time.
+	readTimeout  = 10 * time.Second
+	drainTimeout = 30 * time.Second
+)
+
+// dataPlane is a base model and all that answers with it. What fills its set is the command's affair.
+type dataPlane struct {
+	engine *engine.Engine
+	set    *adapters.Set
+	queue  *batcher.Batcher
+	images *preprocess.Image // nil where the base says nothing of preprocessing
+}
+
+func newDataPlane(base *model.Base, registry *prometheus.Registry) (*dataPlane, error) {
+	var images *preprocess.Image
+	if base.Preprocessor != nil {
+		size := base.Description.Image
+		var err error
+		if images, err = preprocess.ParseImage(base.Preprocessor, size.Channels, size.Height, size.Width); err != nil {
+			return nil, err
+		}
+	}
+	eng := engine.New(base, runtime.GOMAXPROCS(0))
+	return &dataPlane{
+		engine: eng, set: adapters.New(eng), images: images,
+		queue: batcher.New(eng, batcher.Options{
+			MaxBatchRows: maxBatchRows, MaxQueueRows: maxRowsInFlight, Observe: server.NewBatchObserver(registry),
+		}),
+	}, nil
+}
+
+// front is the server; name is the base's in requests.
+func (p *dataPlane) front(
+	name string, ready func() error, registry *prometheus.Registry, log *slog.Logger,
+) *server.Server {
+	return server.New(p.set, p.queue, p.images, server.Options{
+		Name: name, MaxBodyBytes: maxBodyBytes, MaxRows: maxRequestRows, MaxRowsInFlight: maxRowsInFlight,
+		Ready: ready, Log: log, Registry: registry,
+	})
+}
+
+// close answers what was admitted and ends the engine.
+func (p *dataPlane) close() {
+	p.queue.Close()
+	p.engine.Close()
+}
+
+func logBase(log *slog.Logger, name string, base *model.Base) {
+	log.Info("base model loaded", "name", name, "architecture", base.Description.Architecture,
+		"revision", base.Digest, "labels", len(base.Description.Labels))
+	if len(base.Unused) > 0 {
+		log.Warn("the base model's file has tensors that nothing asks for", "tensors", base.Unused)
+	}
+}
+
+func newRegistry() *prometheus.Registry {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return registry
+}
+
+func metricsHandler(registry *prometheus.Registry) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	return mux
+}
+
+// listen serves handler until ctx ends; then it calls drain and waits for the requests under way.
+func listen(
+	ctx context.Context, group *errgroup.Group, what, address string, handler http.Handler, drain func(), log *slog.Logger,
+) error {
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+	if err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	srv := &http.Server{
+		Handler: handler, ReadTimeout: readTimeout, IdleTimeout: 2 * time.Minute,
+		MaxHeaderBytes: 64 << 10, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+	}
+	log.Info("listening", "for", what, "address", listener.Addr().String())
+	group.Go(func() error {
+		if err := srv.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			return fmt.Errorf("%s: %w", what, err)
+		}
+		return nil
+	})
+	group.Go(func() error {
+		<-ctx.Done()
+		drain()
+		draining, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
+		defer cancel()
+		if err := srv.Shutdown(draining); err != nil {
+			_ = srv.Close() // ends their contexts, and so their rows
+			return fmt.Errorf("%s: requests still under way after %s: %w", what, drainTimeout, err)
+		}
+		return nil
+	})
+	return nil
+}

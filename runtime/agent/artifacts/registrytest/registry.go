@@ -1,0 +1,143 @@
+// Package registrytest runs a real artifact registry on loopback for tests, and pushes folders to it.
+package registrytest
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+
+	"github.com/distribution/distribution/v3/configuration"
+	"github.com/distribution/distribution/v3/registry/handlers"
+	_ "github.com/distribution/distribution/v3/registry/storage/driver/filesystem" // where the blobs lie
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/sirupsen/logrus"
+	"oras.land/oras-go/v2/registry/remote"
+
+	"github.com/switchyard-dev/switchyard/runtime/model"
+	"github.com/switchyard-dev/switchyard/runtime/peft"
+	"github.com/switchyard-dev/switchyard/runtime/weights"
+)
+
+// Repository is where everything is pushed.
+const Repository = "demo/digits"
+
+// Registry is distribution's own over a folder, which may be away for a while.
+type Registry struct {
+	URL  string
+	Dir  string
+	Asks atomic.Int64 // requests it has seen
+	t    testing.TB
+	away atomic.Bool
+}
+
+// New starts a registry that lives as long as the test.
+func New(t testing.TB) *Registry {
+	t.Helper()
+	logrus.SetOutput(io.Discard)
+	r := &Registry{Dir: t.TempDir(), t: t}
+	app := handlers.NewApp(context.Background(), &configuration.Configuration{
+		Version: "0.1",
+		Storage: configuration.Storage{
+			"filesystem": {"rootdirectory": r.Dir},
+			"delete":     {"enabled": true},
+		},
+		Catalog: configuration.Catalog{MaxEntries: 1},
+	})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
+		r.Asks.Add(1)
+		if r.away.Load() {
+			panic(http.ErrAbortHandler) // the connection breaks
+		}
+		app.ServeHTTP(w, request)
+	}))
+	t.Cleanup(server.Close)
+	r.URL = server.URL
+	return r
+}
+
+// Away has the registry answer nobody, or be back.
+func (r *Registry) Away(away bool) { r.away.Store(away) }
+
+// Adapter pushes an adapter's folder and returns its digest.
+func (r *Registry) Adapter(folder string, settings peft.Settings) string {
+	r.t.Helper()
+	return r.push(peft.ArtifactType, folder, settings.JSON(),
+		"adapter_config.json", "adapter_model.safetensors", "config.json")
+}
+
+// Base pushes a base's folder and returns its digest.
+func (r *Registry) Base(folder string) string {
+	r.t.Helper()
+	return r.push(model.ArtifactType, folder, []byte("{}"), "config.json", "model.safetensors", "preprocessor_config.json")
+}
+
+func (r *Registry) push(artifactType, folder string, settings []byte, names ...string) string {
+	r.t.Helper()
+	var blobs []weights.Blob
+	for _, name := range names {
+		data, err := os.ReadFile(filepath.Join(folder, name))
+		if os.IsNotExist(err) {
+			continue
+		}
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		r.Blob(data)
+		blobs = append(blobs, weights.NewBlob(name, data))
+	}
+	r.Blob(settings)
+	return r.Manifest(weights.Manifest(artifactType, settings, blobs))
+}
+
+// Blob pushes a blob.
+func (r *Registry) Blob(data []byte) string {
+	return r.put(ocispec.Descriptor{MediaType: "application/octet-stream"}, data)
+}
+
+// Manifest pushes a manifest as it is.
+func (r *Registry) Manifest(raw []byte) string {
+	r.t.Helper()
+	if !json.Valid(raw) {
+		r.t.Fatalf("not JSON: %s", raw)
+	}
+	return r.put(ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest}, raw)
+}
+
+func (r *Registry) put(d ocispec.Descriptor, data []byte) string {
+	r.t.Helper()
+	repository, err := remote.NewRepository(r.URL[len("http://"):] + "/" + Repository)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	repository.PlainHTTP = true
+	d.Digest, d.Size = digest.FromBytes(data), int64(len(data))
+	if err := repository.Push(context.Background(), d, bytes.NewReader(data)); err != nil {
+		r.t.Fatal(err)
+	}
+	return d.Digest.String()
+}
+
+// Damage replaces a blob's content behind the registry's back; nil loses it.
+func (r *Registry) Damage(data, with []byte) {
+	r.t.Helper()
+	sum := sha256.Sum256(data)
+	name := hex.EncodeToString(sum[:])
+	path := filepath.Join(r.Dir, "docker/registry/v2/blobs/sha256", name[:2], name, "data")
+	err := os.Remove(path)
+	if err == nil && with != nil {
+		err = os.WriteFile(path, with, 0o600)
+	}
+	if err != nil {
+		r.t.Fatal(err)
+	}
+}

@@ -1,0 +1,184 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/switchyard-dev/switchyard/api/v1alpha1"
+	"github.com/switchyard-dev/switchyard/runtime/adapters"
+	"github.com/switchyard-dev/switchyard/runtime/agent/artifacts"
+	"github.com/switchyard-dev/switchyard/runtime/peft"
+	"github.com/switchyard-dev/switchyard/runtime/quote"
+	"github.com/switchyard-dev/switchyard/runtime/weights"
+)
+
+// maxAdapterBytes is above what peft reads of an adapter.
+const maxAdapterBytes = 2 << 30
+
+// load is how the loading of a revision ended, or why it has not yet.
+type load struct {
+	digest   string
+	lease    *adapters.Lease // loaded
+	failure  *failure        // final, unless it goes on
+	goesOn   bool
+	away     bool // it goes on because the registry is away
+	canceled bool
+}
+
+// begin loads a revision in the background.
+func (a *Agent) begin(ctx context.Context, group *errgroup.Group, digest string) {
+	of, cancel := context.WithCancel(ctx)
+	a.state.revisions[digest], a.cancel[digest] = revision{phase: loading}, cancel
+	group.Go(func() error {
+		defer cancel()
+		l := a.load(of, func(l load) { a.tell(ctx, l) }, digest)
+		a.tell(ctx, l)
+		return nil
+	})
+}
+
+// tell hands a load to the goroutine that owns the state.
+func (a *Agent) tell(ctx context.Context, l load) {
+	select {
+	case a.loads <- l:
+	case <-ctx.Done():
+		if l.lease != nil {
+			l.lease.Release()
+		}
+	}
+}
+
+// finish takes up how a load went.
+func (a *Agent) finish(ctx context.Context, group *errgroup.Group, l load) {
+	r := revision{failure: l.failure, away: l.away}
+	switch {
+	case l.goesOn:
+		r.phase = loading
+	case l.lease != nil:
+		r.phase = loaded
+		a.leases[l.digest] = l.lease
+	default:
+		r.phase = broken
+	}
+	if !l.goesOn {
+		delete(a.cancel, l.digest)
+	}
+	if l.canceled {
+		delete(a.state.revisions, l.digest) // and begun again, if it is wanted again
+	} else {
+		a.state.revisions[l.digest] = r
+	}
+	a.step(ctx, group)
+}
+
+// load tries until the revision is loaded, or cannot be, or ctx ends. A registry that is away is waited for; what it
+// lacks or has otherwise than its digest says is told, and tried again too: it may be pushed again.
+func (a *Agent) load(ctx context.Context, tell func(load), digest string) load {
+	var told load
+	for n := 0; ; n++ {
+		lease, f, err := a.try(ctx, digest)
+		switch {
+		case err == nil && f != nil:
+			a.options.Log.Error("adapter failed", "revision", digest, "reason", f.reason, "message", f.message)
+			return load{digest: digest, failure: f}
+		case err == nil:
+			return load{digest: digest, lease: lease}
+		case ctx.Err() != nil:
+			return load{digest: digest, canceled: true}
+		}
+		var away *artifacts.UnreachableError
+		if errors.As(err, &away) {
+			a.quiet.warn("artifacts cannot be pulled", away)
+			told = told.or(tell, load{digest: digest, goesOn: true, away: true})
+		} else {
+			a.quiet.warn("an artifact cannot be pulled", err)
+			f := newFailure(v1alpha1.FailurePullFailed, err.Error())
+			told = told.or(tell, load{digest: digest, failure: f, goesOn: true})
+		}
+		if !wait(ctx, a.options.Backoff(n), nil) {
+			return load{digest: digest, canceled: true}
+		}
+	}
+}
+
+// or tells the next, unless it is what was told already.
+func (l load) or(tell func(load), next load) load {
+	if l.goesOn && l.away == next.away && (next.failure == nil || *l.failure == *next.failure) {
+		return l
+	}
+	tell(next)
+	return next
+}
+
+// try loads a revision once: a lease, or a failure that is final, or an error that another try may cure.
+func (a *Agent) try(ctx context.Context, digest string) (*adapters.Lease, *failure, error) {
+	if err := a.slots.Acquire(ctx, 1); err != nil {
+		return nil, nil, err
+	}
+	defer a.slots.Release(1)
+	artifact, err := a.options.Store.Fetch(ctx, digest, maxAdapterBytes)
+	if err != nil {
+		return nil, nil, err
+	}
+	lease, err := a.open(artifact)
+	if err != nil {
+		return nil, newFailure(v1alpha1.FailureInvalidAdapter, err.Error()), nil
+	}
+	if err := a.options.Set.Try(lease); err != nil {
+		lease.Release()
+		return nil, newFailure(v1alpha1.FailureTrialFailed, err.Error()), nil
+	}
+	return lease, nil, nil
+}
+
+// open opens an adapter's artifact. What comes out has the artifact's digest again.
+func (a *Agent) open(artifact *artifacts.Artifact) (*adapters.Lease, error) {
+	if artifact.Type != peft.ArtifactType {
+		return nil, fmt.Errorf("artifactType: expected %s, found %s", peft.ArtifactType, quote.Name(artifact.Type))
+	}
+	settings, err := peft.ParseSettings(artifact.Settings)
+	if err != nil {
+		return nil, err
+	}
+	open := func() (*weights.Folder, error) { return weights.OpenFolder(artifact.Folder) }
+	lease, err := a.options.Set.Open(open, settings)
+	if err != nil {
+		return nil, err
+	}
+	if found := lease.Adapter().Digest; found != artifact.Digest {
+		lease.Release()
+		return nil, fmt.Errorf("expected files and settings of digest %s, found %s", artifact.Digest, found)
+	}
+	return lease, nil
+}
+
+// backoff doubles from least to most, less up to a third at random: pods that lost the same server come back one by
+// one.
+func backoff(least, most time.Duration) func(n int) time.Duration {
+	return func(n int) time.Duration {
+		d := most
+		if n < 16 {
+			d = min(most, least<<n)
+		}
+		return d - rand.N(d/3) //nolint:gosec // no secret
+	}
+}
+
+// wait waits for a time, or until woken; it is false if ctx ends first.
+func wait(ctx context.Context, d time.Duration, woken <-chan struct{}) bool {
+	timer := time.NewTimer(d) //nolint:forbidigo // a back-off
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-woken:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

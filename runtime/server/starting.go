@@ -1,0 +1,18 @@
+package server
+
+import (
+	"errors"
+	"net/http"
+)
+
+// Starting answers while there is no base model yet: alive, and nothing else.
+func Starting() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v2/health/live", func(w http.ResponseWriter, _ *http.Request) {
+		writeJSON(w, http.StatusOK, map[string]bool{"live": true})
+	})
+	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
+		writeError(w, statusOf(tryLater(http.StatusServiceUnavailable, errors.New("the base model is not loaded yet"))))
+	})
+	return mux
+}
