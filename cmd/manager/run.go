@@ -1,0 +1,190 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"time"
+
+	"github.com/go-logr/logr"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/selection"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/tools/clientcmd"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/switchyard-dev/switchyard/api/v1alpha1"
+	"github.com/switchyard-dev/switchyard/controllers/artifact"
+	"github.com/switchyard-dev/switchyard/controllers/artifact/registry"
+	"github.com/switchyard-dev/switchyard/controllers/attempt"
+	"github.com/switchyard-dev/switchyard/controllers/inferencepool"
+	"github.com/switchyard-dev/switchyard/controllers/loraadapter"
+	"github.com/switchyard-dev/switchyard/controllers/placement"
+)
+
+const (
+	// A hundred adapters at once are some thousand writes; the API server has its own fairness.
+	clientQPS   = 300
+	clientBurst = 600
+
+	retryLeast = time.Second
+	retryMost  = 5 * time.Minute
+)
+
+type runFlags struct {
+	kubeconfig, metricsAddress, healthAddress string
+	runtimeImage                              string
+	registryURL, tokenFile                    string
+	registryDir, registryAddress              string
+	recheck                                   time.Duration
+	leaderElect                               bool
+	leaderNamespace                           string
+}
+
+func parseRunFlags(args []string) (*runFlags, error) {
+	var f runFlags
+	set := flag.NewFlagSet("manager run", flag.ContinueOnError)
+	set.StringVar(&f.kubeconfig, "kubeconfig", "", "`file` of the cluster (default: the one this pod is in)")
+	set.StringVar(&f.metricsAddress, "metrics-address", ":9090", "`address` of /metrics; 0 for none")
+	set.StringVar(&f.healthAddress, "health-address", ":8081", "`address` of /healthz and /readyz; 0 for none")
+	set.StringVar(&f.runtimeImage, "runtime-image", "", "`image` of the pools' pods")
+	set.StringVar(&f.registryURL, "registry-url", "",
+		"`URL` of the artifact registry, by which pods pull and the manager pushes: https://host:port")
+	set.StringVar(&f.tokenFile, "registry-push-token-file", "",
+		"`file` with the token that pushing takes (default, with --registry-dir: one of this process alone)")
+	set.StringVar(&f.registryDir, "registry-dir", "", "`folder` of an artifact registry to run in this process")
+	set.StringVar(&f.registryAddress, "registry-address", "127.0.0.1:5000", "`address` of that registry")
+	set.DurationVar(&f.recheck, "recheck-interval", 10*time.Minute,
+		"`time` after which it is looked again whether an artifact is still stored, or a bad source has become good")
+	set.BoolVar(&f.leaderElect, "leader-elect", false, "wait until no other manager leads")
+	set.StringVar(&f.leaderNamespace, "leader-elect-namespace", "", "`namespace` of the lease (default: this pod's)")
+	if err := set.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return nil, nil
+		}
+		return nil, errUsage // the flag set has said what is wrong
+	}
+	if f.runtimeImage == "" || f.registryURL == "" || f.tokenFile == "" && f.registryDir == "" || set.NArg() > 0 {
+		fmt.Fprintln(set.Output(), "expected --runtime-image, --registry-url, --registry-push-token-file or "+
+			"--registry-dir, and no other arguments")
+		set.Usage()
+		return nil, errUsage
+	}
+	return &f, nil
+}
+
+// run runs the controllers until ctx ends.
+func run(ctx context.Context, args []string, log *slog.Logger) error {
+	f, err := parseRunFlags(args)
+	if f == nil || err != nil {
+		return err
+	}
+	ctrl.SetLogger(logr.FromSlogHandler(log.Handler()))
+	mgr, err := newManager(f)
+	if err != nil {
+		return err
+	}
+	store, err := f.store(ctx, mgr, log)
+	if err != nil {
+		return err
+	}
+	if err := placement.IndexFields(ctx, mgr.GetFieldIndexer()); err != nil {
+		return err
+	}
+	if err := f.addControllers(mgr, store); err != nil {
+		return err
+	}
+	return mgr.Start(ctx)
+}
+
+func newManager(f *runFlags) (ctrl.Manager, error) {
+	config, err := clientcmd.BuildConfigFromFlags("", f.kubeconfig)
+	if err != nil {
+		return nil, fmt.Errorf("cluster: %w", err)
+	}
+	config.QPS, config.Burst = clientQPS, clientBurst
+	scheme := runtime.NewScheme()
+	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
+		return nil, err
+	}
+	pools, err := labels.NewRequirement(v1alpha1.LabelPool, selection.Exists, nil)
+	if err != nil {
+		return nil, err
+	}
+	ours := cache.ByObject{Label: labels.NewSelector().Add(*pools)} // not the whole cluster's
+	mgr, err := ctrl.NewManager(config, ctrl.Options{
+		Scheme: scheme,
+		Cache: cache.Options{ByObject: map[client.Object]cache.ByObject{
+			&appsv1.Deployment{}: ours, &appsv1.ReplicaSet{}: ours, &corev1.Pod{}: ours,
+			&corev1.Service{}: ours, &corev1.ServiceAccount{}: ours, &rbacv1.Role{}: ours, &rbacv1.RoleBinding{}: ours,
+		}},
+		Metrics:                       metricsserver.Options{BindAddress: f.metricsAddress},
+		HealthProbeBindAddress:        f.healthAddress,
+		LeaderElection:                f.leaderElect,
+		LeaderElectionID:              "manager.switchyard.dev",
+		LeaderElectionNamespace:       f.leaderNamespace,
+		LeaderElectionReleaseOnCancel: true,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return mgr, errors.Join(mgr.AddHealthzCheck("ping", healthz.Ping), mgr.AddReadyzCheck("ping", healthz.Ping))
+}
+
+// store is a client of the artifact registry, which runs in this process where a folder is given.
+func (f *runFlags) store(ctx context.Context, mgr ctrl.Manager, log *slog.Logger) (*artifact.Store, error) {
+	u, err := url.Parse(f.registryURL)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.Path != "" {
+		return nil, fmt.Errorf("--registry-url: expected http://host:port or https://host:port, found %q", f.registryURL)
+	}
+	token := registry.NewToken()
+	if f.tokenFile != "" {
+		if token, err = registry.ReadToken(f.tokenFile); err != nil {
+			return nil, err
+		}
+	}
+	if f.registryDir != "" {
+		serve, err := openRegistry(ctx, f.registryDir, f.registryAddress, token, log)
+		if err != nil {
+			return nil, err
+		}
+		if err := mgr.Add(always{manager.RunnableFunc(serve)}); err != nil {
+			return nil, err
+		}
+	}
+	return artifact.NewStore(artifact.StoreOptions{Host: u.Host, Token: token, PlainHTTP: u.Scheme == "http"})
+}
+
+// always runs whether or not this manager leads.
+type always struct{ manager.RunnableFunc }
+
+// NeedLeaderElection says no.
+func (always) NeedLeaderElection() bool { return false }
+
+func (f *runFlags) addControllers(mgr ctrl.Manager, store *artifact.Store) error {
+	source := artifact.NewFetcher(artifact.FetcherOptions{})
+	policy := attempt.Policy{Recheck: f.recheck, Least: retryLeast, Most: retryMost}
+	recorder := mgr.GetEventRecorder("switchyard")
+	return errors.Join(
+		inferencepool.New(inferencepool.Options{
+			Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Events: recorder, Source: source, Store: store,
+			Policy: policy, Now: time.Now, Runtime: inferencepool.Runtime{Image: f.runtimeImage, Registry: f.registryURL},
+		}).SetupWithManager(mgr),
+		loraadapter.New(loraadapter.Options{
+			Client: mgr.GetClient(), Events: recorder, Source: source, Store: store, Policy: policy, Now: time.Now,
+		}).SetupWithManager(mgr),
+		(&placement.Reconciler{Client: mgr.GetClient()}).SetupWithManager(mgr),
+	)
+}

@@ -1,0 +1,235 @@
+package inferencepool
+
+import (
+	"encoding/json"
+	"maps"
+	"strconv"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	appsac "k8s.io/client-go/applyconfigurations/apps/v1"
+	coreac "k8s.io/client-go/applyconfigurations/core/v1"
+	metaac "k8s.io/client-go/applyconfigurations/meta/v1"
+	rbacac "k8s.io/client-go/applyconfigurations/rbac/v1"
+
+	"github.com/switchyard-dev/switchyard/api/v1alpha1"
+	"github.com/switchyard-dev/switchyard/controllers/artifact"
+	"github.com/switchyard-dev/switchyard/controllers/placement"
+)
+
+// Runtime is what of the pods is the same for all pools.
+type Runtime struct {
+	Image    string
+	Registry string // URL from which pods pull
+}
+
+// The ports of a pod, and of the pool's Service.
+const (
+	portHTTP    = 8080
+	portMetrics = 9090
+)
+
+const (
+	cachePath          = "/var/cache/switchyard"
+	serviceAccountPath = "/var/run/secrets/kubernetes.io/serviceaccount"
+	// tokenSeconds is kubelet's own; it renews the token when four fifths have passed.
+	tokenSeconds = 3607
+	// graceSeconds is more than the runtime takes to answer what it has admitted.
+	graceSeconds = 60
+	// drainDelay is how long a pod goes on answering after SIGTERM: endpoints are known to be gone only a while later, and
+	// connections that are kept are told to end with an answer.
+	drainDelay = "3s"
+	// nonRoot is the user and group of images that have none of their own.
+	nonRoot = 65532
+)
+
+// agentName names what the pods' agents act as: the service account, its role and their binding.
+func agentName(pool *v1alpha1.InferencePool) string { return pool.Name + "-runtime" }
+
+// selector tells the pool's pods from all others.
+func selector(pool *v1alpha1.InferencePool) map[string]string {
+	return map[string]string{v1alpha1.LabelPool: pool.Name}
+}
+
+func owner(pool *v1alpha1.InferencePool) *metaac.OwnerReferenceApplyConfiguration {
+	return metaac.OwnerReference().
+		WithAPIVersion(v1alpha1.GroupVersion.String()).WithKind("InferencePool").
+		WithName(pool.Name).WithUID(pool.UID).WithController(true)
+}
+
+// service has the pool's name and answers for all of its ready pods.
+func service(pool *v1alpha1.InferencePool) *coreac.ServiceApplyConfiguration {
+	port := func(name string, number int32) *coreac.ServicePortApplyConfiguration {
+		return coreac.ServicePort().WithName(name).WithPort(number).WithTargetPort(intstr.FromInt32(number)).
+			WithProtocol(corev1.ProtocolTCP)
+	}
+	return coreac.Service(pool.Name, pool.Namespace).
+		WithLabels(selector(pool)).WithOwnerReferences(owner(pool)).
+		WithSpec(coreac.ServiceSpec().WithSelector(selector(pool)).
+			WithPorts(port("http", portHTTP), port("metrics", portMetrics)))
+}
+
+func serviceAccount(pool *v1alpha1.InferencePool) *coreac.ServiceAccountApplyConfiguration {
+	return coreac.ServiceAccount(agentName(pool), pool.Namespace).
+		WithLabels(selector(pool)).WithOwnerReferences(owner(pool)).
+		WithAutomountServiceAccountToken(false)
+}
+
+// role is all that an agent may do.
+func role(pool *v1alpha1.InferencePool) *rbacac.RoleApplyConfiguration {
+	rule := func(resource string, verbs ...string) *rbacac.PolicyRuleApplyConfiguration {
+		return rbacac.PolicyRule().WithAPIGroups(v1alpha1.GroupVersion.Group).WithResources(resource).WithVerbs(verbs...)
+	}
+	return rbacac.Role(agentName(pool), pool.Namespace).
+		WithLabels(selector(pool)).WithOwnerReferences(owner(pool)).
+		WithRules(
+			rule("adapterassignments", "get", "list", "watch"),
+			rule("adapterassignments/status", "update", "patch"),
+		)
+}
+
+func roleBinding(pool *v1alpha1.InferencePool) *rbacac.RoleBindingApplyConfiguration {
+	return rbacac.RoleBinding(agentName(pool), pool.Namespace).
+		WithLabels(selector(pool)).WithOwnerReferences(owner(pool)).
+		WithRoleRef(rbacac.RoleRef().WithAPIGroup("rbac.authorization.k8s.io").WithKind("Role").WithName(agentName(pool))).
+		WithSubjects(rbacac.Subject().WithKind("ServiceAccount").
+			WithNamespace(pool.Namespace).WithName(agentName(pool)))
+}
+
+// deployment is the pods: surging, since a pod that serves is never taken before its successor is ready.
+func deployment(pool *v1alpha1.InferencePool, base string, r Runtime) *appsac.DeploymentApplyConfiguration {
+	user := pool.Spec.Template
+	labels := map[string]string{}
+	maps.Copy(labels, user.Labels)
+	maps.Copy(labels, selector(pool))
+	return appsac.Deployment(pool.Name, pool.Namespace).
+		WithLabels(selector(pool)).WithOwnerReferences(owner(pool)).
+		WithSpec(appsac.DeploymentSpec().
+			WithReplicas(replicas(pool)).
+			WithSelector(metaac.LabelSelector().WithMatchLabels(selector(pool))).
+			WithStrategy(appsac.DeploymentStrategy().WithType("RollingUpdate").
+				WithRollingUpdate(appsac.RollingUpdateDeployment().
+					WithMaxUnavailable(intstr.FromInt32(0)).WithMaxSurge(intstr.FromInt32(1)))).
+			WithTemplate(coreac.PodTemplateSpec().
+				WithLabels(labels).WithAnnotations(user.Annotations).
+				WithSpec(podSpec(pool, base, r))))
+}
+
+func podSpec(pool *v1alpha1.InferencePool, base string, r Runtime) *coreac.PodSpecApplyConfiguration {
+	user := pool.Spec.Template
+	spec := coreac.PodSpec().
+		WithServiceAccountName(agentName(pool)).
+		WithAutomountServiceAccountToken(false).
+		WithEnableServiceLinks(false).
+		WithTerminationGracePeriodSeconds(graceSeconds).
+		WithSecurityContext(coreac.PodSecurityContext().
+			WithRunAsNonRoot(true).WithRunAsUser(nonRoot).WithRunAsGroup(nonRoot).WithFSGroup(nonRoot).
+			WithSeccompProfile(coreac.SeccompProfile().WithType(corev1.SeccompProfileTypeRuntimeDefault))).
+		WithContainers(container(pool, base, r)).
+		WithVolumes(
+			coreac.Volume().WithName("cache").WithEmptyDir(coreac.EmptyDirVolumeSource()),
+			coreac.Volume().WithName("service-account").WithProjected(credentials()),
+		).
+		WithNodeSelector(user.NodeSelector)
+	if user.PriorityClassName != "" {
+		spec.WithPriorityClassName(user.PriorityClassName)
+	}
+	for _, t := range user.Tolerations {
+		spec.WithTolerations(converted[coreac.TolerationApplyConfiguration](t))
+	}
+	if user.Affinity != nil {
+		spec.WithAffinity(converted[coreac.AffinityApplyConfiguration](user.Affinity))
+	}
+	for _, c := range user.TopologySpreadConstraints {
+		spec.WithTopologySpreadConstraints(converted[coreac.TopologySpreadConstraintApplyConfiguration](c))
+	}
+	for _, s := range user.ImagePullSecrets {
+		spec.WithImagePullSecrets(coreac.LocalObjectReference().WithName(s.Name))
+	}
+	return spec
+}
+
+// container is the pod's only one: the runtime, fed by its agent.
+func container(pool *v1alpha1.InferencePool, base string, r Runtime) *coreac.ContainerApplyConfiguration {
+	field := func(name, path string) *coreac.EnvVarApplyConfiguration {
+		return coreac.EnvVar().WithName(name).WithValueFrom(coreac.EnvVarSource().
+			WithFieldRef(coreac.ObjectFieldSelector().WithAPIVersion("v1").WithFieldPath(path)))
+	}
+	port := func(name string, number int32) *coreac.ContainerPortApplyConfiguration {
+		return coreac.ContainerPort().WithName(name).WithContainerPort(number).WithProtocol(corev1.ProtocolTCP)
+	}
+	probe := func(path string) *coreac.ProbeApplyConfiguration {
+		return coreac.Probe().WithHTTPGet(coreac.HTTPGetAction().WithPath(path).WithPort(intstr.FromInt32(portHTTP)))
+	}
+	args := []string{
+		"agent",
+		"--pool=" + pool.Name,
+		"--pod-name=$(POD_NAME)",
+		"--pod-namespace=$(POD_NAMESPACE)",
+		"--base-digest=" + base,
+		"--registry=" + r.Registry,
+		"--repository=" + artifact.Repository(pool.Namespace, pool.Name),
+		"--cache-dir=" + cachePath,
+		"--service-account-dir=" + serviceAccountPath,
+		"--http-address=$(POD_IP):" + strconv.Itoa(portHTTP),
+		"--metrics-address=$(POD_IP):" + strconv.Itoa(portMetrics),
+		"--drain-delay=" + drainDelay,
+	}
+	if strings.HasPrefix(r.Registry, "http://") {
+		args = append(args, "--registry-plain-http") // within the cluster; what is pulled is checked by its digest
+	}
+	return coreac.Container().WithName(placement.RuntimeContainer).WithImage(r.Image).WithArgs(args...).
+		WithEnv(
+			field("POD_NAME", "metadata.name"),
+			field("POD_NAMESPACE", "metadata.namespace"),
+			field("POD_IP", "status.podIP"),
+		).
+		WithPorts(port("http", portHTTP), port("metrics", portMetrics)).
+		WithReadinessProbe(probe("/v2/health/ready").WithPeriodSeconds(1).WithFailureThreshold(3)).
+		// A base of some gigabytes is pulled before it listens: ten minutes.
+		WithStartupProbe(probe("/v2/health/live").WithPeriodSeconds(1).WithFailureThreshold(600)).
+		WithLivenessProbe(probe("/v2/health/live").WithPeriodSeconds(10).WithTimeoutSeconds(5).WithFailureThreshold(6)).
+		WithResources(converted[coreac.ResourceRequirementsApplyConfiguration](pool.Spec.Template.Resources)).
+		WithSecurityContext(coreac.SecurityContext().
+			WithAllowPrivilegeEscalation(false).WithReadOnlyRootFilesystem(true).WithRunAsNonRoot(true).
+			WithCapabilities(coreac.Capabilities().WithDrop("ALL"))).
+		WithVolumeMounts(
+			coreac.VolumeMount().WithName("cache").WithMountPath(cachePath),
+			coreac.VolumeMount().WithName("service-account").WithMountPath(serviceAccountPath).WithReadOnly(true),
+		)
+}
+
+// credentials are what automounting would give, said out loud: the pod's own token, the cluster's certificates, and the
+// namespace.
+func credentials() *coreac.ProjectedVolumeSourceApplyConfiguration {
+	return coreac.ProjectedVolumeSource().WithSources(
+		coreac.VolumeProjection().WithServiceAccountToken(coreac.ServiceAccountTokenProjection().
+			WithPath("token").WithExpirationSeconds(tokenSeconds)),
+		coreac.VolumeProjection().WithConfigMap(coreac.ConfigMapProjection().WithName("kube-root-ca.crt").
+			WithItems(coreac.KeyToPath().WithKey("ca.crt").WithPath("ca.crt"))),
+		coreac.VolumeProjection().WithDownwardAPI(coreac.DownwardAPIProjection().
+			WithItems(coreac.DownwardAPIVolumeFile().WithPath("namespace").
+				WithFieldRef(coreac.ObjectFieldSelector().WithAPIVersion("v1").WithFieldPath("metadata.namespace")))),
+	)
+}
+
+// converted is an object of the API as its apply configuration: the two have the same JSON.
+func converted[T any](from any) *T {
+	raw, err := json.Marshal(from)
+	if err != nil {
+		panic(err) // unreachable: it came out of JSON
+	}
+	to := new(T)
+	if err := json.Unmarshal(raw, to); err != nil {
+		panic(err) // unreachable: the types are generated from one another
+	}
+	return to
+}
+
+func replicas(pool *v1alpha1.InferencePool) int32 {
+	if n := pool.Spec.Replicas; n != nil {
+		return *n
+	}
+	return 1
+}

@@ -1,0 +1,316 @@
+package inferencepool
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"slices"
+	"sync"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/events"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+
+	"github.com/switchyard-dev/switchyard/api/v1alpha1"
+	"github.com/switchyard-dev/switchyard/controllers/artifact"
+	"github.com/switchyard-dev/switchyard/controllers/attempt"
+	"github.com/switchyard-dev/switchyard/controllers/placement"
+)
+
+const (
+	// parallelBrings are bases fetched at once; each fills a disk.
+	parallelBrings = 2
+	// parallel reconciles, which wait for nothing but the API server.
+	parallel = 4
+	// behind is when to look again after a write that met a newer object than the cache had.
+	behind = 50 * time.Millisecond
+	// takenAgain is when to look whether a name that is another's has become free: nothing tells.
+	takenAgain = 10 * time.Second
+	// fieldOwner is under whose name a pool's objects and its status are written.
+	fieldOwner = client.FieldOwner("switchyard-inferencepool")
+)
+
+// Options are what a Reconciler needs.
+type Options struct {
+	Client  client.Client
+	Reader  client.Reader // past the cache, which holds only what bears a pool's label
+	Events  events.EventRecorder
+	Source  Source
+	Store   Store
+	TempDir string // in which bases are unpacked for a moment; "" is the system's
+	Policy  attempt.Policy
+	Now     func() time.Time
+	Runtime Runtime
+}
+
+// Reconciler reconciles InferencePools.
+type Reconciler struct {
+	client   client.Client
+	reader   client.Reader
+	events   events.EventRecorder
+	courier  *courier
+	attempts *attempt.Attempts[v1alpha1.ResolvedBaseModel]
+	policy   attempt.Policy
+	now      func() time.Time
+	runtime  Runtime
+
+	mu      sync.Mutex
+	applied map[types.NamespacedName]map[string]applied // by pool and kind
+}
+
+// applied is what was last applied, and which version of the object was seen then: as long as both are the same there
+// is nothing to do.
+type applied struct {
+	sum     [sha256.Size]byte
+	version string
+}
+
+// New is a reconciler.
+func New(o Options) *Reconciler {
+	return &Reconciler{
+		client: o.Client, reader: o.Reader, events: o.Events, policy: o.Policy, now: o.Now, runtime: o.Runtime,
+		courier:  &courier{source: o.Source, store: o.Store, dir: o.TempDir},
+		attempts: attempt.New[v1alpha1.ResolvedBaseModel](parallelBrings, o.Now),
+		applied:  map[types.NamespacedName]map[string]applied{},
+	}
+}
+
+// SetupWithManager registers the controller. The cache needs placement.IndexFields.
+func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
+	if err := mgr.Add(r.attempts); err != nil {
+		return err
+	}
+	pool := handler.EnqueueRequestsFromMapFunc(func(_ context.Context, o client.Object) []reconcile.Request {
+		return []reconcile.Request{{NamespacedName: placement.PoolOf(o)}}
+	})
+	return ctrl.NewControllerManagedBy(mgr).Named("inferencepool").
+		For(&v1alpha1.InferencePool{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		Owns(&appsv1.Deployment{}).
+		Owns(&corev1.Service{}).
+		Owns(&corev1.ServiceAccount{}).
+		Owns(&rbacv1.Role{}).
+		Owns(&rbacv1.RoleBinding{}).
+		Watches(&v1alpha1.LoRAAdapter{}, pool).
+		WatchesRawSource(source.Channel(r.attempts.Ended(), &handler.EnqueueRequestForObject{})).
+		WithOptions(controller.Options{MaxConcurrentReconciles: parallel}).
+		Complete(r)
+}
+
+// Reconcile begins an attempt to bring the base where one is due, applies the pool's objects, and writes the status.
+func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	var pool v1alpha1.InferencePool
+	if err := r.client.Get(ctx, req.NamespacedName, &pool); err != nil {
+		if apierrors.IsNotFound(err) {
+			r.forget(req.NamespacedName)
+		}
+		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
+	if !pool.DeletionTimestamp.IsZero() {
+		r.forget(req.NamespacedName)
+		return ctrl.Result{}, nil
+	}
+	s := &scope{pool: &pool, now: metav1.NewTime(r.now().Truncate(time.Second))}
+	result := ctrl.Result{RequeueAfter: r.bring(ctx, s)}
+	if err := r.apply(ctx, s); err != nil {
+		return ctrl.Result{}, err
+	}
+	if s.taken != "" && (result.RequeueAfter == 0 || result.RequeueAfter > takenAgain) {
+		result.RequeueAfter = takenAgain
+	}
+	if err := r.read(ctx, s); err != nil {
+		return ctrl.Result{}, err
+	}
+	switch err := r.write(ctx, s); {
+	case apierrors.IsConflict(err):
+		return ctrl.Result{RequeueAfter: behind}, nil
+	case err != nil:
+		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
+	return result, nil
+}
+
+func (r *Reconciler) forget(pool types.NamespacedName) {
+	r.attempts.Forget(pool)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.applied, pool)
+}
+
+// bring begins an attempt if one is due, and tells when the next is.
+func (r *Reconciler) bring(ctx context.Context, s *scope) (next time.Duration) {
+	if s.pool.Spec.BaseModel.Source.OCI == nil {
+		return 0
+	}
+	e := errand{
+		ref: s.pool.Spec.BaseModel.Source.OCI.Ref, repo: artifact.Repository(s.pool.Namespace, s.pool.Name),
+		known: s.pool.Status.BaseModel,
+	}
+	key, input := client.ObjectKeyFromObject(s.pool), string(s.pool.UID)+" "+e.ref
+	if s.outcome = r.attempts.Outcome(key, input); s.outcome != nil {
+		failure, _ := s.outcome.Err.(*Failure) //nolint:errorlint // it is never wrapped
+		wait := r.policy.Wait(s.outcome.Failures, failure != nil && failure.Retry)
+		if wait = s.outcome.Ended.Add(wait).Sub(r.now()); wait > 0 {
+			return wait
+		}
+	}
+	r.attempts.Run(ctx, key, input, func(ctx context.Context) (v1alpha1.ResolvedBaseModel, error) {
+		return r.courier.bring(ctx, e)
+	})
+	return 0 // called again when it ends
+}
+
+// piece is one object of a pool: as it should be, and an empty one to read what is there.
+type piece struct {
+	kind   string
+	wanted runtime.ApplyConfiguration
+	live   client.Object
+}
+
+// apply makes the pool's objects what they should be, once there is a base to serve.
+func (r *Reconciler) apply(ctx context.Context, s *scope) error {
+	base, _, _ := s.base()
+	if base.Digest == "" {
+		return nil
+	}
+	agent, name := agentName(s.pool), s.pool.Name
+	meta := func(name string) metav1.ObjectMeta {
+		return metav1.ObjectMeta{Namespace: s.pool.Namespace, Name: name}
+	}
+	for _, p := range []piece{
+		{"ServiceAccount", serviceAccount(s.pool), &corev1.ServiceAccount{ObjectMeta: meta(agent)}},
+		{"Role", role(s.pool), &rbacv1.Role{ObjectMeta: meta(agent)}},
+		{"RoleBinding", roleBinding(s.pool), &rbacv1.RoleBinding{ObjectMeta: meta(agent)}},
+		{"Service", service(s.pool), &corev1.Service{ObjectMeta: meta(name)}},
+		{"Deployment", deployment(s.pool, base.Digest, r.runtime), &appsv1.Deployment{ObjectMeta: meta(name)}},
+	} {
+		ok, err := r.applyPiece(ctx, s.pool, p)
+		if err != nil {
+			return fmt.Errorf("%s %s: %w", p.kind, p.live.GetName(), err)
+		}
+		if !ok {
+			s.taken = fmt.Sprintf("%s %q", p.kind, p.live.GetName())
+			return nil
+		}
+	}
+	return nil
+}
+
+// applyPiece applies one object, unless it is as it was when that was last done; false if it is not the pool's.
+func (r *Reconciler) applyPiece(ctx context.Context, pool *v1alpha1.InferencePool, p piece) (ok bool, err error) {
+	raw, err := json.Marshal(p.wanted)
+	if err != nil {
+		return false, err
+	}
+	key := client.ObjectKeyFromObject(p.live)
+	err = r.client.Get(ctx, key, p.live)
+	if apierrors.IsNotFound(err) { // or it has not our label: somebody else's
+		err = client.IgnoreNotFound(r.reader.Get(ctx, key, p.live))
+	}
+	if err != nil {
+		return false, err
+	}
+	if p.live.GetUID() != "" && !metav1.IsControlledBy(p.live, pool) {
+		// What is of a former pool of the name is on its way out, and we are called when it is gone.
+		former := metav1.GetControllerOf(p.live)
+		return former != nil && former.Kind == "InferencePool" && former.Name == pool.Name, nil
+	}
+	now := applied{sha256.Sum256(raw), p.live.GetResourceVersion()}
+	poolKey := client.ObjectKeyFromObject(pool)
+	r.mu.Lock()
+	same := p.live.GetUID() != "" && r.applied[poolKey][p.kind] == now
+	r.mu.Unlock()
+	if same {
+		return true, nil
+	}
+	if err := r.client.Apply(ctx, p.wanted, fieldOwner, client.ForceOwnership); err != nil {
+		return false, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.applied[poolKey] == nil {
+		r.applied[poolKey] = map[string]applied{}
+	}
+	r.applied[poolKey][p.kind] = now
+	return true, nil
+}
+
+// read gathers the rest of the scope from the cache.
+func (r *Reconciler) read(ctx context.Context, s *scope) error {
+	key := client.ObjectKeyFromObject(s.pool)
+	var deployment appsv1.Deployment
+	if err := r.client.Get(ctx, key, &deployment); client.IgnoreNotFound(err) != nil {
+		return err
+	}
+	if metav1.IsControlledBy(&deployment, s.pool) {
+		s.deployment = &deployment
+	}
+	var service corev1.Service
+	if err := r.client.Get(ctx, key, &service); client.IgnoreNotFound(err) != nil {
+		return err
+	}
+	if metav1.IsControlledBy(&service, s.pool) {
+		s.service = &service
+	}
+	var err error
+	s.adapters, err = placement.Refer(ctx, r.client, s.pool.Namespace, s.pool.Name)
+	return err
+}
+
+// write writes the status if it has changed, then tells of it in events.
+func (r *Reconciler) write(ctx context.Context, s *scope) error {
+	status := s.status()
+	if reflect.DeepEqual(status, s.pool.Status) {
+		return nil
+	}
+	next := s.pool.DeepCopy()
+	next.Status = status
+	patch := client.MergeFromWithOptions(s.pool, client.MergeFromWithOptimisticLock{})
+	if err := r.client.Status().Patch(ctx, next, patch, fieldOwner); err != nil {
+		return err
+	}
+	r.tell(s.pool, next)
+	return nil
+}
+
+// waits are the reasons that pass by themselves, and are no news.
+var waits = []string{v1alpha1.ReasonResolving, v1alpha1.ReasonRollingOut, v1alpha1.ReasonNoPods}
+
+// tell makes an event when the pool becomes ready, or of what hinders it.
+func (r *Reconciler) tell(before, after *v1alpha1.InferencePool) {
+	for _, kind := range []string{v1alpha1.ConditionReady, v1alpha1.ConditionBaseModelResolved} {
+		was := apimeta.FindStatusCondition(before.Status.Conditions, kind)
+		is := apimeta.FindStatusCondition(after.Status.Conditions, kind)
+		switch {
+		case was != nil && was.Status == is.Status && was.Reason == is.Reason:
+		case slices.Contains(waits, is.Reason):
+		case is.Status == metav1.ConditionTrue:
+			r.events.Eventf(after, nil, corev1.EventTypeNormal, is.Reason, "Serve", "%s", is.Message)
+		case kind == v1alpha1.ConditionBaseModelResolved || is.Reason != reasonOf(after, v1alpha1.ConditionBaseModelResolved):
+			r.events.Eventf(after, nil, corev1.EventTypeWarning, is.Reason, "Serve", "%s", is.Message)
+		}
+	}
+}
+
+func reasonOf(pool *v1alpha1.InferencePool, kind string) string {
+	if c := apimeta.FindStatusCondition(pool.Status.Conditions, kind); c != nil {
+		return c.Reason
+	}
+	return ""
+}

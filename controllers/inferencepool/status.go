@@ -1,0 +1,215 @@
+package inferencepool
+
+import (
+	"fmt"
+	"slices"
+	"unicode/utf8"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/switchyard-dev/switchyard/api/v1alpha1"
+	"github.com/switchyard-dev/switchyard/controllers/attempt"
+)
+
+// AnnotationLocalAddress is where a Service is reached outside of a cluster: what stands in for kube-proxy writes it.
+const AnnotationLocalAddress = "switchyard.dev/local-address"
+
+// scope is all that a pool's status depends on.
+type scope struct {
+	pool       *v1alpha1.InferencePool                      // as it was read, with its former status
+	outcome    *attempt.Outcome[v1alpha1.ResolvedBaseModel] // nil before the first attempt has ended
+	taken      string                                       // an object of another's that has a name the pool needs
+	deployment *appsv1.Deployment                           // nil where there is none
+	service    *corev1.Service                              // nil where there is none
+	adapters   []v1alpha1.LoRAAdapter
+	now        metav1.Time
+}
+
+const maxMessage = 1024
+
+// stalls are the reasons that only a change of the spec, the source or the namespace can cure.
+var stalls = []string{
+	v1alpha1.ReasonSourceNotFound, v1alpha1.ReasonSourceInvalid, v1alpha1.ReasonInvalidBaseModel,
+	v1alpha1.ReasonNameTaken,
+}
+
+// base is the base model that is known, or why none is; neither while it is sought. lost is why the artifact registry,
+// which lost the one that is known, could not be given it again.
+func (s *scope) base() (base v1alpha1.ResolvedBaseModel, why, lost *Failure) {
+	known := s.pool.Status.BaseModel
+	if s.outcome == nil {
+		return known, nil, nil
+	}
+	failure, failed := s.outcome.Err.(*Failure) //nolint:errorlint // it is never wrapped
+	switch {
+	case s.outcome.Err == nil:
+		return s.outcome.Result, nil, nil
+	case !failed: // a panic
+		failure = &Failure{Reason: v1alpha1.ReasonInvalidBaseModel, Message: s.outcome.Err.Error()}
+	case known.Digest != "" && failure.Reason == v1alpha1.ReasonStoreUnavailable:
+		return known, nil, nil // asked again soon; nothing has changed for all that is known
+	}
+	if known.Digest != "" {
+		return known, nil, failure
+	}
+	return known, failure, nil
+}
+
+// status is the pool's status, from nothing but the scope.
+func (s *scope) status() v1alpha1.InferencePoolStatus {
+	status := *s.pool.Status.DeepCopy()
+	status.ObservedGeneration = s.pool.Generation
+	status.Selector = labels.SelectorFromSet(selector(s.pool)).String()
+	base, why, lost := s.base()
+	status.BaseModel = base
+	status.Replicas, status.ReadyReplicas = 0, 0
+	if d := s.deployment; d != nil {
+		status.Replicas, status.ReadyReplicas = d.Status.Replicas, d.Status.ReadyReplicas
+	}
+	status.Adapters = s.counts()
+	status.Endpoint = s.endpoint()
+
+	resolved := resolvedCondition(base, why, lost)
+	available := condition(v1alpha1.ConditionAvailable, true, v1alpha1.ReasonServing,
+		fmt.Sprintf("%d pods are ready", status.ReadyReplicas))
+	if status.ReadyReplicas == 0 {
+		available = condition(v1alpha1.ConditionAvailable, false, v1alpha1.ReasonNoPods, "no pod is ready")
+	}
+	ready := s.ready(base, why)
+	s.set(&status, resolved, available, ready)
+	s.progress(&status, ready)
+	return status
+}
+
+func resolvedCondition(base v1alpha1.ResolvedBaseModel, why, lost *Failure) metav1.Condition {
+	const kind = v1alpha1.ConditionBaseModelResolved
+	switch {
+	case lost != nil:
+		return condition(kind, false, lost.Reason, "the artifact registry has lost "+base.Digest+
+			", and it cannot be had from the source again: "+lost.Message)
+	case why != nil:
+		return condition(kind, false, why.Reason, why.Message)
+	case base.Digest == "":
+		c := condition(kind, false, v1alpha1.ReasonResolving, "asking the source")
+		c.Status = metav1.ConditionUnknown
+		return c
+	}
+	return condition(kind, true, v1alpha1.ReasonResolved, base.Architecture+", stored as "+base.Digest)
+}
+
+// ready is the condition Ready, or the first thing that stands in its way.
+func (s *scope) ready(base v1alpha1.ResolvedBaseModel, why *Failure) metav1.Condition {
+	no := func(reason, format string, args ...any) metav1.Condition {
+		return condition(v1alpha1.ConditionReady, false, reason, fmt.Sprintf(format, args...))
+	}
+	d, wanted := s.deployment, replicas(s.pool)
+	switch {
+	case why != nil:
+		return no(why.Reason, "%s", why.Message)
+	case base.Digest == "":
+		return no(v1alpha1.ReasonResolving, "asking the source for the base model")
+	case s.taken != "":
+		return no(v1alpha1.ReasonNameTaken, "%s exists and is not the pool's: it is left as it is", s.taken)
+	case d == nil || d.Status.ObservedGeneration < d.Generation || d.Spec.Replicas == nil || *d.Spec.Replicas != wanted:
+		return no(v1alpha1.ReasonRollingOut, "the Deployment is on its way")
+	case d.Status.UpdatedReplicas < wanted:
+		return no(v1alpha1.ReasonRollingOut, "%d of %d pods are of the current template", d.Status.UpdatedReplicas, wanted)
+	case d.Status.Replicas > wanted:
+		return no(v1alpha1.ReasonRollingOut, "%d pods more than wanted are still there", d.Status.Replicas-wanted)
+	case d.Status.ReadyReplicas < wanted && d.Status.ReadyReplicas == 0:
+		return no(v1alpha1.ReasonNoPods, "0 of %d pods are ready", wanted)
+	case d.Status.ReadyReplicas < wanted:
+		return no(v1alpha1.ReasonRollingOut, "%d of %d pods are ready", d.Status.ReadyReplicas, wanted)
+	}
+	return condition(v1alpha1.ConditionReady, true, v1alpha1.ReasonServing,
+		fmt.Sprintf("all %d pods are ready", wanted))
+}
+
+// counts is the number of the pool's adapters by what they say of themselves.
+func (s *scope) counts() v1alpha1.AdapterCounts {
+	var n v1alpha1.AdapterCounts
+	for i := range s.adapters {
+		a := &s.adapters[i]
+		if !a.DeletionTimestamp.IsZero() {
+			continue
+		}
+		n.Desired++
+		ready := apimeta.FindStatusCondition(a.Status.Conditions, v1alpha1.ConditionReady)
+		switch {
+		case ready == nil || ready.ObservedGeneration != a.Generation:
+		case ready.Status == metav1.ConditionTrue:
+			n.Ready++
+		case ready.Reason == v1alpha1.ReasonLoadFailed,
+			apimeta.IsStatusConditionTrue(a.Status.Conditions, v1alpha1.ConditionStalled):
+			n.Failed++
+		}
+	}
+	return n
+}
+
+func (s *scope) endpoint() v1alpha1.Endpoint {
+	if s.service == nil {
+		return v1alpha1.Endpoint{}
+	}
+	if local := s.service.Annotations[AnnotationLocalAddress]; local != "" {
+		return v1alpha1.Endpoint{HTTP: "http://" + local}
+	}
+	return v1alpha1.Endpoint{HTTP: fmt.Sprintf("http://%s.%s.svc:%d", s.service.Name, s.service.Namespace, portHTTP)}
+}
+
+// progress sets kstatus's two conditions, which are there only while they are true, and never both.
+func (s *scope) progress(status *v1alpha1.InferencePoolStatus, ready metav1.Condition) {
+	apimeta.RemoveStatusCondition(&status.Conditions, v1alpha1.ConditionStalled)
+	apimeta.RemoveStatusCondition(&status.Conditions, v1alpha1.ConditionReconciling)
+	var c metav1.Condition
+	switch {
+	case ready.Status == metav1.ConditionTrue:
+		return
+	case slices.Contains(stalls, ready.Reason):
+		c = condition(v1alpha1.ConditionStalled, true, ready.Reason, ready.Message)
+	default:
+		c = condition(v1alpha1.ConditionReconciling, true, v1alpha1.ReasonProgressing, ready.Message)
+	}
+	if former := apimeta.FindStatusCondition(s.pool.Status.Conditions, c.Type); former != nil {
+		c.LastTransitionTime = former.LastTransitionTime
+	}
+	s.set(status, c)
+}
+
+func (s *scope) set(status *v1alpha1.InferencePoolStatus, conditions ...metav1.Condition) {
+	for _, c := range conditions {
+		c.ObservedGeneration, c.Message = s.pool.Generation, cut(c.Message, maxMessage)
+		if c.LastTransitionTime.IsZero() {
+			former := apimeta.FindStatusCondition(status.Conditions, c.Type)
+			c.LastTransitionTime = s.now
+			if former != nil && former.Status == c.Status {
+				c.LastTransitionTime = former.LastTransitionTime
+			}
+		}
+		apimeta.SetStatusCondition(&status.Conditions, c)
+	}
+}
+
+func condition(kind string, is bool, reason, message string) metav1.Condition {
+	c := metav1.Condition{Type: kind, Status: metav1.ConditionFalse, Reason: reason, Message: message}
+	if is {
+		c.Status = metav1.ConditionTrue
+	}
+	return c
+}
+
+// cut shortens a text to at most n bytes, between runes.
+func cut(text string, n int) string {
+	if len(text) <= n {
+		return text
+	}
+	n -= len("…")
+	for n > 0 && !utf8.RuneStart(text[n]) {
+		n--
+	}
+	return text[:n] + "…"
+}

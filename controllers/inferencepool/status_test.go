@@ -1,0 +1,197 @@
+package inferencepool
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/switchyard-dev/switchyard/api/v1alpha1"
+	"github.com/switchyard-dev/switchyard/controllers/attempt"
+	"github.com/switchyard-dev/switchyard/test/wrappers"
+)
+
+var now = metav1.NewTime(time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC))
+
+// rollout is a Deployment of two wanted pods in a state.
+func rollout(replicas, updated, ready int32) *appsv1.Deployment {
+	two := int32(2)
+	return &appsv1.Deployment{
+		Spec:   appsv1.DeploymentSpec{Replicas: &two},
+		Status: appsv1.DeploymentStatus{Replicas: replicas, UpdatedReplicas: updated, ReadyReplicas: ready},
+	}
+}
+
+func brought() *attempt.Outcome[v1alpha1.ResolvedBaseModel] {
+	return &attempt.Outcome[v1alpha1.ResolvedBaseModel]{
+		Result: v1alpha1.ResolvedBaseModel{Digest: "sha256:base", Architecture: "ViT"},
+	}
+}
+
+func failed(reason string) *attempt.Outcome[v1alpha1.ResolvedBaseModel] {
+	return &attempt.Outcome[v1alpha1.ResolvedBaseModel]{Err: &Failure{Reason: reason, Message: "because"}, Failures: 1}
+}
+
+func TestStatus(t *testing.T) {
+	stale := rollout(2, 2, 2)
+	stale.Generation = 1
+	for name, c := range map[string]struct {
+		scope scope
+		known bool
+		want  string // Ready; of the others what is True
+	}{
+		"not yet asked": {want: "False Resolving: Reconciling"},
+		"not there":     {scope: scope{outcome: failed("SourceNotFound")}, want: "False SourceNotFound: Stalled"},
+		"no model":      {scope: scope{outcome: failed("InvalidBaseModel")}, want: "False InvalidBaseModel: Stalled"},
+		"no answer": {
+			scope: scope{outcome: failed("SourceUnreachable")},
+			want:  "False SourceUnreachable: Reconciling",
+		},
+		"a name is taken": {
+			scope: scope{outcome: brought(), taken: "Service x"},
+			want:  "False NameTaken: BaseModelResolved Stalled",
+		},
+		"no Deployment yet": {scope: scope{outcome: brought()}, want: "False RollingOut: BaseModelResolved Reconciling"},
+		"no pod ready": {
+			scope: scope{outcome: brought(), deployment: rollout(2, 2, 0)},
+			want:  "False NoPods: BaseModelResolved Reconciling",
+		},
+		"one pod ready": {
+			scope: scope{outcome: brought(), deployment: rollout(2, 2, 1)},
+			want:  "False RollingOut: BaseModelResolved Available Reconciling",
+		},
+		"old pods left": {
+			scope: scope{outcome: brought(), deployment: rollout(3, 2, 3)},
+			want:  "False RollingOut: BaseModelResolved Available Reconciling",
+		},
+		"of an old template": {
+			scope: scope{outcome: brought(), deployment: rollout(2, 1, 2)},
+			want:  "False RollingOut: BaseModelResolved Available Reconciling",
+		},
+		"a status of the former spec": {
+			scope: scope{outcome: brought(), deployment: stale},
+			want:  "False RollingOut: BaseModelResolved Available Reconciling",
+		},
+		"all ready": {
+			scope: scope{outcome: brought(), deployment: rollout(2, 2, 2)}, want: "True Serving: BaseModelResolved Available",
+		},
+		"known after a restart of the manager": {
+			scope: scope{deployment: rollout(2, 2, 2)}, known: true, want: "True Serving: BaseModelResolved Available",
+		},
+		"the artifact registry does not answer": {
+			scope: scope{outcome: failed("StoreUnavailable"), deployment: rollout(2, 2, 2)}, known: true,
+			want: "True Serving: BaseModelResolved Available",
+		},
+		"the base is lost": {
+			scope: scope{outcome: failed("SourceNotFound"), deployment: rollout(2, 2, 2)}, known: true,
+			want: "True Serving: Available",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := c.scope
+			b := wrappers.Pool("demo", "digits").Replicas(2).Generation(3)
+			if c.known {
+				b.Base("sha256:base", "ViT")
+			}
+			s.pool, s.now = b.Obj(), now
+			status := s.status()
+			ready := apimeta.FindStatusCondition(status.Conditions, v1alpha1.ConditionReady)
+			var more []string
+			for _, kind := range []string{"BaseModelResolved", "Available", "Reconciling", "Stalled"} {
+				if apimeta.IsStatusConditionTrue(status.Conditions, kind) {
+					more = append(more, kind)
+				}
+			}
+			if got := string(ready.Status) + " " + ready.Reason + ": " + strings.Join(more, " "); got != c.want {
+				t.Errorf("expected %s, found %s", c.want, got)
+			}
+		})
+	}
+}
+
+func TestEndpointAndCounts(t *testing.T) {
+	ready := wrappers.LoRAAdapter("demo", "a").Obj()
+	ready.Status.Conditions = []metav1.Condition{{Type: "Ready", Status: metav1.ConditionTrue}}
+	broken := wrappers.LoRAAdapter("demo", "b").Obj()
+	broken.Status.Conditions = []metav1.Condition{
+		{Type: "Ready", Status: metav1.ConditionFalse}, {Type: "Stalled", Status: metav1.ConditionTrue},
+	}
+	s := scope{
+		pool: wrappers.Pool("demo", "digits").Obj(), now: now,
+		service:  &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "demo", Name: "digits"}},
+		adapters: []v1alpha1.LoRAAdapter{*ready, *broken, *wrappers.LoRAAdapter("demo", "c").Obj()},
+	}
+	status := s.status()
+	if want := (v1alpha1.AdapterCounts{Desired: 3, Ready: 1, Failed: 1}); status.Adapters != want {
+		t.Errorf("expected %+v, found %+v", want, status.Adapters)
+	}
+	if status.Endpoint.HTTP != "http://digits.demo.svc:8080" {
+		t.Errorf("found %s", status.Endpoint.HTTP)
+	}
+	s.service.Annotations = map[string]string{AnnotationLocalAddress: "127.0.2.1:8080"}
+	if status := s.status(); status.Endpoint.HTTP != "http://127.0.2.1:8080" {
+		t.Errorf("found %s", status.Endpoint.HTTP)
+	}
+}
+
+// The Deployment as it goes to the API server: what the user said, what the agent needs, and nothing that pod security
+// would refuse.
+func TestDeployment(t *testing.T) {
+	pool := wrappers.Pool("demo", "digits").UID("1").Replicas(3).Obj()
+	pool.Spec.Template = v1alpha1.PodTemplate{
+		Labels: map[string]string{"team": "a", v1alpha1.LabelPool: "mine"}, Annotations: map[string]string{"note": "b"},
+		Resources: corev1.ResourceRequirements{
+			Limits: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("2")},
+		},
+		NodeSelector: map[string]string{"disk": "fast"}, PriorityClassName: "high",
+		Tolerations:      []corev1.Toleration{{Key: "gpu", Operator: corev1.TolerationOpExists}},
+		ImagePullSecrets: []corev1.LocalObjectReference{{Name: "pull"}},
+		Affinity:         &corev1.Affinity{PodAntiAffinity: &corev1.PodAntiAffinity{}},
+		TopologySpreadConstraints: []corev1.TopologySpreadConstraint{
+			{MaxSkew: 1, TopologyKey: "zone", WhenUnsatisfiable: corev1.DoNotSchedule},
+		},
+	}
+	raw, err := json.Marshal(deployment(pool, "sha256:base", Runtime{Image: "runtime", Registry: "http://registry:5000"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var d appsv1.Deployment
+	if err := json.Unmarshal(raw, &d); err != nil {
+		t.Fatal(err)
+	}
+	template, spec := d.Spec.Template, d.Spec.Template.Spec
+	owner := metav1.GetControllerOf(&d)
+	if owner == nil || owner.UID != "1" || *d.Spec.Replicas != 3 ||
+		d.Spec.Strategy.RollingUpdate.MaxUnavailable.IntVal != 0 || d.Spec.Strategy.RollingUpdate.MaxSurge.IntVal != 1 {
+		t.Errorf("found %+v", d)
+	}
+	if template.Labels["team"] != "a" || template.Labels[v1alpha1.LabelPool] != "digits" ||
+		template.Annotations["note"] != "b" || spec.NodeSelector["disk"] != "fast" || spec.PriorityClassName != "high" ||
+		len(spec.Tolerations) != 1 || len(spec.ImagePullSecrets) != 1 || spec.Affinity.PodAntiAffinity == nil ||
+		len(spec.TopologySpreadConstraints) != 1 {
+		t.Errorf("found %+v", template)
+	}
+	c := spec.Containers[0]
+	for _, arg := range []string{
+		"agent", "--pool=digits", "--base-digest=sha256:base", "--pod-name=$(POD_NAME)", "--repository=demo/digits",
+		"--registry=http://registry:5000", "--http-address=$(POD_IP):8080", "--registry-plain-http",
+	} {
+		if !slices.Contains(c.Args, arg) {
+			t.Errorf("expected %s, found %v", arg, c.Args)
+		}
+	}
+	if c.Resources.Limits.Cpu().Value() != 2 || c.ReadinessProbe.PeriodSeconds != 1 || c.LivenessProbe == nil ||
+		!*spec.SecurityContext.RunAsNonRoot || *c.SecurityContext.AllowPrivilegeEscalation ||
+		!*c.SecurityContext.ReadOnlyRootFilesystem || c.SecurityContext.Capabilities.Drop[0] != "ALL" ||
+		*spec.AutomountServiceAccountToken || *spec.TerminationGracePeriodSeconds != 60 ||
+		spec.ServiceAccountName != "digits-runtime" || len(spec.Volumes[1].Projected.Sources) != 3 {
+		t.Errorf("found %+v", spec)
+	}
+}

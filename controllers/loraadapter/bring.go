@@ -1,0 +1,194 @@
+package loraadapter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/switchyard-dev/switchyard/api/v1alpha1"
+	"github.com/switchyard-dev/switchyard/controllers/artifact"
+	"github.com/switchyard-dev/switchyard/runtime/arch"
+	"github.com/switchyard-dev/switchyard/runtime/peft"
+	"github.com/switchyard-dev/switchyard/runtime/weights"
+)
+
+// Source is where adapters come from: *artifact.Fetcher.
+type Source interface {
+	Resolve(ctx context.Context, ref string) (revision string, err error)
+	Fetch(ctx context.Context, kind artifact.Kind, ref, revision, dir string) error
+}
+
+// Store is where pods pull them from: *artifact.Store.
+type Store interface {
+	Exists(ctx context.Context, repo, revision string) (bool, error)
+	Push(ctx context.Context, repo string, p *artifact.Packed) error
+	File(ctx context.Context, repo, revision, name string, limit int64) ([]byte, error)
+}
+
+// Failure is why an adapter could not be brought into the artifact registry.
+type Failure struct {
+	Reason  string // one of api/v1alpha1's
+	Retry   bool   // whether trying again may help by itself
+	Message string
+}
+
+func (f *Failure) Error() string { return f.Message }
+
+// errand is what one attempt is to bring, and all that its outcome depends on.
+type errand struct {
+	ref        string
+	classNames []string
+	repo       string
+	base       string // digest
+	maxRank    int32
+	known      *v1alpha1.Revision // what it was found to be before, if that is still to be
+}
+
+const (
+	// bringTimeout bounds an attempt, with the largest adapter over a slow line.
+	bringTimeout = 15 * time.Minute
+	// maxConfig is runtime/model's bound of a base's config.json.
+	maxConfig = 4 << 20
+	// maxBases is how many bases' descriptions are kept.
+	maxBases = 64
+)
+
+// courier brings adapters.
+type courier struct {
+	source Source
+	store  Store
+	dir    string // of temporary folders
+
+	mu    sync.Mutex
+	bases map[string]*arch.Description // by digest
+}
+
+// bring makes sure that the artifact registry has the adapter, whole and checked. Its error is a *Failure.
+func (c *courier) bring(ctx context.Context, e errand) (v1alpha1.Revision, error) {
+	ctx, cancel := context.WithTimeout(ctx, bringTimeout)
+	defer cancel()
+	revision := ""
+	if e.known != nil {
+		ok, err := c.store.Exists(ctx, e.repo, e.known.Digest)
+		if err != nil {
+			return v1alpha1.Revision{}, storeFailure(err)
+		}
+		if ok {
+			return *e.known, nil
+		}
+		revision = e.known.SourceRevision // what the source's tag means by now is not asked for
+	}
+	if revision == "" {
+		var err error
+		if revision, err = c.source.Resolve(ctx, e.ref); err != nil {
+			return v1alpha1.Revision{}, sourceFailure(err)
+		}
+	}
+	base, err := c.base(ctx, e.repo, e.base)
+	if err != nil {
+		return v1alpha1.Revision{}, storeFailure(err)
+	}
+	dir, err := os.MkdirTemp(c.dir, "adapter-")
+	if err != nil {
+		return v1alpha1.Revision{}, sourceFailure(err)
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	if err := c.source.Fetch(ctx, artifact.Adapter, e.ref, revision, dir); err != nil {
+		return v1alpha1.Revision{}, sourceFailure(err)
+	}
+	return c.keep(ctx, e, revision, dir, base)
+}
+
+// keep checks the adapter in a folder as a pod would, and pushes it.
+func (c *courier) keep(
+	ctx context.Context, e errand, revision, dir string, base *arch.Description,
+) (v1alpha1.Revision, error) {
+	folder, err := weights.OpenFolder(dir)
+	if err != nil {
+		return v1alpha1.Revision{}, sourceFailure(err)
+	}
+	defer func() { _ = folder.Close() }()
+	settings := peft.Settings{ClassNames: e.classNames}
+	info, err := artifact.InspectAdapter(folder, base, settings)
+	var misfit *peft.MisfitError
+	switch {
+	case errors.As(err, &misfit):
+		return v1alpha1.Revision{}, &Failure{Reason: v1alpha1.ReasonIncompatible, Message: err.Error()}
+	case err != nil:
+		return v1alpha1.Revision{}, &Failure{Reason: v1alpha1.ReasonInvalidAdapter, Message: err.Error()}
+	case info.Rank > int(e.maxRank):
+		return v1alpha1.Revision{}, rankFailure(int32(info.Rank), e.maxRank) //nolint:gosec // at most 16384
+	}
+	packed, err := artifact.Pack(artifact.Adapter, folder, settings)
+	if err != nil {
+		return v1alpha1.Revision{}, sourceFailure(err)
+	}
+	if packed.Digest != info.Digest {
+		return v1alpha1.Revision{}, &Failure{
+			Reason: v1alpha1.ReasonInvalidAdapter, Retry: true,
+			Message: fmt.Sprintf("its files changed while they were read: expected %s, found %s", info.Digest, packed.Digest),
+		}
+	}
+	if err := c.store.Push(ctx, e.repo, packed); err != nil {
+		return v1alpha1.Revision{}, storeFailure(err)
+	}
+	return v1alpha1.Revision{
+		Digest: packed.Digest, SourceRevision: revision, SizeBytes: info.Bytes,
+		Rank: int32(info.Rank), NumLabels: int32(info.NumLabels), //nolint:gosec // bounded by peft
+	}, nil
+}
+
+// base is the description of a base that the artifact registry has; the weights are not asked for.
+func (c *courier) base(ctx context.Context, repo, digest string) (*arch.Description, error) {
+	c.mu.Lock()
+	base := c.bases[digest]
+	c.mu.Unlock()
+	if base != nil {
+		return base, nil
+	}
+	raw, err := c.store.File(ctx, repo, digest, "config.json", maxConfig)
+	if err != nil {
+		return nil, err
+	}
+	if base, err = arch.Parse(raw); err != nil {
+		return nil, fmt.Errorf("base model %s: %w", digest, err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.bases) >= maxBases {
+		clear(c.bases) // they are quickly read again
+	}
+	c.bases[digest] = base
+	return base, nil
+}
+
+// sourceFailure is what a source's error means for an adapter.
+func sourceFailure(err error) *Failure {
+	f := &Failure{Reason: v1alpha1.ReasonSourceUnreachable, Retry: true, Message: err.Error()}
+	var e *artifact.Error
+	if errors.As(err, &e) {
+		f.Retry = e.Retry
+		switch e.Reason {
+		case artifact.NotFound:
+			f.Reason = v1alpha1.ReasonSourceNotFound
+		case artifact.Invalid:
+			f.Reason = v1alpha1.ReasonSourceInvalid
+		case artifact.Unreachable:
+		}
+	}
+	return f
+}
+
+func storeFailure(err error) *Failure {
+	return &Failure{Reason: v1alpha1.ReasonStoreUnavailable, Retry: true, Message: err.Error()}
+}
+
+func rankFailure(rank, limit int32) *Failure {
+	return &Failure{
+		Reason:  v1alpha1.ReasonRankTooLarge,
+		Message: fmt.Sprintf("rank: expected at most %d (the pool's spec.adapters.maxRank), found %d", limit, rank),
+	}
+}

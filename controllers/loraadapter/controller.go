@@ -1,0 +1,243 @@
+package loraadapter
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/events"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+
+	"github.com/switchyard-dev/switchyard/api/v1alpha1"
+	"github.com/switchyard-dev/switchyard/controllers/artifact"
+	"github.com/switchyard-dev/switchyard/controllers/attempt"
+	"github.com/switchyard-dev/switchyard/controllers/placement"
+	"github.com/switchyard-dev/switchyard/runtime/arch"
+)
+
+const (
+	// parallelBrings holds few adapters in memory at once: checking one takes twice its size.
+	parallelBrings = 4
+	// parallel reconciles, which wait for nothing but the API server.
+	parallel = 8
+	// behind is when to look again after a write that met a newer object than the cache had.
+	behind = 50 * time.Millisecond
+	// fieldOwner is under whose name the status is written.
+	fieldOwner = client.FieldOwner("switchyard-loraadapter")
+)
+
+// Options are what a Reconciler needs.
+type Options struct {
+	Client   client.Client
+	Events   events.EventRecorder
+	Source   Source
+	Store    Store
+	TempDir  string // in which adapters are unpacked for a moment; "" is the system's
+	Policy   attempt.Policy
+	Now      func() time.Time
+	Parallel int // adapters brought at once; 4
+}
+
+// Reconciler reconciles LoRAAdapters.
+type Reconciler struct {
+	client   client.Client
+	events   events.EventRecorder
+	courier  *courier
+	attempts *attempt.Attempts[v1alpha1.Revision]
+	policy   attempt.Policy
+	now      func() time.Time
+}
+
+// New is a reconciler.
+func New(o Options) *Reconciler {
+	if o.Parallel == 0 {
+		o.Parallel = parallelBrings
+	}
+	return &Reconciler{
+		client: o.Client, events: o.Events, policy: o.Policy, now: o.Now,
+		courier:  &courier{source: o.Source, store: o.Store, dir: o.TempDir, bases: map[string]*arch.Description{}},
+		attempts: attempt.New[v1alpha1.Revision](o.Parallel, o.Now),
+	}
+}
+
+// SetupWithManager registers the controller. The cache needs placement.IndexFields.
+func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
+	if err := mgr.Add(r.attempts); err != nil {
+		return err
+	}
+	return r.watch(ctrl.NewControllerManagedBy(mgr).Named("loraadapter")).
+		WithOptions(controller.Options{MaxConcurrentReconciles: parallel}).
+		Complete(r)
+}
+
+// Reconcile reads the scope, begins an attempt to bring the artifact where one is due, and writes the status.
+func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	var adapter v1alpha1.LoRAAdapter
+	if err := r.client.Get(ctx, req.NamespacedName, &adapter); err != nil {
+		if apierrors.IsNotFound(err) {
+			r.attempts.Forget(req.NamespacedName)
+		}
+		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
+	s, err := r.read(ctx, &adapter)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	result := ctrl.Result{RequeueAfter: r.bring(ctx, s)}
+	if err := r.fit(ctx, s); err != nil {
+		return ctrl.Result{}, err
+	}
+	switch err := r.write(ctx, s); {
+	case apierrors.IsConflict(err):
+		return ctrl.Result{RequeueAfter: behind}, nil
+	case err != nil:
+		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
+	return result, nil
+}
+
+// read gathers the scope from the cache.
+func (r *Reconciler) read(ctx context.Context, adapter *v1alpha1.LoRAAdapter) (*scope, error) {
+	s := &scope{adapter: adapter, now: metav1.NewTime(r.now().Truncate(time.Second))}
+	var pool v1alpha1.InferencePool
+	err := r.client.Get(ctx, client.ObjectKey{Namespace: adapter.Namespace, Name: adapter.Spec.PoolRef.Name}, &pool)
+	if apierrors.IsNotFound(err) || err == nil && !pool.DeletionTimestamp.IsZero() {
+		return s, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("pool: %w", err)
+	}
+	s.pool = &pool
+	if s.pods, err = placement.PodsOf(ctx, r.client, &pool); err != nil {
+		return nil, fmt.Errorf("pods: %w", err)
+	}
+	return s, nil
+}
+
+// bring begins an attempt if one is due, and tells when the next is.
+func (r *Reconciler) bring(ctx context.Context, s *scope) (next time.Duration) {
+	key := client.ObjectKeyFromObject(s.adapter)
+	if !s.hasBase() || !s.adapter.DeletionTimestamp.IsZero() || s.adapter.Spec.Source.OCI == nil {
+		r.attempts.Forget(key)
+		return 0
+	}
+	e := errand{
+		ref: s.adapter.Spec.Source.OCI.Ref, classNames: s.adapter.Spec.ClassNames,
+		repo: artifact.Repository(s.pool.Namespace, s.pool.Name), base: s.pool.Status.BaseModel.Digest,
+		maxRank: maxRank(s.pool),
+	}
+	input := e.input(s.adapter)
+	s.outcome = r.attempts.Outcome(key, input)
+	if wait := r.wait(s); wait > 0 {
+		return wait
+	}
+	e.known = s.known()
+	r.attempts.Run(ctx, key, input, func(ctx context.Context) (v1alpha1.Revision, error) {
+		return r.courier.bring(ctx, e)
+	})
+	return 0 // called again when it ends
+}
+
+// wait is how long until the next attempt is due.
+func (r *Reconciler) wait(s *scope) time.Duration {
+	if s.outcome == nil {
+		return 0
+	}
+	failure, _ := s.outcome.Err.(*Failure) //nolint:errorlint // it is never wrapped
+	wait := r.policy.Wait(s.outcome.Failures, failure != nil && failure.Retry)
+	if s.outcome.Err == nil && s.look(s.outcome.Result.Digest).pullFailed {
+		wait = min(wait, r.policy.Least) // perhaps the artifact registry has lost it
+	}
+	return s.outcome.Ended.Add(wait).Sub(r.now())
+}
+
+// input is all that an outcome depends on, as a text.
+func (e errand) input(adapter *v1alpha1.LoRAAdapter) string {
+	raw, err := json.Marshal([]any{adapter.UID, e.ref, e.classNames, e.repo, e.base, e.maxRank})
+	if err != nil {
+		panic(err) // unreachable: strings and integers always marshal
+	}
+	return string(raw)
+}
+
+// fit asks whether there is room for the adapter, if it is not where it should be.
+func (r *Reconciler) fit(ctx context.Context, s *scope) error {
+	target := s.adapter.Status.TargetRevision
+	if revision := s.artifact().revision; revision != nil {
+		target = revision
+	}
+	if s.pool == nil || target == nil || s.look(target.Digest).allServe() {
+		return nil
+	}
+	adapters, err := placement.AdaptersOf(ctx, r.client, s.pool)
+	if err != nil {
+		return fmt.Errorf("adapters: %w", err)
+	}
+	for i := range adapters {
+		if adapters[i].Name == s.adapter.Name { // its target may not have been written yet
+			adapters[i].Digest, adapters[i].Bytes = target.Digest, target.SizeBytes
+		}
+	}
+	s.full = placement.Full(s.adapter.Name, adapters, s.pods, placement.LimitsOf(s.pool))
+	return nil
+}
+
+func (p inPods) allServe() bool { return p.counts.Desired > 0 && p.counts.Ready == p.counts.Desired }
+
+// write writes the status if it has changed, then tells of it in events.
+func (r *Reconciler) write(ctx context.Context, s *scope) error {
+	status := s.status()
+	if reflect.DeepEqual(status, s.adapter.Status) {
+		return nil
+	}
+	next := s.adapter.DeepCopy()
+	next.Status = status
+	patch := client.MergeFromWithOptions(s.adapter, client.MergeFromWithOptimisticLock{})
+	if err := r.client.Status().Patch(ctx, next, patch, fieldOwner); err != nil {
+		return err
+	}
+	r.tell(s.adapter, next)
+	return nil
+}
+
+// waits are the reasons that pass by themselves, and are no news.
+var waits = []string{
+	v1alpha1.ReasonResolving, v1alpha1.ReasonLoading, v1alpha1.ReasonPoolNotReady, v1alpha1.ReasonNoPods,
+}
+
+// tell makes an event of what a user will ask for: that it is served, or why it is not.
+func (r *Reconciler) tell(before, after *v1alpha1.LoRAAdapter) {
+	for _, kind := range []string{v1alpha1.ConditionReady, v1alpha1.ConditionArtifactResolved} {
+		was := apimeta.FindStatusCondition(before.Status.Conditions, kind)
+		is := apimeta.FindStatusCondition(after.Status.Conditions, kind)
+		same := was != nil && was.Status == is.Status && was.Reason == is.Reason &&
+			was.ObservedGeneration == is.ObservedGeneration
+		switch {
+		case same || kind == v1alpha1.ConditionArtifactResolved && is.Status != metav1.ConditionFalse:
+		case kind == v1alpha1.ConditionReady && is.Status == metav1.ConditionTrue:
+			r.events.Eventf(after, nil, corev1.EventTypeNormal, is.Reason, "Serve", "every ready pod serves %s",
+				after.Status.TargetRevision.Digest)
+			return
+		case slices.Contains(waits, is.Reason):
+		default:
+			r.events.Eventf(after, nil, corev1.EventTypeWarning, is.Reason, "Serve", "%s", is.Message)
+			return
+		}
+	}
+}
+
+func maxRank(pool *v1alpha1.InferencePool) int32 {
+	if n := pool.Spec.Adapters.MaxRank; n != nil {
+		return *n
+	}
+	return 64 // as the API server fills it in
+}

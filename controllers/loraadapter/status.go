@@ -1,0 +1,297 @@
+package loraadapter
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/switchyard-dev/switchyard/api/v1alpha1"
+	"github.com/switchyard-dev/switchyard/controllers/attempt"
+	"github.com/switchyard-dev/switchyard/controllers/placement"
+)
+
+// scope is all that an adapter's status depends on.
+type scope struct {
+	adapter *v1alpha1.LoRAAdapter   // as it was read, with its former status
+	pool    *v1alpha1.InferencePool // nil where there is none
+	pods    []placement.Pod
+	outcome *attempt.Outcome[v1alpha1.Revision] // nil before the first attempt for this spec and base has ended
+	full    string                              // why some pod has no room for it; "" where all have
+	now     metav1.Time
+}
+
+const (
+	maxFailures = 5
+	maxMessage  = 1024
+	maxFailure  = 256 // of a message in status.failures
+)
+
+// stalls are the reasons that only a change of the spec or the source can cure.
+var stalls = []string{
+	v1alpha1.ReasonSourceNotFound, v1alpha1.ReasonSourceInvalid, v1alpha1.ReasonInvalidAdapter,
+	v1alpha1.ReasonIncompatible, v1alpha1.ReasonRankTooLarge,
+}
+
+// known is the revision that the status says was found for this spec and base, or nil.
+func (s *scope) known() *v1alpha1.Revision {
+	c := apimeta.FindStatusCondition(s.adapter.Status.Conditions, v1alpha1.ConditionCompatible)
+	if c == nil || c.Status != metav1.ConditionTrue || c.ObservedGeneration != s.adapter.Generation ||
+		!s.hasBase() || c.Message != s.compatible() {
+		return nil
+	}
+	return s.adapter.Status.TargetRevision
+}
+
+func (s *scope) hasBase() bool { return s.pool != nil && s.pool.Status.BaseModel.Digest != "" }
+
+// compatible is the message of Compatible=True. It names the base, so that another base makes it false.
+func (s *scope) compatible() string {
+	return fmt.Sprintf("checked against the base model %s (%s)",
+		s.pool.Status.BaseModel.Digest, s.pool.Status.BaseModel.Architecture)
+}
+
+// artifactState is what is known of the artifact that the spec asks for.
+type artifactState struct {
+	revision *v1alpha1.Revision // found, checked and stored
+	failure  *Failure           // else why not, or nil while it is sought
+	lost     *Failure           // beside a revision: why the artifact registry, which lost it, could not be given it again
+}
+
+func (s *scope) artifact() artifactState {
+	known := s.known()
+	if s.outcome == nil || !s.hasBase() {
+		return artifactState{revision: known}
+	}
+	failure, failed := s.outcome.Err.(*Failure) //nolint:errorlint // it is never wrapped
+	switch {
+	case s.outcome.Err == nil:
+		return artifactState{revision: &s.outcome.Result}
+	case !failed: // a panic
+		return artifactState{failure: &Failure{Reason: v1alpha1.ReasonInvalidAdapter, Message: s.outcome.Err.Error()}}
+	case known == nil || failure.Reason == v1alpha1.ReasonRankTooLarge:
+		return artifactState{failure: failure}
+	case failure.Reason == v1alpha1.ReasonStoreUnavailable:
+		return artifactState{revision: known} // asked again soon; nothing has changed for all that is known
+	}
+	return artifactState{revision: known, lost: failure}
+}
+
+// inPods is what pods make of an adapter.
+type inPods struct {
+	counts      v1alpha1.PodCounts
+	failures    []v1alpha1.PodFailure
+	answers     []string // of each ready pod: the digest with which it answers, or ""
+	pullFailed  bool
+	unavailable bool // no pod answers
+}
+
+// look reads the pods' reports of an adapter whose target is that digest.
+func (s *scope) look(digest string) inPods {
+	found := inPods{unavailable: true}
+	for _, pod := range s.pods {
+		if !placement.Ready(pod.Pod) {
+			continue
+		}
+		found.counts.Desired++
+		entry, assigned := placement.Entry(pod.Assignment, s.adapter.Name)
+		if !assigned || !placement.Counts(pod.Pod, pod.Assignment) {
+			found.answers = append(found.answers, "")
+			continue
+		}
+		report := placement.ReportOf(pod.Assignment)
+		answer := report.Answers(entry)
+		found.answers = append(found.answers, answer)
+		found.unavailable = found.unavailable && answer == ""
+		switch failure := report.Failure(entry); {
+		case entry.Digest != digest:
+		case report.State(entry) == placement.Served:
+			found.counts.Ready++
+		case failure != nil && report.State(entry) == placement.Failed:
+			found.counts.Failed++
+			found.pullFailed = found.pullFailed || failure.Reason == v1alpha1.FailurePullFailed
+			found.failures = append(found.failures, v1alpha1.PodFailure{
+				Pod: pod.Name, Reason: cut(failure.Reason, maxFailure), Message: cut(failure.Message, maxFailure),
+			})
+		}
+	}
+	slices.SortFunc(found.failures, func(a, b v1alpha1.PodFailure) int { return strings.Compare(a.Pod, b.Pod) })
+	found.failures = found.failures[:min(len(found.failures), maxFailures)]
+	return found
+}
+
+// status is the adapter's status, from nothing but the scope.
+func (s *scope) status() v1alpha1.LoRAAdapterStatus {
+	status := *s.adapter.Status.DeepCopy()
+	status.ObservedGeneration = s.adapter.Generation
+	state := s.artifact()
+	if state.revision != nil {
+		status.TargetRevision = state.revision
+	}
+	var found inPods
+	if status.TargetRevision != nil {
+		found = s.look(status.TargetRevision.Digest)
+	} else {
+		found = s.look("")
+	}
+	status.Pods, status.Failures = found.counts, found.failures
+	status.ServedRevision = served(found.answers, status.ServedRevision)
+
+	resolved, compatible := s.artifactConditions(state)
+	ready := s.ready(state, found)
+	if ready.Status != metav1.ConditionTrue && status.ServedRevision != "" && state.failure != nil {
+		ready.Message += "; pods go on serving " + status.ServedRevision
+	}
+	available := condition(v1alpha1.ConditionAvailable, true, v1alpha1.ReasonServing, "a ready pod answers for it")
+	if found.unavailable {
+		available = condition(v1alpha1.ConditionAvailable, false, ready.Reason, "no ready pod answers for it")
+	}
+	if found.unavailable && ready.Reason == v1alpha1.ReasonServing {
+		available.Reason = v1alpha1.ReasonNoPods // cannot be: whoever serves answers
+	}
+	s.set(&status, resolved, compatible, available, ready)
+	s.progress(&status, ready)
+	return status
+}
+
+// served is the digest that every ready pod answers with, or the former one as long as any does.
+func served(answers []string, former string) string {
+	switch {
+	case len(answers) == 0:
+		return ""
+	case answers[0] != "" && !slices.ContainsFunc(answers, func(a string) bool { return a != answers[0] }):
+		return answers[0]
+	case former != "" && slices.Contains(answers, former):
+		return former
+	}
+	return ""
+}
+
+// artifactConditions are ArtifactResolved and Compatible.
+func (s *scope) artifactConditions(state artifactState) (resolved, compatible metav1.Condition) {
+	unknown := func(kind, reason, message string) metav1.Condition {
+		c := condition(kind, false, reason, message)
+		c.Status = metav1.ConditionUnknown
+		return c
+	}
+	const r, c = v1alpha1.ConditionArtifactResolved, v1alpha1.ConditionCompatible
+	switch f := state.failure; {
+	case !s.hasBase():
+		reason, message := s.missing()
+		return unknown(r, reason, message), unknown(c, reason, message)
+	case state.lost != nil:
+		return condition(r, false, state.lost.Reason, "the artifact registry has lost "+state.revision.Digest+
+			", and it cannot be had from the source again: "+state.lost.Message), s.isCompatible()
+	case state.revision != nil:
+		return condition(r, true, v1alpha1.ReasonResolved, "stored as "+state.revision.Digest), s.isCompatible()
+	case f == nil:
+		return unknown(r, v1alpha1.ReasonResolving, "asking the source"),
+			unknown(c, v1alpha1.ReasonResolving, "not known before the source was read")
+	case slices.Contains([]string{
+		v1alpha1.ReasonInvalidAdapter, v1alpha1.ReasonIncompatible, v1alpha1.ReasonRankTooLarge,
+	}, f.Reason):
+		return condition(r, true, v1alpha1.ReasonResolved, "the source was read"), condition(c, false, f.Reason, f.Message)
+	default:
+		return condition(r, false, f.Reason, f.Message),
+			unknown(c, v1alpha1.ReasonResolving, "not known before the source was read")
+	}
+}
+
+func (s *scope) isCompatible() metav1.Condition {
+	return condition(v1alpha1.ConditionCompatible, true, v1alpha1.ReasonCompatible, s.compatible())
+}
+
+// missing says what of the pool is missing.
+func (s *scope) missing() (reason, message string) {
+	name := s.adapter.Spec.PoolRef.Name
+	if s.pool == nil {
+		return v1alpha1.ReasonPoolNotFound, fmt.Sprintf("there is no InferencePool %q in the namespace", name)
+	}
+	return v1alpha1.ReasonPoolNotReady, fmt.Sprintf("the InferencePool %q has no base model yet", name)
+}
+
+// ready is the condition Ready: whether every ready pod serves the target, or the first thing that stands in the way.
+func (s *scope) ready(state artifactState, found inPods) metav1.Condition {
+	no := func(reason, format string, args ...any) metav1.Condition {
+		return condition(v1alpha1.ConditionReady, false, reason, fmt.Sprintf(format, args...))
+	}
+	n := found.counts
+	switch {
+	case !s.hasBase():
+		reason, message := s.missing()
+		return no(reason, "%s", message)
+	case state.failure != nil:
+		return no(state.failure.Reason, "%s", state.failure.Message)
+	case state.revision == nil:
+		return no(v1alpha1.ReasonResolving, "asking the source")
+	case n.Desired > 0 && n.Ready == n.Desired:
+		return condition(v1alpha1.ConditionReady, true, v1alpha1.ReasonServing, "every ready pod serves it")
+	case s.full != "":
+		return no(v1alpha1.ReasonPoolFull, "%s", s.full)
+	case n.Desired == 0:
+		return no(v1alpha1.ReasonNoPods, "no pod of the pool is ready")
+	case n.Failed > 0:
+		first := found.failures[0]
+		return no(v1alpha1.ReasonLoadFailed, "%d of %d pods could not load it, pod %s: %s: %s",
+			n.Failed, n.Desired, first.Pod, first.Reason, first.Message)
+	}
+	return no(v1alpha1.ReasonLoading, "%d of %d ready pods serve it", n.Ready, n.Desired)
+}
+
+// progress sets kstatus's two conditions, which are there only while they are true, and never both.
+func (s *scope) progress(status *v1alpha1.LoRAAdapterStatus, ready metav1.Condition) {
+	apimeta.RemoveStatusCondition(&status.Conditions, v1alpha1.ConditionStalled)
+	apimeta.RemoveStatusCondition(&status.Conditions, v1alpha1.ConditionReconciling)
+	switch {
+	case ready.Status == metav1.ConditionTrue:
+	case slices.Contains(stalls, ready.Reason):
+		s.restore(status, condition(v1alpha1.ConditionStalled, true, ready.Reason, ready.Message))
+	default:
+		s.restore(status, condition(v1alpha1.ConditionReconciling, true, v1alpha1.ReasonProgressing, ready.Message))
+	}
+}
+
+// restore sets a condition that was taken out, with the time of its last transition if it was true before.
+func (s *scope) restore(status *v1alpha1.LoRAAdapterStatus, c metav1.Condition) {
+	if former := apimeta.FindStatusCondition(s.adapter.Status.Conditions, c.Type); former != nil {
+		c.LastTransitionTime = former.LastTransitionTime
+	}
+	s.set(status, c)
+}
+
+func (s *scope) set(status *v1alpha1.LoRAAdapterStatus, conditions ...metav1.Condition) {
+	for _, c := range conditions {
+		c.ObservedGeneration, c.Message = s.adapter.Generation, cut(c.Message, maxMessage)
+		if c.LastTransitionTime.IsZero() {
+			former := apimeta.FindStatusCondition(status.Conditions, c.Type)
+			c.LastTransitionTime = s.now
+			if former != nil && former.Status == c.Status {
+				c.LastTransitionTime = former.LastTransitionTime
+			}
+		}
+		apimeta.SetStatusCondition(&status.Conditions, c)
+	}
+}
+
+func condition(kind string, is bool, reason, message string) metav1.Condition {
+	c := metav1.Condition{Type: kind, Status: metav1.ConditionFalse, Reason: reason, Message: message}
+	if is {
+		c.Status = metav1.ConditionTrue
+	}
+	return c
+}
+
+// cut shortens a text to at most n bytes, between runes.
+func cut(text string, n int) string {
+	if len(text) <= n {
+		return text
+	}
+	n -= len("…")
+	for n > 0 && !utf8.RuneStart(text[n]) {
+		n--
+	}
+	return text[:n] + "…"
+}

@@ -1,0 +1,108 @@
+package placement
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+
+	"github.com/switchyard-dev/switchyard/api/v1alpha1"
+)
+
+const (
+	// moment is how long changes are gathered before they are planned. It is a part of the time to Ready.
+	moment = 20 * time.Millisecond
+	// behind is when to look again after a write that met a newer object than the cache had.
+	behind = 50 * time.Millisecond
+	// parallel pools; one pool is never planned twice at once.
+	parallel = 4
+)
+
+// Reconciler carries the plans out.
+type Reconciler struct{ Client client.Client }
+
+// SetupWithManager registers the controller. The cache needs IndexFields.
+func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
+	enqueue := enqueuePool(moment)
+	// A pod can be seen before the ReplicaSet that leads from it to its pool.
+	appears := builder.WithPredicates(predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
+		return e.ObjectOld.GetUID() != e.ObjectNew.GetUID()
+	}})
+	return ctrl.NewControllerManagedBy(mgr).Named("placement").
+		Watches(&v1alpha1.InferencePool{}, enqueue, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		Watches(&v1alpha1.LoRAAdapter{}, enqueue, builder.WithPredicates(targetChanged())).
+		Watches(&v1alpha1.AdapterAssignment{}, enqueue).
+		Watches(&corev1.Pod{}, enqueue, builder.WithPredicates(PodChanged())).
+		Watches(&appsv1.ReplicaSet{}, enqueue, appears).
+		Watches(&appsv1.Deployment{}, enqueue, appears).
+		WithOptions(controller.Options{MaxConcurrentReconciles: parallel}).
+		Complete(r)
+}
+
+// Reconcile plans one pool and writes what changes. What is gone is the garbage collector's.
+func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	var pool v1alpha1.InferencePool
+	if err := r.Client.Get(ctx, req.NamespacedName, &pool); err != nil {
+		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
+	if !pool.DeletionTimestamp.IsZero() {
+		return ctrl.Result{}, nil
+	}
+	pods, err := PodsOf(ctx, r.Client, &pool)
+	if err != nil {
+		return ctrl.Result{}, fmt.Errorf("pods: %w", err)
+	}
+	adapters, err := AdaptersOf(ctx, r.Client, &pool)
+	if err != nil {
+		return ctrl.Result{}, fmt.Errorf("adapters: %w", err)
+	}
+	plan := EveryPod(pool.Name, adapters, pods, LimitsOf(&pool))
+	var result ctrl.Result
+	for _, pod := range pods {
+		spec, ok := plan.Specs[pod.Name]
+		if !ok {
+			continue
+		}
+		switch err := r.write(ctx, pod, spec); {
+		case apierrors.IsConflict(err), apierrors.IsAlreadyExists(err):
+			result.RequeueAfter = behind
+		case apierrors.IsNotFound(err): // the pod, or its namespace, went meanwhile
+		case err != nil:
+			return ctrl.Result{}, fmt.Errorf("assignment of pod %s: %w", pod.Name, err)
+		}
+	}
+	return result, nil
+}
+
+// write creates a pod's assignment, or updates it where it was as the plan knew it.
+func (r *Reconciler) write(ctx context.Context, pod Pod, spec v1alpha1.AdapterAssignmentSpec) error {
+	if pod.Assignment == nil {
+		owner := metav1.NewControllerRef(pod.Pod, corev1.SchemeGroupVersion.WithKind("Pod"))
+		owner.BlockOwnerDeletion = nil // it would take a right to the finalizers of all pods, for nothing
+		return r.Client.Create(ctx, &v1alpha1.AdapterAssignment{
+			ObjectMeta: metav1.ObjectMeta{
+				Namespace: pod.Namespace, Name: pod.Name,
+				Labels:          map[string]string{v1alpha1.LabelPool: spec.PoolName},
+				OwnerReferences: []metav1.OwnerReference{*owner},
+			},
+			Spec: spec,
+		})
+	}
+	if reflect.DeepEqual(pod.Assignment.Spec, spec) {
+		return nil
+	}
+	next := pod.Assignment.DeepCopy()
+	next.Spec = spec
+	return r.Client.Update(ctx, next)
+}

@@ -1,0 +1,9 @@
+// Package placement decides which pod holds which revision of which adapter, and writes it down: one AdapterAssignment
+// a pod. The decision (EveryPod) is a pure function; the reconciler reads what it needs, and carries the plan out.
+//
+// Invariants of a plan, whatever came before it:
+//   - the digest with which a pod may be answering for an adapter stays in its entry, as digest or as fallback, until
+//     the pod is known to serve another, or the adapter is gone or over the pool's limits;
+//   - revisions only grow, and only when an entry changes; the same input gives the same plan;
+//   - an adapter that changes nothing about itself keeps its entry as it is, since included: no other makes it blink.
+package placement

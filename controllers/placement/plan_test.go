@@ -1,0 +1,363 @@
+package placement_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/switchyard-dev/switchyard/api/v1alpha1"
+	"github.com/switchyard-dev/switchyard/controllers/placement"
+	"github.com/switchyard-dev/switchyard/test/wrappers"
+)
+
+var start = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
+// adapter is one of 10 bytes, created that many seconds after the first.
+func adapter(name, digest string, age int) placement.Adapter {
+	return placement.Adapter{Name: name, Digest: digest, Bytes: 10, Created: start.Add(time.Duration(age) * time.Second)}
+}
+
+func deleting(a placement.Adapter) placement.Adapter { a.Deleting = true; return a }
+
+func sized(a placement.Adapter, bytes int64) placement.Adapter { a.Bytes = bytes; return a }
+
+// pod is a ready pod that has taken up its assignment.
+func pod(a *wrappers.AssignmentBuilder) placement.Pod {
+	p := wrappers.Pod("demo", "pod").Running(start).Ready().Obj()
+	if a == nil {
+		return placement.Pod{Pod: p}
+	}
+	return placement.Pod{Pod: p, Assignment: a.Owner(p).Obj()}
+}
+
+func assigned() *wrappers.AssignmentBuilder {
+	return wrappers.Assignment("demo", "pod").Pool("pool").Started(start)
+}
+
+func entries(e ...v1alpha1.AssignedAdapter) []v1alpha1.AssignedAdapter { return e }
+
+func entry(name, digest, fallback string, since int64) v1alpha1.AssignedAdapter {
+	return v1alpha1.AssignedAdapter{Name: name, Digest: digest, FallbackDigest: fallback, Since: since}
+}
+
+func TestEveryPod(t *testing.T) {
+	wide := placement.Limits{Count: 100, Bytes: 1000}
+	for name, c := range map[string]struct {
+		adapters []placement.Adapter
+		pod      placement.Pod
+		limits   placement.Limits
+		revision int64
+		want     []v1alpha1.AssignedAdapter
+		full     []string
+	}{
+		"a pod without adapters gets an assignment all the same": {pod: pod(nil), revision: 1},
+		"a new pod gets all, sorted by name": {
+			adapters: []placement.Adapter{adapter("b", "B", 0), adapter("a", "A", 1), adapter("unresolved", "", 2)},
+			pod:      pod(nil), revision: 1,
+			want: entries(entry("a", "A", "", 1), entry("b", "B", "", 1)),
+		},
+		"nothing new, nothing changes": {
+			adapters: []placement.Adapter{adapter("a", "A", 0)},
+			pod:      pod(assigned().Revision(7).Entry("a", "A", "", 3)), revision: 7,
+			want: entries(entry("a", "A", "", 3)),
+		},
+		"one more leaves the others as they are": {
+			adapters: []placement.Adapter{adapter("a", "A", 0), adapter("b", "B", 1)},
+			pod:      pod(assigned().Revision(7).Entry("a", "A", "", 3)), revision: 8,
+			want: entries(entry("a", "A", "", 3), entry("b", "B", "", 8)),
+		},
+		"what is gone, or in deletion, is taken away": {
+			adapters: []placement.Adapter{deleting(adapter("b", "B", 0)), adapter("c", "C", 0)},
+			pod: pod(assigned().Revision(7).Entry("a", "A", "", 3).Entry("b", "B", "", 3).
+				Entry("c", "C", "", 3)),
+			revision: 8, want: entries(entry("c", "C", "", 3)),
+		},
+		"a swap keeps what is served as the fallback": {
+			adapters: []placement.Adapter{adapter("a", "A2", 0)},
+			pod:      pod(assigned().Revision(3).Entry("a", "A", "", 3).Observed(3)), revision: 4,
+			want: entries(entry("a", "A2", "A", 4)),
+		},
+		"it is kept while the target loads": {
+			adapters: []placement.Adapter{adapter("a", "A2", 0)},
+			pod:      pod(assigned().Revision(4).Entry("a", "A2", "A", 4).Observed(4).Pending("a", "A2")), revision: 4,
+			want: entries(entry("a", "A2", "A", 4)),
+		},
+		"and dropped once it is served, which is no change of what is served": {
+			adapters: []placement.Adapter{adapter("a", "A2", 0)},
+			pod:      pod(assigned().Revision(4).Entry("a", "A2", "A", 4).Observed(4)), revision: 5,
+			want: entries(entry("a", "A2", "", 4)),
+		},
+		"but not on the word of a process that is gone": {
+			adapters: []placement.Adapter{adapter("a", "A2", 0)},
+			pod: pod(assigned().Revision(4).Entry("a", "A2", "A", 4).Observed(4).
+				Started(start.Add(-time.Second))),
+			revision: 4, want: entries(entry("a", "A2", "A", 4)),
+		},
+		"nor while the target failed": {
+			adapters: []placement.Adapter{adapter("a", "A2", 0)},
+			pod:      pod(assigned().Revision(4).Entry("a", "A2", "A", 4).Observed(4).Failed("a", "A2", "X", "")), revision: 4,
+			want: entries(entry("a", "A2", "A", 4)),
+		},
+		"after a failed target the next one keeps the same fallback": {
+			adapters: []placement.Adapter{adapter("a", "A3", 0)},
+			pod:      pod(assigned().Revision(4).Entry("a", "A2", "A", 4).Observed(4).Failed("a", "A2", "X", "")), revision: 5,
+			want: entries(entry("a", "A3", "A", 5)),
+		},
+		"a third revision waits until it is known which of two is served": {
+			adapters: []placement.Adapter{adapter("a", "A3", 0)},
+			pod:      pod(assigned().Revision(4).Entry("a", "A2", "A", 4).Observed(4).Pending("a", "A2")), revision: 4,
+			want: entries(entry("a", "A2", "A", 4)),
+		},
+		"back to the first while the second loads": {
+			adapters: []placement.Adapter{adapter("a", "A", 0)},
+			pod:      pod(assigned().Revision(4).Entry("a", "A2", "A", 4).Observed(4).Pending("a", "A2")), revision: 5,
+			want: entries(entry("a", "A", "A2", 5)),
+		},
+		"back to the first after the second failed": {
+			adapters: []placement.Adapter{adapter("a", "A", 0)},
+			pod:      pod(assigned().Revision(4).Entry("a", "A2", "A", 4).Observed(4).Failed("a", "A2", "X", "")), revision: 5,
+			want: entries(entry("a", "A", "", 5)),
+		},
+		"without a target, what is there stays": {
+			adapters: []placement.Adapter{adapter("a", "", 0)},
+			pod:      pod(assigned().Revision(4).Entry("a", "A", "", 4).Observed(4)), revision: 4,
+			want: entries(entry("a", "A", "", 4)),
+		},
+		"over the count the oldest win, then the name": {
+			adapters: []placement.Adapter{
+				adapter("d", "D", 1), adapter("c", "C", 2), adapter("b", "B", 2), adapter("a", "A", 3),
+			},
+			pod: pod(nil), limits: placement.Limits{Count: 2, Bytes: 1000}, revision: 1,
+			want: entries(entry("b", "B", "", 1), entry("d", "D", "", 1)), full: []string{"a", "c"},
+		},
+		"over the memory the oldest win, and smaller ones use what is left": {
+			adapters: []placement.Adapter{
+				sized(adapter("a", "A", 1), 60), sized(adapter("b", "B", 2), 60), sized(adapter("c", "C", 3), 40),
+			},
+			pod: pod(nil), limits: placement.Limits{Count: 9, Bytes: 100}, revision: 1,
+			want: entries(entry("a", "A", "", 1), entry("c", "C", "", 1)), full: []string{"b"},
+		},
+		"a swap waits for room, and takes nobody's place": {
+			adapters: []placement.Adapter{adapter("a", "A2", 0), adapter("b", "B", 1)},
+			pod:      pod(assigned().Revision(3).Entry("a", "A", "", 3).Entry("b", "B", "", 3).Observed(3)),
+			limits:   placement.Limits{Count: 2, Bytes: 1000}, revision: 3,
+			want: entries(entry("a", "A", "", 3), entry("b", "B", "", 3)), full: []string{"a"},
+		},
+		"of two swaps with room for one the older goes first": {
+			adapters: []placement.Adapter{adapter("b", "B2", 0), adapter("a", "A2", 1)},
+			pod:      pod(assigned().Revision(3).Entry("a", "A", "", 3).Entry("b", "B", "", 3).Observed(3)),
+			limits:   placement.Limits{Count: 3, Bytes: 1000}, revision: 4,
+			want: entries(entry("a", "A", "", 3), entry("b", "B2", "B", 4)), full: []string{"a"},
+		},
+		"a newcomer waits for the fallback of a swap under way": {
+			adapters: []placement.Adapter{adapter("a", "A2", 0), adapter("b", "B", 1)},
+			pod:      pod(assigned().Revision(3).Entry("a", "A2", "A", 3).Observed(3).Pending("a", "A2")),
+			limits:   placement.Limits{Count: 2, Bytes: 1000}, revision: 3,
+			want: entries(entry("a", "A2", "A", 3)), full: []string{"b"},
+		},
+		"a new revision too large for the pool leaves the old one there": {
+			adapters: []placement.Adapter{sized(adapter("a", "A2", 0), 2000), adapter("b", "B", 1)},
+			pod:      pod(assigned().Revision(3).Entry("a", "A", "", 3).Observed(3)), revision: 4,
+			want: entries(entry("a", "A", "", 3), entry("b", "B", "", 4)), full: []string{"a"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if c.limits == (placement.Limits{}) {
+				c.limits = wide
+			}
+			plan := placement.EveryPod("pool", c.adapters, []placement.Pod{c.pod}, c.limits)
+			got := plan.Specs["pod"]
+			if got.Revision != c.revision || got.PoolName != "pool" {
+				t.Errorf("expected revision %d of pool, found %d of %q", c.revision, got.Revision, got.PoolName)
+			}
+			if diff := cmp.Diff(c.want, slices.Clip(got.Adapters), cmpEmpty); diff != "" {
+				t.Errorf("entries (- expected, + found):\n%s", diff)
+			}
+			if len(plan.Full) != len(c.full) {
+				t.Errorf("full: expected %v, found %v", c.full, plan.Full)
+			}
+			for _, name := range c.full {
+				if plan.Full[name] == "" {
+					t.Errorf("full: expected %v, found %v", c.full, plan.Full)
+				}
+			}
+		})
+	}
+}
+
+func TestTerminatingPodsAreLeftAlone(t *testing.T) {
+	p := pod(assigned().Revision(3).Entry("a", "A", "", 3))
+	p.Pod = wrappers.Pod("demo", "pod").Terminating(start).Obj()
+	plan := placement.EveryPod("pool", nil, []placement.Pod{p}, placement.Limits{Count: 1, Bytes: 1})
+	if len(plan.Specs) != 0 {
+		t.Errorf("expected no plan, found %v", plan.Specs)
+	}
+}
+
+var cmpEmpty = cmp.Transformer("empty", func(e []v1alpha1.AssignedAdapter) []v1alpha1.AssignedAdapter {
+	return append([]v1alpha1.AssignedAdapter{}, e...)
+})
+
+// machine is a pod as the agent makes it: it takes up assignments late, loads one thing at a time, sometimes fails,
+// crashes, and reports late.
+type machine struct {
+	pod     placement.Pod
+	taken   v1alpha1.AdapterAssignmentSpec // what the process has read
+	answers map[string]string              // digest in use by name
+	failed  map[string]bool                // digests that fail, whatever process tries them
+	gone    map[string]bool                // names that its assignment had not for a while since it was last read
+	started time.Time
+}
+
+// take makes the process read its assignment. It drops what it is told to drop, and nothing else.
+func (m *machine) take(t *testing.T) {
+	m.taken = *m.pod.Assignment.Spec.DeepCopy()
+	for name, digest := range m.answers {
+		e, ok := placement.Entry(m.pod.Assignment, name)
+		if !ok || m.gone[name] {
+			delete(m.answers, name)
+			continue
+		}
+		if digest != e.Digest && digest != e.FallbackDigest {
+			t.Fatalf("%s: the pod answers with %s, and its entry is %+v", name, digest, e)
+		}
+	}
+	m.gone = map[string]bool{}
+}
+
+func (m *machine) load(r *rand.Rand) {
+	for _, e := range m.taken.Adapters {
+		if m.answers[e.Name] != e.Digest && !m.failed[e.Digest] && r.IntN(2) == 0 {
+			if r.IntN(4) == 0 {
+				m.failed[e.Digest] = true
+			} else {
+				m.answers[e.Name] = e.Digest
+			}
+		}
+	}
+}
+
+// restart makes it a process that has its last assignment and artifacts, and so comes back with what it answered with.
+func (m *machine) restart() {
+	m.started = m.started.Add(time.Minute)
+	m.pod.Pod = wrappers.Pod("demo", m.pod.Name).Running(m.started).Ready().Obj()
+}
+
+func (m *machine) report() {
+	b := wrappers.Assignment("demo", m.pod.Name).Owner(m.pod.Pod).Started(m.started).Observed(m.taken.Revision)
+	for _, e := range m.taken.Adapters {
+		switch {
+		case m.answers[e.Name] == e.Digest:
+		case m.failed[e.Digest]:
+			b.Failed(e.Name, e.Digest, v1alpha1.FailureTrialFailed, "")
+		default:
+			b.Pending(e.Name, e.Digest)
+		}
+	}
+	spec := m.pod.Assignment.Spec
+	m.pod.Assignment = b.Obj()
+	m.pod.Assignment.Spec = spec
+}
+
+// Whatever happens in whatever order: a pod never loses the digest it answers with while it does not serve its target;
+// revisions only grow; planning twice changes nothing; and in the end every pod has what it should.
+func TestPlansAreSafe(t *testing.T) {
+	seeds := uint64(100)
+	if testing.Short() {
+		seeds = 30
+	}
+	for seed := range seeds {
+		r := rand.New(rand.NewPCG(seed, 1))
+		limits := placement.Limits{Count: 10, Bytes: 1000} // five adapters, each in the midst of a swap
+		adapters := map[string]placement.Adapter{}
+		var pods []*machine
+		plan := func() {
+			var list []placement.Adapter
+			for _, a := range adapters {
+				list = append(list, a)
+			}
+			in := make([]placement.Pod, 0, len(pods))
+			for _, m := range pods {
+				in = append(in, m.pod)
+			}
+			out := placement.EveryPod("pool", list, in, limits)
+			for _, m := range pods {
+				if m.pod.Assignment == nil {
+					m.pod.Assignment = wrappers.Assignment("demo", m.pod.Name).Owner(m.pod.Pod).Obj()
+				}
+				before, after := m.pod.Assignment.Spec, out.Specs[m.pod.Name]
+				same := cmp.Equal(before.Adapters, after.Adapters, cmpEmpty) && before.Revision > 0
+				if after.Revision < before.Revision || same != (after.Revision == before.Revision) {
+					t.Fatalf("seed %d: revision %d became %d, entries the same: %v", seed, before.Revision, after.Revision, same)
+				}
+				m.pod.Assignment = m.pod.Assignment.DeepCopy()
+				m.pod.Assignment.Spec = after
+				for _, name := range []string{"a", "b", "c", "d", "e"} {
+					if _, ok := placement.Entry(m.pod.Assignment, name); !ok {
+						m.gone[name] = true
+					}
+				}
+			}
+		}
+		for range 120 {
+			name := string(rune('a' + r.IntN(5)))
+			switch r.IntN(9) {
+			case 0:
+				adapters[name] = adapter(name, fmt.Sprint(name, r.IntN(4)), r.IntN(9))
+			case 1:
+				if r.IntN(3) == 0 {
+					delete(adapters, name)
+				}
+			case 2:
+				if len(pods) < 3 {
+					m := &machine{started: start, answers: map[string]string{}, failed: map[string]bool{}, gone: map[string]bool{}}
+					m.pod.Pod = wrappers.Pod("demo", fmt.Sprint("pod", len(pods))).Running(start).Ready().Obj()
+					pods = append(pods, m)
+				}
+			case 3, 4:
+				plan()
+			default:
+				if len(pods) == 0 {
+					continue
+				}
+				switch m := pods[r.IntN(len(pods))]; {
+				case m.pod.Assignment == nil:
+				case r.IntN(12) == 0:
+					m.restart()
+				case r.IntN(3) == 0:
+					m.take(t)
+				case r.IntN(2) == 0:
+					m.load(r)
+				default:
+					m.report()
+				}
+			}
+		}
+		for range 60 { // now nothing fails any more, and all comes to rest
+			plan()
+			for _, m := range pods {
+				m.take(t)
+				m.failed = map[string]bool{}
+				for _, e := range m.taken.Adapters {
+					m.answers[e.Name] = e.Digest
+				}
+				m.report()
+			}
+		}
+		for _, m := range pods {
+			for name, a := range adapters {
+				e, ok := placement.Entry(m.pod.Assignment, name)
+				if !ok || e.Digest != a.Digest || e.FallbackDigest != "" || !placement.Serves(m.pod.Assignment, e) {
+					t.Fatalf("seed %d: %s should be %s, found %+v", seed, name, a.Digest, e)
+				}
+			}
+			if len(m.taken.Adapters) != len(adapters) {
+				t.Fatalf("seed %d: expected %d entries, found %d", seed, len(adapters), len(m.taken.Adapters))
+			}
+		}
+	}
+}
