@@ -7,25 +7,45 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
 
 .PHONY: build
-build: ## bin/runtime
+build: ## bin/manager and bin/runtime
 	@go build -o bin/ ./cmd/...
 
-.PHONY: demo
-demo: build ## serve the samples, send one mixed batch over HTTP, check and print the answers
-	@go run ./hack/demo --runtime bin/runtime --samples hack/samples/digits
+.PHONY: controlplane
+controlplane: ## build etcd, kube-apiserver, kube-controller-manager and kubectl, once, into the user's cache
+	@hack/controlplane/build >/dev/null
 
-# The race detector makes the kernels some twenty times slower, so the independence test takes its short form under it
-# and its full length without. test/serve runs a binary that Go's test cache knows nothing of. On a CPU that fuses
-# x*y + z, the kernels must not depend on whether the compiler does.
+.PHONY: demo
+demo: build controlplane ## the whole through Kubernetes: apply the samples, ask a mixed batch, swap a revision under load
+	@go run ./hack/demo cluster
+
+.PHONY: demo-standalone
+demo-standalone: build ## serve the samples from their folder and ask a mixed batch
+	@go run ./hack/demo standalone
+
+.PHONY: up
+up: build controlplane ## leave the whole running on this machine, with the samples; .local/env says where
+	@go build -o bin/ ./hack/local && bin/local up
+
+.PHONY: down
+down: ## end what `make up` left running
+	@go build -o bin/ ./hack/local && bin/local down
+
+# The race detector makes the kernels some twenty times slower, so long tests take their short form under it and their
+# full length without. test/serve and test/integration run binaries that Go's test cache knows nothing of. On a CPU that
+# fuses x*y + z, the kernels must not depend on whether the compiler does.
 .PHONY: test
-test: ## every test, under the race detector; the tests of the whole once more without it
+test: controlplane ## every test, under the race detector; the tests of the whole once more without it
 	go test -race -short ./...
-	go test -count=1 ./test/golden/ ./test/serve/
+	go test -count=1 ./test/golden/ ./test/serve/ ./test/integration/
 	@if grep -qw fma /proc/cpuinfo 2>/dev/null; then set -x; GOAMD64=v3 go test ./runtime/kernels/; fi
 
 .PHONY: bench
 bench: ## what a mixed batch costs beside the base model alone
 	@go run ./hack/bench
+
+.PHONY: bench-ready
+bench-ready: build controlplane ## how long an adapter takes from its apply to Ready
+	@go run ./hack/bench-ready
 
 .PHONY: fuzz
 fuzz: ## each fuzz test for FUZZTIME (default 30s)
@@ -34,6 +54,10 @@ fuzz: ## each fuzz test for FUZZTIME (default 30s)
 .PHONY: lint
 lint: ## golangci-lint, with the import rules
 	@hack/lint
+
+.PHONY: generate
+generate: ## deep copies, apply configurations, CRDs and docs/api.md, from the types of api/v1alpha1
+	hack/api/generate
 
 .PHONY: verify
 verify: ## what is committed is tidy, formatted, and as its generators make it

@@ -1,116 +1,38 @@
-// Command demo serves the samples, sends one mixed batch of held-out images over HTTP in which neighbouring rows use
-// different adapters, and prints what came back beside what is true. It exits with 0 only if all is right: every row is
-// answered to the bit as by its adapter alone, and enough labels are the true ones.
+// Command demo shows the whole on the samples, and exits with 0 only if all is right.
+//
+//	demo cluster      through Kubernetes: kubectl apply, wait, a mixed batch, a new revision under load
+//	demo standalone   from a folder of adapters: a mixed batch
+//
+// It ends by itself and leaves nothing running.
 package main
 
 import (
 	"context"
 	"flag"
 	"fmt"
-	"io"
-	"math"
 	"os"
 	"os/signal"
-	"slices"
+	"path/filepath"
 	"syscall"
-	"text/tabwriter"
-
-	"github.com/switchyard-dev/switchyard/test/digits"
-	"github.com/switchyard-dev/switchyard/test/oip"
-	"github.com/switchyard-dev/switchyard/test/standalone"
-)
-
-const (
-	pool = "digits"
-	rows = 24
-	// leastRight is the least share of labels that must be the true ones: held-out images may deceive an adapter.
-	leastRight = 0.9
 )
 
 func main() {
-	binary := flag.String("runtime", "bin/runtime", "the runtime's `binary`")
-	sample := flag.String("samples", "hack/samples/digits", "`folder` of the sample")
+	bin := flag.String("bin", "bin", "`folder` of the binaries")
+	repository := flag.String("repository", ".", "`folder` of this repository")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, *binary, *sample, os.Stdout)
+	var err error
+	switch sample := filepath.Join(*repository, "hack", "samples", "digits"); flag.Arg(0) {
+	case "cluster":
+		err = clusterDemo(ctx, *bin, *repository, os.Stdout)
+	case "standalone":
+		err = standaloneDemo(ctx, filepath.Join(*bin, "runtime"), sample, os.Stdout)
+	default:
+		err = fmt.Errorf("expected cluster or standalone, found %q", flag.Arg(0))
+	}
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		os.Exit(1)
 	}
-}
-
-func run(ctx context.Context, binary, sample string, out io.Writer) (err error) {
-	images, adapters, err := digits.Images(sample)
-	if err != nil {
-		return err
-	}
-	server, err := standalone.Start(ctx, binary, digits.Base(sample), digits.Adapters(sample), pool)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if stopErr := server.Stop(); err == nil && stopErr != nil {
-			err = fmt.Errorf("the server did not end well: %w\n%s", stopErr, server.Log())
-		}
-	}()
-	fmt.Fprintf(out, "One base model, %d adapters with classifiers of their own, one batch of %d held-out images:\n\n",
-		len(adapters), rows)
-	batch := make([]question, rows)
-	for i := range batch {
-		batch[i] = question{images[i], adapters[i%len(adapters)]}
-	}
-	mixed, err := ask(ctx, server.URL, batch...)
-	if err != nil {
-		return err
-	}
-	right, same := 0, 0
-	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "IMAGE\tADAPTER\tEXPECTED\tLABEL\tSCORE\tSAME AS ALONE")
-	for i, q := range batch {
-		alone, err := ask(ctx, server.URL, q)
-		if err != nil {
-			return err
-		}
-		answer, expected := mixed[i], q.image.Labels[q.adapter]
-		isSame := slices.EqualFunc(answer.Logits, alone[0].Logits, sameBits)
-		right += count(answer.Label == expected)
-		same += count(isSame)
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s%s\t%.3f\t%s\n", q.image.Name, q.adapter, expected,
-			answer.Label, map[bool]string{false: "  (wrong)"}[answer.Label == expected], answer.Score,
-			map[bool]string{true: "yes", false: "NO"}[isSame])
-	}
-	if err := table.Flush(); err != nil {
-		return err
-	}
-	fmt.Fprintf(out, "\n%d of %d labels are right; %d of %d rows are bitwise the same as their adapter alone.\n",
-		right, rows, same, rows)
-	if same < rows || float64(right) < leastRight*rows {
-		return fmt.Errorf("expected all rows the same and at least %.0f %% right", leastRight*100)
-	}
-	return nil
-}
-
-// question is one row: an image and the adapter asked of it.
-type question struct {
-	image   digits.Image
-	adapter string
-}
-
-func ask(ctx context.Context, url string, batch ...question) ([]oip.Answer, error) {
-	var images [][]byte
-	var names []string
-	for _, q := range batch {
-		images, names = append(images, q.image.PNG), append(names, q.adapter)
-	}
-	return oip.Infer(ctx, url, pool, oip.Request{Inputs: []oip.Tensor{oip.Images(images...), oip.Adapters(names...)}})
-}
-
-func sameBits(a, b float32) bool { return math.Float32bits(a) == math.Float32bits(b) }
-
-func count(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
 }

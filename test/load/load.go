@@ -1,0 +1,137 @@
+// Package load asks one adapter without a pause, from several clients, and keeps which revision answered when: what a
+// swap under load looks like from outside.
+package load
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+
+	"github.com/switchyard-dev/switchyard/test/oip"
+)
+
+// Load is clients that ask.
+type Load struct {
+	cancel  context.CancelFunc
+	clients sync.WaitGroup
+
+	mu      sync.Mutex
+	changed *sync.Cond
+	report  Report
+	total   int
+	ready   bool
+}
+
+// Report is what came back.
+type Report struct {
+	Revisions []Revision // in the order of their first answers
+	Failures  []error    // requests that were not answered
+}
+
+// Err joins the first failures.
+func (r *Report) Err() error { return errors.Join(r.Failures[:min(len(r.Failures), 3)]...) }
+
+// Revision is the answers of one revision.
+type Revision struct {
+	Digest     string
+	Label      string // of its first answer
+	Answers    int
+	AfterReady int // to requests that began after MarkReady
+}
+
+// Start has so many clients ask the adapter of a model server about an image, each its next request after the last
+// answer, until Stop.
+func Start(ctx context.Context, url, adapter string, image []byte, clients int) *Load {
+	ctx, cancel := context.WithCancel(ctx)
+	l := &Load{cancel: cancel}
+	l.changed = sync.NewCond(&l.mu)
+	for range clients {
+		l.clients.Go(func() {
+			for ctx.Err() == nil {
+				l.one(ctx, url, adapter, image)
+			}
+		})
+	}
+	return l
+}
+
+func (l *Load) one(ctx context.Context, url, adapter string, image []byte) {
+	l.mu.Lock()
+	ready := l.ready
+	l.mu.Unlock()
+	answers, err := oip.Infer(ctx, url, adapter, oip.Request{Inputs: []oip.Tensor{oip.Images(image)}})
+	if ctx.Err() != nil {
+		return // stopped meanwhile: not asked any more
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	defer l.changed.Broadcast()
+	l.total++
+	if err != nil {
+		l.report.Failures = append(l.report.Failures, err)
+		return
+	}
+	answer := answers[0]
+	i := slices.IndexFunc(l.report.Revisions, func(r Revision) bool { return r.Digest == answer.Revision })
+	if i < 0 {
+		i = len(l.report.Revisions)
+		l.report.Revisions = append(l.report.Revisions, Revision{Digest: answer.Revision, Label: answer.Label})
+	}
+	l.report.Revisions[i].Answers++
+	if ready {
+		l.report.Revisions[i].AfterReady++
+	}
+}
+
+// MarkReady tells that from now on only the last revision may answer.
+func (l *Load) MarkReady() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ready = true
+}
+
+// NextRevision waits for an answer by another revision than the one given, and returns it.
+func (l *Load) NextRevision(ctx context.Context, than string) (digest string, err error) {
+	err = l.wait(ctx, func() bool {
+		n := len(l.report.Revisions)
+		if n > 0 {
+			digest = l.report.Revisions[n-1].Digest
+		}
+		return n > 0 && digest != than
+	})
+	return digest, err
+}
+
+// Answers waits for so many more answers, failures among them.
+func (l *Load) Answers(ctx context.Context, n int) error {
+	l.mu.Lock()
+	until := l.total + n
+	l.mu.Unlock()
+	return l.wait(ctx, func() bool { return l.total >= until })
+}
+
+// wait waits until the condition, which is asked under the lock, holds.
+func (l *Load) wait(ctx context.Context, holds func() bool) error {
+	defer context.AfterFunc(ctx, func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.changed.Broadcast()
+	})()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for !holds() {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		l.changed.Wait()
+	}
+	return nil
+}
+
+// Stop ends the clients and returns what came back.
+func (l *Load) Stop() *Report {
+	l.cancel()
+	l.clients.Wait()
+	return &l.report
+}
