@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"math"
+	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"gorgonia.org/tensor"
 
@@ -19,9 +22,12 @@ import (
 // gate is the real engine, held up before each batch until the test opens it.
 type gate struct {
 	*engine.Engine
-	open  chan struct{}
-	stats []batcher.Stats
-	fail  error // of the next batch
+	open   chan struct{}
+	now    time.Time // on the batcher's clock, which stands still
+	inputs []int     // of each batch, how many
+	stats  []batcher.Stats
+	fail   error  // of the next batch
+	panics string // where the next batch does: "run", "observe"
 }
 
 func newGate(t *testing.T) *gate {
@@ -40,6 +46,8 @@ func newGate(t *testing.T) *gate {
 
 func (g *gate) Run(batch engine.Batch) (*engine.Output, error) {
 	<-g.open
+	g.inputs = append(g.inputs, len(batch.Inputs))
+	g.panic("run")
 	if g.fail != nil {
 		err := g.fail
 		g.fail = nil
@@ -48,14 +56,26 @@ func (g *gate) Run(batch engine.Batch) (*engine.Output, error) {
 	return g.Engine.Run(batch)
 }
 
+func (g *gate) observe(s batcher.Stats) {
+	g.stats = append(g.stats, s)
+	g.panic("observe")
+}
+
+func (g *gate) panic(place string) {
+	if g.panics == place {
+		g.panics = ""
+		panic("bad luck")
+	}
+}
+
 // inBubble runs a test in which synctest.Wait waits until every goroutine is idle: no test looks at a clock.
 func inBubble(t *testing.T, test func(t *testing.T, g *gate, b *batcher.Batcher)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate(t)
-		b := batcher.New(g, batcher.Options{MaxBatchRows: 4, MaxQueueRows: 10, Observe: func(s batcher.Stats) {
-			g.stats = append(g.stats, s)
-		}})
+		b := batcher.New(g, batcher.Options{
+			MaxBatchRows: 4, MaxQueueRows: 10, Observe: g.observe, Now: func() time.Time { return g.now },
+		})
 		test(t, g, b)
 		close(g.open)
 		b.Close()
@@ -137,6 +157,51 @@ func TestRowsOfDifferentRequestsShareABatch(t *testing.T) {
 		}
 		if !slices.Equal(sizes, []int{1, 4, 1}) {
 			t.Errorf("expected batches of 1, then 4 rows of two requests, then the last, found %v", sizes)
+		}
+	})
+}
+
+func TestRowsWithTheSameTensorShareAnInput(t *testing.T) {
+	inBubble(t, func(t *testing.T, g *gate, b *batcher.Batcher) {
+		running := submit(t.Context(), b, rows(1))
+		distinct := rows(2, 3)
+		first, second := []batcher.Row{distinct[0], distinct[1], distinct[0]}, distinct[1:]
+		replies := []<-chan reply{submit(t.Context(), b, first), submit(t.Context(), b, second)}
+		g.open <- struct{}{}
+		g.open <- struct{}{}
+		for i, asked := range [][]batcher.Row{first, second} {
+			g.check(t, asked, <-replies[i])
+		}
+		<-running
+		if !slices.Equal(g.inputs, []int{1, 2}) {
+			t.Errorf("expected batches of 1, then 2 inputs for 4 rows, found %v", g.inputs)
+		}
+	})
+}
+
+func TestStatsTellOfEachBatch(t *testing.T) {
+	inBubble(t, func(t *testing.T, g *gate, b *batcher.Batcher) {
+		replies := []<-chan reply{submit(t.Context(), b, rows(1)), submit(t.Context(), b, rows(2, 3))}
+		g.now = g.now.Add(time.Minute)
+		replies = append(replies, submit(t.Context(), b, rows(4, 5, 6)))
+		g.now = g.now.Add(time.Second)
+		for range 3 {
+			g.open <- struct{}{}
+			synctest.Wait()
+			g.now = g.now.Add(time.Hour)
+		}
+		for _, r := range replies {
+			if got := <-r; got.err != nil {
+				t.Error(got.err)
+			}
+		}
+		want := []batcher.Stats{
+			{Rows: 1, Adapters: 1, Engine: time.Minute + time.Second, Waits: []time.Duration{0}},
+			{Rows: 4, Adapters: 1, Engine: time.Hour, Waits: []time.Duration{time.Minute + time.Second, time.Second}},
+			{Rows: 1, Adapters: 1, Engine: time.Hour}, // its request was in the batch before
+		}
+		if !reflect.DeepEqual(g.stats, want) {
+			t.Errorf("expected %+v, found %+v", want, g.stats)
 		}
 	})
 }
@@ -225,6 +290,59 @@ func TestRowsHoldUntilTheyHaveLeft(t *testing.T) {
 			t.Errorf("no rows: expected to let go at once, found %v, %v", err, released)
 		}
 	})
+}
+
+// heldContext holds up who asks whether it has ended.
+type heldContext struct {
+	context.Context
+	open chan struct{}
+}
+
+func (c heldContext) Err() error {
+	<-c.open
+	return c.Context.Err()
+}
+
+// The queue's goroutine is never busy for long; here it is held up by a context.
+func TestACallerWhomTheQueueDoesNotTakeMayLeave(t *testing.T) {
+	inBubble(t, func(t *testing.T, g *gate, b *batcher.Batcher) {
+		held, asked := heldContext{t.Context(), make(chan struct{})}, rows(1)
+		first := submit(held, b, asked)
+		ctx, cancel := context.WithCancel(t.Context())
+		leaving := submit(ctx, b, rows(2))
+		cancel()
+		synctest.Wait()
+		select {
+		case got := <-leaving:
+			if !errors.Is(got.err, context.Canceled) {
+				t.Errorf("expected the context's error, found %v", got.err)
+			}
+		default:
+			t.Error("expected the context's error at once, found a caller who waits for the queue")
+		}
+		close(held.open)
+		g.open <- struct{}{}
+		g.check(t, asked, <-first)
+	})
+}
+
+func TestAPanicFailsItsBatchOnly(t *testing.T) {
+	for _, place := range []string{"run", "observe"} {
+		t.Run(place, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, g *gate, b *batcher.Batcher) {
+				g.panics = place
+				first := submit(t.Context(), b, rows(1))
+				asked := rows(2)
+				second := submit(t.Context(), b, asked)
+				g.open <- struct{}{}
+				if got := <-first; got.err == nil || !strings.Contains(got.err.Error(), "panic: bad luck") {
+					t.Errorf("expected the panic as an error, found %v", got.err)
+				}
+				g.open <- struct{}{}
+				g.check(t, asked, <-second)
+			})
+		})
+	}
 }
 
 func TestAFailedBatchFailsItsRequestsOnly(t *testing.T) {
