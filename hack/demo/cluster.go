@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -42,6 +43,9 @@ func clusterDemo(ctx context.Context, bin, repository string, out io.Writer) (er
 		Dir: dir, Repository: repository, SourceAddress: sourceAddress,
 		Manager: filepath.Join(bin, "manager"), Runtime: filepath.Join(bin, "runtime"),
 	})
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("%w (if make up has left one running, make down ends it)", err)
+	}
 	if err != nil {
 		return err
 	}
