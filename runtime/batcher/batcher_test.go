@@ -294,8 +294,8 @@ func TestRowsHoldUntilTheyHaveLeft(t *testing.T) {
 
 // heldContext holds up who asks whether it has ended.
 type heldContext struct {
-	context.Context
-	open chan struct{}
+	context.Context //nolint:containedctx // it is one
+	open            chan struct{}
 }
 
 func (c heldContext) Err() error {

@@ -57,7 +57,7 @@ func TestTheAnswerToARow(t *testing.T) {
 		}
 	}
 	large := &answer{logits: []float32{1000, 999}} // beyond what exp can take
-	if p := large.probabilities(); math.Abs(float64(p[0])-1/(1+math.Exp(-1))) > 1e-7 {
+	if p := large.probabilities(); math.IsNaN(float64(p[0])) || math.Abs(float64(p[0])-1/(1+math.Exp(-1))) > 1e-7 {
 		t.Errorf("large logits: found %v", p)
 	}
 	for _, o := range outputs {
@@ -84,6 +84,21 @@ func TestTheWidthOfAnAnswerIsBounded(t *testing.T) {
 	rows[16] = wide
 	if err := checkWidth(rows); err == nil || statusOf(err).code != http.StatusBadRequest {
 		t.Errorf("expected 17 rows of 65536 to be refused, found %v", err)
+	}
+}
+
+// The width is looked at before a row is decoded or queued: this server could do neither.
+func TestAnAnswerTooWideIsRefusedFirst(t *testing.T) {
+	s := &Server{
+		options: Options{MaxRows: 2},
+		metrics: &metrics{rows: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "r"}, []string{"code"})},
+		inputs:  []input{{name: "pixel_values", datatype: "FP32", shape: []int{anyRows}}},
+	}
+	request := &inferRequest{Inputs: []inputTensor{{Name: "pixel_values", Datatype: "FP32", Shape: []int64{2}}}}
+	_, err := s.answer(t.Context(), &model{labels: make([]string, maxLogits/2+1)}, "", request)
+	if err == nil || err.Error() !=
+		"expected an answer of at most 1048576 logits, found 2 rows of 524289: ask for fewer rows" {
+		t.Errorf("expected the answer to be too wide, found %v", err)
 	}
 }
 

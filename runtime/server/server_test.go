@@ -9,6 +9,7 @@ import (
 	"image/png"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -41,7 +42,8 @@ const (
 
 // front is a server over the real sample, with one adapter beside it that is refused and one that never ends loading.
 type front struct {
-	*httptest.Server
+	URL     string
+	client  *http.Client
 	server  *server.Server
 	set     *adapters.Set
 	metrics http.Handler
@@ -54,6 +56,16 @@ func newFront(t *testing.T) *front {
 
 // newFrontOver puts something before the engine.
 func newFrontOver(t *testing.T, before func(batcher.Runner) batcher.Runner) *front {
+	t.Helper()
+	f := newServer(t, before)
+	over := httptest.NewServer(f.server.Handler())
+	t.Cleanup(over.Close)
+	f.URL, f.client = over.URL, over.Client()
+	return f
+}
+
+// newServer is a front without a network.
+func newServer(t *testing.T, before func(batcher.Runner) batcher.Runner) *front {
 	t.Helper()
 	folder := openFolder(t, filepath.Join(sample, "base"))
 	base, err := model.Open(folder)
@@ -87,9 +99,7 @@ func newFrontOver(t *testing.T, before func(batcher.Runner) batcher.Runner) *fro
 	s := server.New(set, queue, images, server.Options{
 		Name: "digits", MaxBodyBytes: maxBodyBytes, MaxRows: maxRows, MaxRowsInFlight: 64, Log: log, Registry: registry,
 	})
-	f := &front{httptest.NewServer(s.Handler()), s, set, promhttp.HandlerFor(registry, promhttp.HandlerOpts{})}
-	t.Cleanup(f.Close)
-	return f
+	return &front{server: s, set: set, metrics: promhttp.HandlerFor(registry, promhttp.HandlerOpts{})}
 }
 
 func openFolder(t *testing.T, path string) *weights.Folder {
@@ -112,7 +122,7 @@ func (f *front) do(t *testing.T, method, path, body string, header ...string) (c
 	for i := 0; i < len(header); i += 2 {
 		request.Header.Set(header[i], header[i+1])
 	}
-	response, err := http.DefaultClient.Do(request)
+	response, err := f.client.Do(request)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -160,6 +170,15 @@ func pixelRequest(shape, data string) string {
 	return fmt.Sprintf(`{"inputs": [{"name": "pixel_values", "datatype": "FP32", "shape": %s, "data": %s}]}`, shape, data)
 }
 
+func (f *front) labels(t *testing.T, name string) []string {
+	t.Helper()
+	a, err := f.set.Get(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a.Labels
+}
+
 func TestEveryOutputOfAMixedBatch(t *testing.T) {
 	f := newFront(t)
 	code, body, _ := f.do(t, "POST", "/v2/models/digits/infer",
@@ -198,22 +217,31 @@ func TestEveryOutputOfAMixedBatch(t *testing.T) {
 	if got := fmt.Sprint(data["num_labels"]); got != "[2 10 3 10 2]" {
 		t.Errorf("num_labels: expected [2 10 3 10 2], found %s", got)
 	}
-	for i, n := range []int{2, 10, 3, 10, 2} {
-		sum := 0.0
-		for j := range 10 {
-			logit, p := data["logits"][i*10+j].(float64), data["probabilities"][i*10+j].(float64)
-			if sum += p; j >= n && (logit != -3.4028235e+38 || p != 0) {
-				t.Errorf("row %d, label %d: expected the padding, found logit %g and probability %g", i, j, logit, p)
+	base, _ := f.set.Base()
+	parity, holes := f.labels(t, "parity"), f.labels(t, "holes")
+	for i, labels := range [][]string{parity, base.Labels, holes, base.Labels, parity} {
+		logits, probabilities := data["logits"][i*10:i*10+10], data["probabilities"][i*10:i*10+10]
+		best, sum := 0, 0.0
+		for j := range labels {
+			if sum += math.Exp(logits[j].(float64)); logits[j].(float64) > logits[best].(float64) {
+				best = j
 			}
 		}
-		if sum < 0.99999 || sum > 1.00001 {
-			t.Errorf("row %d: probabilities sum to %g", i, sum)
+		for j := range 10 {
+			logit, p := logits[j].(float64), probabilities[j].(float64)
+			if j >= len(labels) && (logit != -3.4028235e+38 || p != 0) {
+				t.Errorf("row %d, label %d: expected the padding, found logit %g and probability %g", i, j, logit, p)
+			}
+			if want := math.Exp(logit) / sum; math.Abs(p-want) > 1e-6 {
+				t.Errorf("row %d, label %d: expected probability %g, found %g", i, j, want, p)
+			}
+		}
+		if label, score := data["label"][i], data["score"][i]; label != labels[best] || score != probabilities[best] {
+			t.Errorf("row %d: expected label %s with score %g, found %s with %g",
+				i, labels[best], probabilities[best], label, score)
 		}
 	}
-	labels, revisions := fmt.Sprint(data["label"][0], data["label"][4]), data["revision"]
-	if labels != "eveneven" && labels != "oddodd" {
-		t.Errorf("the two rows of parity: expected one of its labels twice, found %s", labels)
-	}
+	revisions := data["revision"]
 	if revisions[0] != revisions[4] || revisions[0] == revisions[2] || revisions[1] != response.Version {
 		t.Errorf("expected each row's own revision, found %v", revisions)
 	}
@@ -336,7 +364,6 @@ func TestBadRequests(t *testing.T) {
 		},
 		{"output twice", "POST", pool, `{"outputs": [{"name": "label"}, {"name": "label"}]}`, 400, "asked for twice"},
 		{"entities", "POST", pool, `{"outputs": [{"name": "entities"}]}`, 400, `output "entities" is not one of`},
-		{"timeout", "POST", pool, good, 400, `Switchyard-Timeout-Ms: expected a positive number, found "soon"`},
 
 		{"no input", "POST", pool, `{"inputs": []}`, 400, "expected one of the inputs [pixel_values image], found none"},
 		{"unknown input", "POST", pool, tensor("text", "BYTES", "[1]", `["a"]`), 400, `input "text" is not one of`},
@@ -429,11 +456,7 @@ func TestBadRequests(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			var header []string
-			if c.name == "timeout" {
-				header = []string{"Switchyard-Timeout-Ms", "soon"}
-			}
-			code, body, _ := f.do(t, c.method, c.path, c.body, header...)
+			code, body, _ := f.do(t, c.method, c.path, c.body)
 			var refusal struct{ Error string }
 			if err := json.Unmarshal([]byte(body), &refusal); err != nil {
 				t.Errorf("expected {\"error\": …}, found %s", body)
@@ -448,16 +471,55 @@ func TestBadRequests(t *testing.T) {
 	}
 }
 
-func TestContentThatIsNotJSON(t *testing.T) {
+func TestBadHeaders(t *testing.T) {
 	f := newFront(t)
-	for _, header := range [][]string{
-		{"Inference-Header-Content-Length", "10"},
-		{"Content-Encoding", "gzip"},
+	for _, c := range []struct {
+		header, value string
+		code          int
+		message       string
+	}{
+		{"Inference-Header-Content-Length", "10", 415, "binary tensor data is not supported yet: send JSON"},
+		{"Content-Encoding", "gzip", 415, `content encoding \"gzip\" is not supported`},
+		{"Switchyard-Timeout-Ms", "soon", 400, `Switchyard-Timeout-Ms: expected a positive number, found \"soon\"`},
+		{"Switchyard-Timeout-Ms", "0", 400, `expected a positive number, found \"0\"`},
 	} {
-		code, body, _ := f.do(t, "POST", "/v2/models/digits/infer", imageRequest(t, 1), header...)
-		if code != http.StatusUnsupportedMediaType {
-			t.Errorf("%v: expected 415, found %d: %s", header, code, body)
+		code, body, _ := f.do(t, "POST", "/v2/models/digits/infer", imageRequest(t, 1), c.header, c.value)
+		if code != c.code || !strings.Contains(body, c.message) {
+			t.Errorf("%s: %s: expected %d with %s, found %d: %s", c.header, c.value, c.code, c.message, code, body)
 		}
+	}
+}
+
+func TestAWrongMethodIsToldTheRightOne(t *testing.T) {
+	f := newFront(t)
+	for _, c := range []struct{ method, path, allow string }{
+		{"GET", "/v2/models/digits/infer", "POST"},
+		{"POST", "/v2/models/digits", "GET, HEAD"},
+	} {
+		code, body, header := f.do(t, c.method, c.path, "")
+		if allow := header.Get("Allow"); code != http.StatusMethodNotAllowed || allow != c.allow {
+			t.Errorf("%s %s: expected 405 with Allow: %s, found %d with %q: %s", c.method, c.path, c.allow, code, allow, body)
+		}
+	}
+}
+
+// Clients that know the binary tensor extension say so when they want none of it.
+func TestNoBinaryDataMayBeAskedFor(t *testing.T) {
+	f := newFront(t)
+	var request map[string]any
+	if err := json.Unmarshal([]byte(imageRequest(t, 1)), &request); err != nil {
+		t.Fatal(err)
+	}
+	none := map[string]bool{"binary_data": false}
+	request["parameters"] = map[string]bool{"binary_data_output": false}
+	request["inputs"].([]any)[0].(map[string]any)["parameters"] = none
+	request["outputs"] = []map[string]any{{"name": "label", "parameters": none}}
+	body, err := json.Marshal(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if code, answer, _ := f.do(t, "POST", "/v2/models/digits/infer", string(body)); code != http.StatusOK {
+		t.Errorf("status %d: %s", code, answer)
 	}
 }
 
@@ -517,18 +579,20 @@ func TestSlowClientsHoldUpNobody(t *testing.T) {
 // A body without a length is cut off at the limit.
 func TestAChunkedBodyIsBounded(t *testing.T) {
 	f := newFront(t)
-	endless := io.LimitReader(repeating(' '), 64*maxBodyBytes)
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, f.URL+"/v2/models/digits/infer", endless)
-	if err != nil {
-		t.Fatal(err)
-	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = response.Body.Close() }()
-	if response.StatusCode != http.StatusRequestEntityTooLarge {
-		t.Errorf("expected 413, found %d", response.StatusCode)
+	for range 5 { // what is refused is not held: four such bodies would be all that may be in flight
+		endless := io.LimitReader(repeating(' '), 64*maxBodyBytes)
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, f.URL+"/v2/models/digits/infer", endless)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response, err := f.client.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = response.Body.Close()
+		if response.StatusCode != http.StatusRequestEntityTooLarge {
+			t.Errorf("expected 413, found %d", response.StatusCode)
+		}
 	}
 }
 
@@ -570,6 +634,9 @@ func TestReadinessWaitsForLoadingAndEndsWithDraining(t *testing.T) {
 	f.server.Drain()
 	if code, body := ready(); code != http.StatusServiceUnavailable {
 		t.Errorf("draining: expected 503, found %d: %s", code, body)
+	}
+	if code, body, _ := f.do(t, "GET", "/v2/models/digits/ready", ""); code != http.StatusServiceUnavailable {
+		t.Errorf("a model of a server that drains: expected 503, found %d: %s", code, body)
 	}
 	if code, body, _ := f.do(t, "GET", "/v2/health/live", ""); code != http.StatusOK {
 		t.Errorf("draining is alive: expected 200, found %d: %s", code, body)
@@ -614,7 +681,8 @@ func TestABusyEngine(t *testing.T) {
 	for !strings.Contains(f.scrape(), "switchyard_queue_rows 64\n") { // until all of them wait
 	}
 	code, body, header := f.do(t, "POST", path, imageRequest(t, 1))
-	if code != http.StatusTooManyRequests || header.Get("Retry-After") == "" {
+	if code != http.StatusTooManyRequests || header.Get("Retry-After") == "" ||
+		!strings.Contains(body, "too many rows in flight") { // the queue is full too, and would say so
 		t.Errorf("beyond the bound: expected 429 with Retry-After, found %d: %s", code, body)
 	}
 	close(engine.open)
@@ -678,9 +746,17 @@ func TestMetricsCountWhatHappened(t *testing.T) {
 		`switchyard_adapters{state="served"} 4`,
 		`switchyard_adapters{state="refused"} 1`,
 		`switchyard_queue_rows 0`,
+		`switchyard_queue_seconds_count 1`,
+		`switchyard_engine_seconds_count 1`,
+		`switchyard_request_seconds_count{route="POST /v2/models/{model}/infer"} 2`,
+		`switchyard_batch_failures_total 0`,
 	} {
 		if !strings.Contains(metrics, line+"\n") {
 			t.Errorf("expected the line %s in\n%s", line, metrics)
 		}
+	}
+	if !strings.Contains(metrics, "\nswitchyard_adapter_bytes ") ||
+		strings.Contains(metrics, "\nswitchyard_adapter_bytes 0\n") {
+		t.Errorf("expected switchyard_adapter_bytes above 0 in\n%s", metrics)
 	}
 }
