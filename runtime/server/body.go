@@ -51,7 +51,7 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) (body []byte, 
 		case int64(buffer.Len()) > limit:
 			return nil, nil, tooLarge
 		case errors.Is(err, io.EOF):
-			// Else the deadline would end the wait for the answer: net/http goes on reading to see the client leave.
+			// The step's time is over: the wait for the answer has none, though net/http reads on to see the client leave.
 			_ = control.SetReadDeadline(time.Time{})
 			return buffer.Bytes(), giveBack, nil
 		case errors.Is(err, os.ErrDeadlineExceeded):
