@@ -3,7 +3,6 @@ package inferencepool
 import (
 	"fmt"
 	"slices"
-	"unicode/utf8"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/switchyard-dev/switchyard/api/v1alpha1"
 	"github.com/switchyard-dev/switchyard/controllers/attempt"
+	"github.com/switchyard-dev/switchyard/controllers/condition"
 )
 
 // AnnotationLocalAddress is where a Service is reached outside of a cluster: what stands in for kube-proxy writes it.
@@ -28,8 +28,6 @@ type scope struct {
 	adapters   []v1alpha1.LoRAAdapter
 	now        metav1.Time
 }
-
-const maxMessage = 1024
 
 // stalls are the reasons that only a change of the spec, the source or the namespace can cure.
 var stalls = []string{
@@ -74,10 +72,10 @@ func (s *scope) status() v1alpha1.InferencePoolStatus {
 	status.Endpoint = s.endpoint()
 
 	resolved := resolvedCondition(base, why, lost)
-	available := condition(v1alpha1.ConditionAvailable, true, v1alpha1.ReasonServing,
+	available := condition.New(v1alpha1.ConditionAvailable, true, v1alpha1.ReasonServing,
 		fmt.Sprintf("%d pods are ready", status.ReadyReplicas))
 	if status.ReadyReplicas == 0 {
-		available = condition(v1alpha1.ConditionAvailable, false, v1alpha1.ReasonNoPods, "no pod is ready")
+		available = condition.New(v1alpha1.ConditionAvailable, false, v1alpha1.ReasonNoPods, "no pod is ready")
 	}
 	ready := s.ready(base, why)
 	s.set(&status, resolved, available, ready)
@@ -89,22 +87,22 @@ func resolvedCondition(base v1alpha1.ResolvedBaseModel, why, lost *Failure) meta
 	const kind = v1alpha1.ConditionBaseModelResolved
 	switch {
 	case lost != nil:
-		return condition(kind, false, lost.Reason, "the artifact registry has lost "+base.Digest+
+		return condition.New(kind, false, lost.Reason, "the artifact registry has lost "+base.Digest+
 			", and it cannot be had from the source again: "+lost.Message)
 	case why != nil:
-		return condition(kind, false, why.Reason, why.Message)
+		return condition.New(kind, false, why.Reason, why.Message)
 	case base.Digest == "":
-		c := condition(kind, false, v1alpha1.ReasonResolving, "asking the source")
+		c := condition.New(kind, false, v1alpha1.ReasonResolving, "asking the source")
 		c.Status = metav1.ConditionUnknown
 		return c
 	}
-	return condition(kind, true, v1alpha1.ReasonResolved, base.Architecture+", stored as "+base.Digest)
+	return condition.New(kind, true, v1alpha1.ReasonResolved, base.Architecture+", stored as "+base.Digest)
 }
 
 // ready is the condition Ready, or the first thing that stands in its way.
 func (s *scope) ready(base v1alpha1.ResolvedBaseModel, why *Failure) metav1.Condition {
 	no := func(reason, format string, args ...any) metav1.Condition {
-		return condition(v1alpha1.ConditionReady, false, reason, fmt.Sprintf(format, args...))
+		return condition.New(v1alpha1.ConditionReady, false, reason, fmt.Sprintf(format, args...))
 	}
 	d, wanted := s.deployment, replicas(s.pool)
 	switch {
@@ -125,7 +123,7 @@ func (s *scope) ready(base v1alpha1.ResolvedBaseModel, why *Failure) metav1.Cond
 	case d.Status.ReadyReplicas < wanted:
 		return no(v1alpha1.ReasonRollingOut, "%d of %d pods are ready", d.Status.ReadyReplicas, wanted)
 	}
-	return condition(v1alpha1.ConditionReady, true, v1alpha1.ReasonServing,
+	return condition.New(v1alpha1.ConditionReady, true, v1alpha1.ReasonServing,
 		fmt.Sprintf("all %d pods are ready", wanted))
 }
 
@@ -170,46 +168,13 @@ func (s *scope) progress(status *v1alpha1.InferencePoolStatus, ready metav1.Cond
 	case ready.Status == metav1.ConditionTrue:
 		return
 	case slices.Contains(stalls, ready.Reason):
-		c = condition(v1alpha1.ConditionStalled, true, ready.Reason, ready.Message)
+		c = condition.New(v1alpha1.ConditionStalled, true, ready.Reason, ready.Message)
 	default:
-		c = condition(v1alpha1.ConditionReconciling, true, v1alpha1.ReasonProgressing, ready.Message)
+		c = condition.New(v1alpha1.ConditionReconciling, true, v1alpha1.ReasonProgressing, ready.Message)
 	}
-	if former := apimeta.FindStatusCondition(s.pool.Status.Conditions, c.Type); former != nil {
-		c.LastTransitionTime = former.LastTransitionTime
-	}
-	s.set(status, c)
+	s.set(status, condition.Since(s.pool.Status.Conditions, c))
 }
 
 func (s *scope) set(status *v1alpha1.InferencePoolStatus, conditions ...metav1.Condition) {
-	for _, c := range conditions {
-		c.ObservedGeneration, c.Message = s.pool.Generation, cut(c.Message, maxMessage)
-		if c.LastTransitionTime.IsZero() {
-			former := apimeta.FindStatusCondition(status.Conditions, c.Type)
-			c.LastTransitionTime = s.now
-			if former != nil && former.Status == c.Status {
-				c.LastTransitionTime = former.LastTransitionTime
-			}
-		}
-		apimeta.SetStatusCondition(&status.Conditions, c)
-	}
-}
-
-func condition(kind string, is bool, reason, message string) metav1.Condition {
-	c := metav1.Condition{Type: kind, Status: metav1.ConditionFalse, Reason: reason, Message: message}
-	if is {
-		c.Status = metav1.ConditionTrue
-	}
-	return c
-}
-
-// cut shortens a text to at most n bytes, between runes.
-func cut(text string, n int) string {
-	if len(text) <= n {
-		return text
-	}
-	n -= len("…")
-	for n > 0 && !utf8.RuneStart(text[n]) {
-		n--
-	}
-	return text[:n] + "…"
+	condition.Set(&status.Conditions, s.pool.Generation, s.now, conditions...)
 }

@@ -4,13 +4,13 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/switchyard-dev/switchyard/api/v1alpha1"
 	"github.com/switchyard-dev/switchyard/controllers/attempt"
+	"github.com/switchyard-dev/switchyard/controllers/condition"
 	"github.com/switchyard-dev/switchyard/controllers/placement"
 )
 
@@ -26,7 +26,6 @@ type scope struct {
 
 const (
 	maxFailures = 5
-	maxMessage  = 1024
 	maxFailure  = 256 // of a message in status.failures
 )
 
@@ -114,7 +113,8 @@ func (s *scope) look(digest string) inPods {
 			found.counts.Failed++
 			found.pullFailed = found.pullFailed || failure.Reason == v1alpha1.FailurePullFailed
 			found.failures = append(found.failures, v1alpha1.PodFailure{
-				Pod: pod.Name, Reason: cut(failure.Reason, maxFailure), Message: cut(failure.Message, maxFailure),
+				Pod: pod.Name, Reason: condition.Cut(failure.Reason, maxFailure),
+				Message: condition.Cut(failure.Message, maxFailure),
 			})
 		}
 	}
@@ -145,9 +145,9 @@ func (s *scope) status() v1alpha1.LoRAAdapterStatus {
 	if ready.Status != metav1.ConditionTrue && status.ServedRevision != "" && state.failure != nil {
 		ready.Message += "; pods go on serving " + status.ServedRevision
 	}
-	available := condition(v1alpha1.ConditionAvailable, true, v1alpha1.ReasonServing, "a ready pod answers for it")
+	available := condition.New(v1alpha1.ConditionAvailable, true, v1alpha1.ReasonServing, "a ready pod answers for it")
 	if found.unavailable {
-		available = condition(v1alpha1.ConditionAvailable, false, ready.Reason, "no ready pod answers for it")
+		available = condition.New(v1alpha1.ConditionAvailable, false, ready.Reason, "no ready pod answers for it")
 	}
 	if found.unavailable && ready.Reason == v1alpha1.ReasonServing {
 		available.Reason = v1alpha1.ReasonNoPods // cannot be: whoever serves answers
@@ -173,7 +173,7 @@ func served(answers []string, former string) string {
 // artifactConditions are ArtifactResolved and Compatible.
 func (s *scope) artifactConditions(state artifactState) (resolved, compatible metav1.Condition) {
 	unknown := func(kind, reason, message string) metav1.Condition {
-		c := condition(kind, false, reason, message)
+		c := condition.New(kind, false, reason, message)
 		c.Status = metav1.ConditionUnknown
 		return c
 	}
@@ -183,25 +183,26 @@ func (s *scope) artifactConditions(state artifactState) (resolved, compatible me
 		reason, message := s.missing()
 		return unknown(r, reason, message), unknown(c, reason, message)
 	case state.lost != nil:
-		return condition(r, false, state.lost.Reason, "the artifact registry has lost "+state.revision.Digest+
+		return condition.New(r, false, state.lost.Reason, "the artifact registry has lost "+state.revision.Digest+
 			", and it cannot be had from the source again: "+state.lost.Message), s.isCompatible()
 	case state.revision != nil:
-		return condition(r, true, v1alpha1.ReasonResolved, "stored as "+state.revision.Digest), s.isCompatible()
+		return condition.New(r, true, v1alpha1.ReasonResolved, "stored as "+state.revision.Digest), s.isCompatible()
 	case f == nil:
 		return unknown(r, v1alpha1.ReasonResolving, "asking the source"),
 			unknown(c, v1alpha1.ReasonResolving, "not known before the source was read")
 	case slices.Contains([]string{
 		v1alpha1.ReasonInvalidAdapter, v1alpha1.ReasonIncompatible, v1alpha1.ReasonRankTooLarge,
 	}, f.Reason):
-		return condition(r, true, v1alpha1.ReasonResolved, "the source was read"), condition(c, false, f.Reason, f.Message)
+		return condition.New(r, true, v1alpha1.ReasonResolved, "the source was read"),
+			condition.New(c, false, f.Reason, f.Message)
 	default:
-		return condition(r, false, f.Reason, f.Message),
+		return condition.New(r, false, f.Reason, f.Message),
 			unknown(c, v1alpha1.ReasonResolving, "not known before the source was read")
 	}
 }
 
 func (s *scope) isCompatible() metav1.Condition {
-	return condition(v1alpha1.ConditionCompatible, true, v1alpha1.ReasonCompatible, s.compatible())
+	return condition.New(v1alpha1.ConditionCompatible, true, v1alpha1.ReasonCompatible, s.compatible())
 }
 
 // missing says what of the pool is missing.
@@ -216,7 +217,7 @@ func (s *scope) missing() (reason, message string) {
 // ready is the condition Ready: whether every ready pod serves the target, or the first thing that stands in the way.
 func (s *scope) ready(state artifactState, found inPods) metav1.Condition {
 	no := func(reason, format string, args ...any) metav1.Condition {
-		return condition(v1alpha1.ConditionReady, false, reason, fmt.Sprintf(format, args...))
+		return condition.New(v1alpha1.ConditionReady, false, reason, fmt.Sprintf(format, args...))
 	}
 	n := found.counts
 	switch {
@@ -228,7 +229,7 @@ func (s *scope) ready(state artifactState, found inPods) metav1.Condition {
 	case state.revision == nil:
 		return no(v1alpha1.ReasonResolving, "asking the source")
 	case n.Desired > 0 && n.Ready == n.Desired:
-		return condition(v1alpha1.ConditionReady, true, v1alpha1.ReasonServing, "every ready pod serves it")
+		return condition.New(v1alpha1.ConditionReady, true, v1alpha1.ReasonServing, "every ready pod serves it")
 	case s.full != "":
 		return no(v1alpha1.ReasonPoolFull, "%s", s.full)
 	case n.Desired == 0:
@@ -248,50 +249,17 @@ func (s *scope) progress(status *v1alpha1.LoRAAdapterStatus, ready metav1.Condit
 	switch {
 	case ready.Status == metav1.ConditionTrue:
 	case slices.Contains(stalls, ready.Reason):
-		s.restore(status, condition(v1alpha1.ConditionStalled, true, ready.Reason, ready.Message))
+		s.restore(status, condition.New(v1alpha1.ConditionStalled, true, ready.Reason, ready.Message))
 	default:
-		s.restore(status, condition(v1alpha1.ConditionReconciling, true, v1alpha1.ReasonProgressing, ready.Message))
+		s.restore(status, condition.New(v1alpha1.ConditionReconciling, true, v1alpha1.ReasonProgressing, ready.Message))
 	}
 }
 
 // restore sets a condition that was taken out, with the time of its last transition if it was true before.
 func (s *scope) restore(status *v1alpha1.LoRAAdapterStatus, c metav1.Condition) {
-	if former := apimeta.FindStatusCondition(s.adapter.Status.Conditions, c.Type); former != nil {
-		c.LastTransitionTime = former.LastTransitionTime
-	}
-	s.set(status, c)
+	s.set(status, condition.Since(s.adapter.Status.Conditions, c))
 }
 
 func (s *scope) set(status *v1alpha1.LoRAAdapterStatus, conditions ...metav1.Condition) {
-	for _, c := range conditions {
-		c.ObservedGeneration, c.Message = s.adapter.Generation, cut(c.Message, maxMessage)
-		if c.LastTransitionTime.IsZero() {
-			former := apimeta.FindStatusCondition(status.Conditions, c.Type)
-			c.LastTransitionTime = s.now
-			if former != nil && former.Status == c.Status {
-				c.LastTransitionTime = former.LastTransitionTime
-			}
-		}
-		apimeta.SetStatusCondition(&status.Conditions, c)
-	}
-}
-
-func condition(kind string, is bool, reason, message string) metav1.Condition {
-	c := metav1.Condition{Type: kind, Status: metav1.ConditionFalse, Reason: reason, Message: message}
-	if is {
-		c.Status = metav1.ConditionTrue
-	}
-	return c
-}
-
-// cut shortens a text to at most n bytes, between runes.
-func cut(text string, n int) string {
-	if len(text) <= n {
-		return text
-	}
-	n -= len("…")
-	for n > 0 && !utf8.RuneStart(text[n]) {
-		n--
-	}
-	return text[:n] + "…"
+	condition.Set(&status.Conditions, s.adapter.Generation, s.now, conditions...)
 }
