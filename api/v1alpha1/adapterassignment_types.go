@@ -134,7 +134,7 @@ type FailedAdapter struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=128
 	Digest string `json:"digest,omitempty"`
-	// reason in one word: InvalidAdapter, PullFailed or TrialFailed.
+	// reason in one word: InvalidAdapter, PullFailed, TrialFailed or CrashedLoading.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=64

@@ -19,6 +19,10 @@ const (
 	ReasonSourceNotFound    = "SourceNotFound"    // the source has no such artifact
 	ReasonSourceUnreachable = "SourceUnreachable" // the source does not answer: tried again
 	ReasonSourceInvalid     = "SourceInvalid"     // the source's artifact is not what it should be
+	ReasonSourceForbidden   = "SourceForbidden"   // the source's address is not one that the manager may ask
+	ReasonUnauthorized      = "Unauthorized"      // the source wants credentials, or other ones: tried again
+	ReasonSecretNotFound    = "SecretNotFound"    // there is no Secret of that name: tried again
+	ReasonSecretInvalid     = "SecretInvalid"     // a Secret of another type or for another host: tried again
 	ReasonStoreUnavailable  = "StoreUnavailable"  // the artifact registry does not answer: tried again
 	ReasonCompatible        = "Compatible"        // Compatible: True
 	ReasonInvalidAdapter    = "InvalidAdapter"    // no adapter that can be served
@@ -28,6 +32,8 @@ const (
 	ReasonPoolNotReady      = "PoolNotReady"      // the adapter's pool has no base model yet, or no ready pod
 	ReasonNameTaken         = "NameTaken"         // an object of a name that the pool needs is not the pool's
 	ReasonPoolFull          = "PoolFull"          // over the pool's maxCount or memory
+	ReasonNoRoomForSwap     = "NoRoomForSwap"     // no room for the new revision beside the one it replaces
+	ReasonResourcesTooSmall = "ResourcesTooSmall" // the pods' memory limit cannot hold base, adapters and batches
 	ReasonRankTooLarge      = "RankTooLarge"      // over the pool's maxRank
 	ReasonLoading           = "Loading"           // pods are still loading it
 	ReasonServing           = "Serving"           // Ready, Available: True
@@ -42,7 +48,12 @@ const (
 	FailureInvalidAdapter = "InvalidAdapter" // refused by the runtime
 	FailurePullFailed     = "PullFailed"     // not to be had from the artifact registry: tried again
 	FailureTrialFailed    = "TrialFailed"    // loaded, but its answer to one row is no number
+	FailureCrashedLoading = "CrashedLoading" // the process ended twice while it was being loaded
 )
+
+// RegistryAudience is the audience of the service account tokens that the artifact registry takes. A token for it is
+// good for nothing else, and no other token is good for the registry.
+const RegistryAudience = "registry.switchyard.dev"
 
 // LabelPool marks the objects of a pool, with its name. Pods are found by their owner, never by labels alone.
 const LabelPool = "switchyard.dev/pool"

@@ -72,6 +72,11 @@ type BaseModel struct {
 	// +required
 	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="baseModel is immutable: make another pool"
 	Source Source `json:"source,omitzero"`
+
+	// secretRef names a Secret with credentials for the source, of type kubernetes.io/dockerconfigjson or
+	// switchyard.dev/source. Only the manager reads it, and it is sent to the host that it names alone.
+	// +optional
+	SecretRef *SecretReference `json:"secretRef,omitempty"`
 }
 
 // AdapterLimits bounds the adapters of one pod.
@@ -189,6 +194,11 @@ type ResolvedBaseModel struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=64
 	Architecture string `json:"architecture,omitempty"`
+
+	// sizeBytes is how much memory of a pod it takes, in bytes.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	SizeBytes int64 `json:"sizeBytes,omitempty"`
 }
 
 // AdapterCounts counts adapters.

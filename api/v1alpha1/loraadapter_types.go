@@ -52,6 +52,11 @@ type LoRAAdapterSpec struct {
 	// source of the PEFT folder.
 	// +required
 	Source Source `json:"source,omitzero"`
+
+	// secretRef names a Secret with credentials for the source, of type kubernetes.io/dockerconfigjson or
+	// switchyard.dev/source. Only the manager reads it, and it is sent to the host that it names alone.
+	// +optional
+	SecretRef *SecretReference `json:"secretRef,omitempty"`
 	// classNames of its head, in the order of its outputs, as many as it has. Without them, those of config.json beside
 	// the adapter; without that, LABEL_0, LABEL_1 and so on. They are part of the revision.
 	// +optional
@@ -109,7 +114,8 @@ type Revision struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=128
 	Digest string `json:"digest,omitempty"`
-	// sourceRevision is what the source calls it: of an OCI source, the digest of its manifest.
+	// sourceRevision is what the source calls it: of an OCI source, the digest of its manifest; of an HTTP source, the
+	// digest of its archive.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=256
@@ -126,6 +132,11 @@ type Revision struct {
 	// +optional
 	// +kubebuilder:validation:Minimum=0
 	NumLabels int32 `json:"numLabels,omitempty"`
+
+	// proven tells that some pod has served it. Before that it is given to one pod alone: one that cannot be loaded
+	// costs that pod, not the pool.
+	// +optional
+	Proven bool `json:"proven,omitempty"`
 }
 
 // PodCounts counts pods.

@@ -34,6 +34,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.EndpointApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("FailedAdapter"):
 		return &apiv1alpha1.FailedAdapterApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("HTTPSource"):
+		return &apiv1alpha1.HTTPSourceApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("InferencePool"):
 		return &apiv1alpha1.InferencePoolApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("InferencePoolSpec"):
@@ -62,6 +64,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.ResolvedBaseModelApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Revision"):
 		return &apiv1alpha1.RevisionApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("SecretReference"):
+		return &apiv1alpha1.SecretReferenceApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Source"):
 		return &apiv1alpha1.SourceApplyConfiguration{}
 

@@ -125,6 +125,9 @@ var schemaYAML = typed.YAMLObject(`types:
 - name: com.github.switchyard-dev.switchyard.api.v1alpha1.BaseModel
   map:
     fields:
+    - name: secretRef
+      type:
+        namedType: com.github.switchyard-dev.switchyard.api.v1alpha1.SecretReference
     - name: source
       type:
         namedType: com.github.switchyard-dev.switchyard.api.v1alpha1.Source
@@ -147,6 +150,15 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         scalar: string
     - name: reason
+      type:
+        scalar: string
+- name: com.github.switchyard-dev.switchyard.api.v1alpha1.HTTPSource
+  map:
+    fields:
+    - name: sha256
+      type:
+        scalar: string
+    - name: url
       type:
         scalar: string
 - name: com.github.switchyard-dev.switchyard.api.v1alpha1.InferencePool
@@ -250,6 +262,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: poolRef
       type:
         namedType: com.github.switchyard-dev.switchyard.api.v1alpha1.PoolReference
+    - name: secretRef
+      type:
+        namedType: com.github.switchyard-dev.switchyard.api.v1alpha1.SecretReference
     - name: source
       type:
         namedType: com.github.switchyard-dev.switchyard.api.v1alpha1.Source
@@ -381,6 +396,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: digest
       type:
         scalar: string
+    - name: sizeBytes
+      type:
+        scalar: numeric
 - name: com.github.switchyard-dev.switchyard.api.v1alpha1.Revision
   map:
     fields:
@@ -390,6 +408,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: numLabels
       type:
         scalar: numeric
+    - name: proven
+      type:
+        scalar: boolean
     - name: rank
       type:
         scalar: numeric
@@ -399,9 +420,18 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: sourceRevision
       type:
         scalar: string
+- name: com.github.switchyard-dev.switchyard.api.v1alpha1.SecretReference
+  map:
+    fields:
+    - name: name
+      type:
+        scalar: string
 - name: com.github.switchyard-dev.switchyard.api.v1alpha1.Source
   map:
     fields:
+    - name: http
+      type:
+        namedType: com.github.switchyard-dev.switchyard.api.v1alpha1.HTTPSource
     - name: oci
       type:
         namedType: com.github.switchyard-dev.switchyard.api.v1alpha1.OCISource

@@ -9,6 +9,9 @@ package v1alpha1
 type BaseModelApplyConfiguration struct {
 	// source of the model's folder, as HuggingFace's save_pretrained writes it.
 	Source *SourceApplyConfiguration `json:"source,omitempty"`
+	// secretRef names a Secret with credentials for the source, of type kubernetes.io/dockerconfigjson or
+	// switchyard.dev/source. Only the manager reads it, and it is sent to the host that it names alone.
+	SecretRef *SecretReferenceApplyConfiguration `json:"secretRef,omitempty"`
 }
 
 // BaseModelApplyConfiguration constructs a declarative configuration of the BaseModel type for use with
@@ -22,5 +25,13 @@ func BaseModel() *BaseModelApplyConfiguration {
 // If called multiple times, the Source field is set to the value of the last call.
 func (b *BaseModelApplyConfiguration) WithSource(value *SourceApplyConfiguration) *BaseModelApplyConfiguration {
 	b.Source = value
+	return b
+}
+
+// WithSecretRef sets the SecretRef field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the SecretRef field is set to the value of the last call.
+func (b *BaseModelApplyConfiguration) WithSecretRef(value *SecretReferenceApplyConfiguration) *BaseModelApplyConfiguration {
+	b.SecretRef = value
 	return b
 }

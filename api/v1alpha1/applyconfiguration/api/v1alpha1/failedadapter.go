@@ -11,7 +11,7 @@ type FailedAdapterApplyConfiguration struct {
 	Name *string `json:"name,omitempty"`
 	// digest of the entry.
 	Digest *string `json:"digest,omitempty"`
-	// reason in one word: InvalidAdapter, PullFailed or TrialFailed.
+	// reason in one word: InvalidAdapter, PullFailed, TrialFailed or CrashedLoading.
 	Reason *string `json:"reason,omitempty"`
 	// message in a sentence, at most 256 bytes: two thousand of them fit an object.
 	Message *string `json:"message,omitempty"`

@@ -11,6 +11,9 @@ type LoRAAdapterSpecApplyConfiguration struct {
 	PoolRef *PoolReferenceApplyConfiguration `json:"poolRef,omitempty"`
 	// source of the PEFT folder.
 	Source *SourceApplyConfiguration `json:"source,omitempty"`
+	// secretRef names a Secret with credentials for the source, of type kubernetes.io/dockerconfigjson or
+	// switchyard.dev/source. Only the manager reads it, and it is sent to the host that it names alone.
+	SecretRef *SecretReferenceApplyConfiguration `json:"secretRef,omitempty"`
 	// classNames of its head, in the order of its outputs, as many as it has. Without them, those of config.json beside
 	// the adapter; without that, LABEL_0, LABEL_1 and so on. They are part of the revision.
 	ClassNames []string `json:"classNames,omitempty"`
@@ -35,6 +38,14 @@ func (b *LoRAAdapterSpecApplyConfiguration) WithPoolRef(value *PoolReferenceAppl
 // If called multiple times, the Source field is set to the value of the last call.
 func (b *LoRAAdapterSpecApplyConfiguration) WithSource(value *SourceApplyConfiguration) *LoRAAdapterSpecApplyConfiguration {
 	b.Source = value
+	return b
+}
+
+// WithSecretRef sets the SecretRef field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the SecretRef field is set to the value of the last call.
+func (b *LoRAAdapterSpecApplyConfiguration) WithSecretRef(value *SecretReferenceApplyConfiguration) *LoRAAdapterSpecApplyConfiguration {
+	b.SecretRef = value
 	return b
 }
 

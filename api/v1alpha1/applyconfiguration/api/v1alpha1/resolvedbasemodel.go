@@ -11,6 +11,8 @@ type ResolvedBaseModelApplyConfiguration struct {
 	Digest *string `json:"digest,omitempty"`
 	// architecture of the model, as the runtime calls it.
 	Architecture *string `json:"architecture,omitempty"`
+	// sizeBytes is how much memory of a pod it takes, in bytes.
+	SizeBytes *int64 `json:"sizeBytes,omitempty"`
 }
 
 // ResolvedBaseModelApplyConfiguration constructs a declarative configuration of the ResolvedBaseModel type for use with
@@ -32,5 +34,13 @@ func (b *ResolvedBaseModelApplyConfiguration) WithDigest(value string) *Resolved
 // If called multiple times, the Architecture field is set to the value of the last call.
 func (b *ResolvedBaseModelApplyConfiguration) WithArchitecture(value string) *ResolvedBaseModelApplyConfiguration {
 	b.Architecture = &value
+	return b
+}
+
+// WithSizeBytes sets the SizeBytes field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the SizeBytes field is set to the value of the last call.
+func (b *ResolvedBaseModelApplyConfiguration) WithSizeBytes(value int64) *ResolvedBaseModelApplyConfiguration {
+	b.SizeBytes = &value
 	return b
 }

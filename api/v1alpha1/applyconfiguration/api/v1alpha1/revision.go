@@ -9,7 +9,8 @@ package v1alpha1
 type RevisionApplyConfiguration struct {
 	// digest of the revision's manifest, by which pods pull it.
 	Digest *string `json:"digest,omitempty"`
-	// sourceRevision is what the source calls it: of an OCI source, the digest of its manifest.
+	// sourceRevision is what the source calls it: of an OCI source, the digest of its manifest; of an HTTP source, the
+	// digest of its archive.
 	SourceRevision *string `json:"sourceRevision,omitempty"`
 	// sizeBytes is how much memory of a pod it takes, in bytes.
 	SizeBytes *int64 `json:"sizeBytes,omitempty"`
@@ -17,6 +18,9 @@ type RevisionApplyConfiguration struct {
 	Rank *int32 `json:"rank,omitempty"`
 	// numLabels is the number of outputs of its head.
 	NumLabels *int32 `json:"numLabels,omitempty"`
+	// proven tells that some pod has served it. Before that it is given to one pod alone: one that cannot be loaded
+	// costs that pod, not the pool.
+	Proven *bool `json:"proven,omitempty"`
 }
 
 // RevisionApplyConfiguration constructs a declarative configuration of the Revision type for use with
@@ -62,5 +66,13 @@ func (b *RevisionApplyConfiguration) WithRank(value int32) *RevisionApplyConfigu
 // If called multiple times, the NumLabels field is set to the value of the last call.
 func (b *RevisionApplyConfiguration) WithNumLabels(value int32) *RevisionApplyConfiguration {
 	b.NumLabels = &value
+	return b
+}
+
+// WithProven sets the Proven field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Proven field is set to the value of the last call.
+func (b *RevisionApplyConfiguration) WithProven(value bool) *RevisionApplyConfiguration {
+	b.Proven = &value
 	return b
 }

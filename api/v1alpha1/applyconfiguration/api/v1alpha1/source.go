@@ -9,6 +9,8 @@ package v1alpha1
 type SourceApplyConfiguration struct {
 	// oci is an artifact in an OCI registry whose layers are the folder's files.
 	OCI *OCISourceApplyConfiguration `json:"oci,omitempty"`
+	// http is a .tar.gz of the folder at a URL.
+	HTTP *HTTPSourceApplyConfiguration `json:"http,omitempty"`
 }
 
 // SourceApplyConfiguration constructs a declarative configuration of the Source type for use with
@@ -22,5 +24,13 @@ func Source() *SourceApplyConfiguration {
 // If called multiple times, the OCI field is set to the value of the last call.
 func (b *SourceApplyConfiguration) WithOCI(value *OCISourceApplyConfiguration) *SourceApplyConfiguration {
 	b.OCI = value
+	return b
+}
+
+// WithHTTP sets the HTTP field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the HTTP field is set to the value of the last call.
+func (b *SourceApplyConfiguration) WithHTTP(value *HTTPSourceApplyConfiguration) *SourceApplyConfiguration {
+	b.HTTP = value
 	return b
 }
