@@ -41,6 +41,7 @@ func TestTheLifeOfAnAdapter(t *testing.T) {
 	}
 	pool := s.untilPool("digits", "True Serving")
 	if pool.Status.ReadyReplicas != 2 || pool.Status.BaseModel.Architecture != "ViTForImageClassification" ||
+		pool.Status.BaseModel.SizeBytes == 0 ||
 		pool.Status.Endpoint.HTTP != "http://digits."+s.namespace+".svc:8080" || pool.Status.Selector == "" {
 		t.Errorf("found %+v", pool.Status)
 	}

@@ -80,7 +80,7 @@ func (c *courier) bring(ctx context.Context, e errand) (v1alpha1.ResolvedBaseMod
 		return none, sourceFailure(err)
 	}
 	defer func() { _ = folder.Close() }()
-	base, _, err := artifact.InspectBase(folder)
+	base, size, err := artifact.InspectBase(folder)
 	if err != nil {
 		return none, &Failure{Reason: v1alpha1.ReasonInvalidBaseModel, Message: err.Error()}
 	}
@@ -91,7 +91,9 @@ func (c *courier) bring(ctx context.Context, e errand) (v1alpha1.ResolvedBaseMod
 	if err := c.store.Push(ctx, e.repo, packed); err != nil {
 		return none, storeFailure(err)
 	}
-	return v1alpha1.ResolvedBaseModel{Digest: packed.Digest, Architecture: base.Architecture}, nil
+	return v1alpha1.ResolvedBaseModel{
+		Digest: packed.Digest, Architecture: base.Architecture, SizeBytes: size,
+	}, nil
 }
 
 // sourceFailure is what a source's error means for a pool.
