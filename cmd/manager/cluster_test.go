@@ -113,18 +113,28 @@ func withCluster(tests func() int) (code int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	stopped := make(chan error, 1)
+	pushToken := filepath.Join(dir, "push-token")
+	if err := os.WriteFile(pushToken, []byte("the manager's"), 0o600); err != nil {
+		return 0, err
+	}
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	stopped := make(chan error, 2)
+	go func() {
+		stopped <- serveRegistry(ctx, []string{
+			"--dir", registryDir, "--address", address, "--push-token-file", pushToken,
+		}, log)
+	}()
 	go func() {
 		stopped <- run(ctx, []string{
 			"--kubeconfig", kubeconfig, "--metrics-address", "0", "--health-address", "0",
 			"--runtime-image", "runtime", "--registry-url", "http://" + address,
-			"--registry-dir", registryDir, "--registry-address", address,
+			"--registry-push-token-file", pushToken,
 			"--leader-elect", "--leader-elect-namespace", system,
-		}, slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})))
+		}, log)
 	}()
 	code = tests()
 	stop()
-	return code, <-stopped
+	return code, errors.Join(<-stopped, <-stopped)
 }
 
 func freeAddress(ctx context.Context) (string, error) {

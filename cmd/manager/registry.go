@@ -32,25 +32,14 @@ func serveRegistry(ctx context.Context, args []string, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	serve, err := openRegistry(ctx, *dir, *address, token, log)
+	r, err := registry.New(registry.Options{Dir: *dir, PushToken: token, Log: log}) //nolint:contextcheck // Close ends it
 	if err != nil {
 		return err
 	}
-	return serve(ctx)
-}
-
-// openRegistry listens; serve answers until its ctx ends.
-func openRegistry(
-	ctx context.Context, dir, address, token string, log *slog.Logger,
-) (serve func(context.Context) error, err error) {
-	r, err := registry.New(registry.Options{Dir: dir, PushToken: token, Log: log}) //nolint:contextcheck // Close ends it
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", *address)
 	if err != nil {
-		return nil, err
+		return errors.Join(fmt.Errorf("artifact registry: %w", err), r.Close())
 	}
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("artifact registry: %w", err), r.Close())
-	}
-	log.Info("artifact registry", "dir", dir, "address", listener.Addr().String())
-	return func(ctx context.Context) error { return r.Serve(ctx, listener) }, nil
+	log.Info("artifact registry", "dir", *dir, "address", listener.Addr().String())
+	return r.Serve(ctx, listener)
 }

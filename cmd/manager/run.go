@@ -22,7 +22,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
-	"sigs.k8s.io/controller-runtime/pkg/manager"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/switchyard-dev/switchyard/api/v1alpha1"
@@ -47,10 +46,10 @@ type runFlags struct {
 	kubeconfig, metricsAddress, healthAddress string
 	runtimeImage                              string
 	registryURL, tokenFile                    string
-	registryDir, registryAddress              string
 	recheck                                   time.Duration
 	leaderElect                               bool
 	leaderNamespace                           string
+	lease                                     time.Duration
 }
 
 func parseRunFlags(args []string) (*runFlags, error) {
@@ -63,22 +62,22 @@ func parseRunFlags(args []string) (*runFlags, error) {
 	set.StringVar(&f.registryURL, "registry-url", "",
 		"`URL` of the artifact registry, by which pods pull and the manager pushes: https://host:port")
 	set.StringVar(&f.tokenFile, "registry-push-token-file", "",
-		"`file` with the token that pushing takes (default, with --registry-dir: one of this process alone)")
-	set.StringVar(&f.registryDir, "registry-dir", "", "`folder` of an artifact registry to run in this process")
-	set.StringVar(&f.registryAddress, "registry-address", "127.0.0.1:5000", "`address` of that registry")
+		"`file` with the token that pushing takes")
 	set.DurationVar(&f.recheck, "recheck-interval", 10*time.Minute,
 		"`time` after which it is looked again whether an artifact is still stored, or a bad source has become good")
 	set.BoolVar(&f.leaderElect, "leader-elect", false, "wait until no other manager leads")
 	set.StringVar(&f.leaderNamespace, "leader-elect-namespace", "", "`namespace` of the lease (default: this pod's)")
+	set.DurationVar(&f.lease, "leader-elect-lease-duration", 15*time.Second,
+		"`time` after which another manager takes over from one that is gone without a word")
 	if err := set.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return nil, nil
 		}
 		return nil, errUsage // the flag set has said what is wrong
 	}
-	if f.runtimeImage == "" || f.registryURL == "" || f.tokenFile == "" && f.registryDir == "" || set.NArg() > 0 {
-		fmt.Fprintln(set.Output(), "expected --runtime-image, --registry-url, --registry-push-token-file or "+
-			"--registry-dir, and no other arguments")
+	if f.runtimeImage == "" || f.registryURL == "" || f.tokenFile == "" || f.lease <= 0 || set.NArg() > 0 {
+		fmt.Fprintln(set.Output(), "expected --runtime-image, --registry-url, --registry-push-token-file, a lease of some "+
+			"time, and no other arguments")
 		set.Usage()
 		return nil, errUsage
 	}
@@ -96,7 +95,7 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	store, err := f.store(ctx, mgr, log)
+	store, err := f.store()
 	if err != nil {
 		return err
 	}
@@ -106,6 +105,13 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	if err := f.addControllers(mgr, store); err != nil {
 		return err
 	}
+	go func() {
+		select {
+		case <-mgr.Elected():
+			log.Info("this manager leads")
+		case <-ctx.Done():
+		}
+	}()
 	return mgr.Start(ctx)
 }
 
@@ -124,6 +130,7 @@ func newManager(f *runFlags) (ctrl.Manager, error) {
 		return nil, err
 	}
 	ours := cache.ByObject{Label: labels.NewSelector().Add(*pools)} // not the whole cluster's
+	renew, retry := f.lease*2/3, f.lease*2/15                       // as client-go's own, 15 s, 10 s and 2 s
 	mgr, err := ctrl.NewManager(config, ctrl.Options{
 		Scheme: scheme,
 		Cache: cache.Options{ByObject: map[client.Object]cache.ByObject{
@@ -136,6 +143,9 @@ func newManager(f *runFlags) (ctrl.Manager, error) {
 		LeaderElectionID:              "manager.switchyard.dev",
 		LeaderElectionNamespace:       f.leaderNamespace,
 		LeaderElectionReleaseOnCancel: true,
+		LeaseDuration:                 &f.lease,
+		RenewDeadline:                 &renew,
+		RetryPeriod:                   &retry,
 	})
 	if err != nil {
 		return nil, err
@@ -143,35 +153,18 @@ func newManager(f *runFlags) (ctrl.Manager, error) {
 	return mgr, errors.Join(mgr.AddHealthzCheck("ping", healthz.Ping), mgr.AddReadyzCheck("ping", healthz.Ping))
 }
 
-// store is a client of the artifact registry, which runs in this process where a folder is given.
-func (f *runFlags) store(ctx context.Context, mgr ctrl.Manager, log *slog.Logger) (*artifact.Store, error) {
+// store is a client of the artifact registry.
+func (f *runFlags) store() (*artifact.Store, error) {
 	u, err := url.Parse(f.registryURL)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.Path != "" {
 		return nil, fmt.Errorf("--registry-url: expected http://host:port or https://host:port, found %q", f.registryURL)
 	}
-	token := registry.NewToken()
-	if f.tokenFile != "" {
-		if token, err = registry.ReadToken(f.tokenFile); err != nil {
-			return nil, err
-		}
-	}
-	if f.registryDir != "" {
-		serve, err := openRegistry(ctx, f.registryDir, f.registryAddress, token, log)
-		if err != nil {
-			return nil, err
-		}
-		if err := mgr.Add(always{manager.RunnableFunc(serve)}); err != nil {
-			return nil, err
-		}
+	token, err := registry.ReadToken(f.tokenFile)
+	if err != nil {
+		return nil, err
 	}
 	return artifact.NewStore(artifact.StoreOptions{Host: u.Host, Token: token, PlainHTTP: u.Scheme == "http"})
 }
-
-// always runs whether or not this manager leads.
-type always struct{ manager.RunnableFunc }
-
-// NeedLeaderElection says no.
-func (always) NeedLeaderElection() bool { return false }
 
 func (f *runFlags) addControllers(mgr ctrl.Manager, store *artifact.Store) error {
 	source := artifact.NewFetcher(artifact.FetcherOptions{})

@@ -215,7 +215,7 @@ func TestServe(t *testing.T) {
 		t.Error("expected a registry without a token refused")
 	}
 	path := filepath.Join(t.TempDir(), "token")
-	if err := os.WriteFile(path, []byte(registry.NewToken()+"\n"), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte(token+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	read, err := registry.ReadToken(path)

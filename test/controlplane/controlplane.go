@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,6 +24,8 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"github.com/switchyard-dev/switchyard/test/localnode/process"
 )
 
 // The processes, in the order of their start.
@@ -55,6 +58,9 @@ type ControlPlane struct {
 	Kubectl        string // the binary
 
 	config *rest.Config
+	// How the apiserver was started by this process, to start it again.
+	options Options
+	storage int // port
 }
 
 // Start starts a control plane and waits until it can be used. ctx bounds the start, not the life of what was started.
@@ -106,6 +112,21 @@ func (p *ControlPlane) Stop() error { return Stop(p.Dir) }
 // Stop ends the control plane of a folder, whoever started it. Where none runs it does nothing.
 func Stop(dir string) error {
 	return errors.Join(stop(dir, controllers), stop(dir, apiserver), stop(dir, etcd))
+}
+
+// StopAPIServer ends the apiserver alone, at once: everybody else finds it away.
+func (p *ControlPlane) StopAPIServer() error {
+	return process.StopNoted(notePath(p.Dir, apiserver), 0)
+}
+
+// StartAPIServer starts the apiserver again, where it was, and waits until it is ready.
+func (p *ControlPlane) StartAPIServer(ctx context.Context) error {
+	if p.storage == 0 {
+		return fmt.Errorf("%s: expected a control plane that this process started, found one that was there", p.Dir)
+	}
+	ctx, cancel := context.WithTimeout(ctx, startWithin)
+	defer cancel()
+	return p.startAPIServer(ctx)
 }
 
 // ServiceAccountKubeconfig writes a kubeconfig that speaks as a service account, by a token of a day. It waits for the
@@ -202,35 +223,50 @@ func launch(ctx context.Context, o Options) (_ *ControlPlane, err error) {
 			err = errors.Join(err, plane.Stop())
 		}
 	}()
-	step := func(name string, args []string, up func(context.Context) error) error {
-		if err := start(ctx, o.Dir, filepath.Join(o.Assets, name), args, o.Detach); err != nil {
-			return fmt.Errorf("%s: %w", name, err)
-		}
-		if err := plane.while(ctx, name, up); err != nil {
-			return fmt.Errorf("%s did not come up: %w; its log in %s ends:\n%s",
-				name, err, logPath(o.Dir, name), tail(o.Dir, name))
-		}
-		return nil
-	}
-	if err := step(etcd, etcdFlags(o.Dir, storage), accepts(storage)); err != nil {
+	if err := plane.start(ctx, etcd, etcdFlags(o.Dir, storage), accepts(storage)); err != nil {
 		return nil, err
 	}
-	if err := step(apiserver, apiserverFlags(files, storage, port), plane.waitReady); err != nil {
+	plane.storage = storage
+	if err := plane.startAPIServer(ctx); err != nil {
 		return nil, err
 	}
 	if err := plane.installCRDs(ctx, o.CRDs); err != nil {
 		return nil, err
 	}
-	if err := step(controllers, controllerFlags(o.Dir, files), plane.waitServiceAccount); err != nil {
+	if err := plane.start(ctx, controllers, controllerFlags(o.Dir, files), plane.waitServiceAccount); err != nil {
 		return nil, err
 	}
 	return plane, nil
+}
+
+func (p *ControlPlane) startAPIServer(ctx context.Context) error {
+	server, err := url.Parse(p.config.Host)
+	if err != nil {
+		return err
+	}
+	files := credentials{filepath.Join(p.Dir, "certificates")}
+	return p.start(ctx, apiserver, apiserverFlags(files, p.storage, server.Port()), p.waitReady)
+}
+
+// start starts one of the processes and waits until it is up.
+func (p *ControlPlane) start(
+	ctx context.Context, name string, args []string, up func(context.Context) error,
+) error {
+	if err := start(ctx, p.Dir, filepath.Join(p.options.Assets, name), args, p.options.Detach); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	if err := p.while(ctx, name, up); err != nil {
+		return fmt.Errorf("%s did not come up: %w; its log in %s ends:\n%s",
+			name, err, logPath(p.Dir, name), tail(p.Dir, name))
+	}
+	return nil
 }
 
 // load is the handle of what the folder describes.
 func load(o Options) (*ControlPlane, error) {
 	p := &ControlPlane{
 		Dir: o.Dir, KubeconfigPath: filepath.Join(o.Dir, "kubeconfig"), Kubectl: filepath.Join(o.Assets, "kubectl"),
+		options: o,
 	}
 	config, err := clientcmd.BuildConfigFromFlags("", p.KubeconfigPath)
 	if err != nil {

@@ -46,6 +46,7 @@ func TestTheClusterOutlivesItsProcesses(t *testing.T) {
 		t.Fatal(err)
 	}
 	serviceAccountsAreAuthorizedByRBAC(t, plane)
+	theAPIServerMayBeAway(t, plane)
 
 	again := start(ctx, t, options)
 	if again.Config().Host != plane.Config().Host {
@@ -70,6 +71,23 @@ func TestTheClusterOutlivesItsProcesses(t *testing.T) {
 	out, err := kubectl.CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "No resources found") {
 		t.Errorf("kubectl get things: %v: %s", err, out)
+	}
+}
+
+func theAPIServerMayBeAway(t *testing.T, plane *controlplane.ControlPlane) {
+	t.Helper()
+	client := kubernetes.NewForConfigOrDie(plane.Config())
+	if err := plane.StopAPIServer(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.CoreV1().Namespaces().List(t.Context(), metav1.ListOptions{}); err == nil {
+		t.Error("the apiserver answers while it is away")
+	}
+	if err := plane.StartAPIServer(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.CoreV1().ConfigMaps("default").Get(t.Context(), "kept", metav1.GetOptions{}); err != nil {
+		t.Errorf("the client of before, after the apiserver was away: %v", err)
 	}
 }
 

@@ -1,7 +1,6 @@
 package controlplane
 
 import (
-	"fmt"
 	"path/filepath"
 	"strings"
 )
@@ -19,12 +18,12 @@ func etcdFlags(dir string, port int) []string {
 	}
 }
 
-func apiserverFlags(files credentials, storage, port int) []string {
+func apiserverFlags(files credentials, storage int, port string) []string {
 	return []string{
 		"--etcd-servers=http://" + address(storage),
 		"--bind-address=127.0.0.1",
 		"--advertise-address=127.0.0.1",
-		fmt.Sprintf("--secure-port=%d", port),
+		"--secure-port=" + port,
 		"--endpoint-reconciler-type=none", // of the Service kubernetes: Endpoints refuse loopback addresses
 		"--tls-cert-file=" + files.path("apiserver.crt"),
 		"--tls-private-key-file=" + files.path("apiserver.key"),

@@ -62,7 +62,9 @@ func TestTheManagerMayGoAndComeBack(t *testing.T) {
 	before := map[string]*v1alpha1.LoRAAdapter{"parity": s.adapter("parity"), "holes": s.adapter("holes")}
 	pods, assignments := s.pods(), s.assignments()
 
-	place.KillManager()
+	if err := place.KillManager(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	s.apply(wrappers.LoRAAdapter(s.ns, "digit").Pool(poolName).Source(place.Ref("digit", "v1")).Obj())
 	s.answers(asking, 50*clients)
 	if err := place.StartManager(lasting); err != nil {

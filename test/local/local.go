@@ -1,25 +1,27 @@
 // Package local is the whole of Switchyard on one machine, on loopback and without root: a real control plane
-// (test/controlplane), the manager under its own service account, test/localnode running the pods, and a source
-// registry filled with the samples. `make up`, the demo, the benchmark and the integration tests are made of it.
+// (test/controlplane), the manager and the artifact registry under their own service accounts, test/localnode running
+// the pods, and a source registry filled with the samples. `make up`, the demo, the benchmark and the integration tests are made of it.
 //
 // Everything ends with the context given to Start, or with the process.
 package local
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
-	"syscall"
+	"time"
 
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -38,6 +40,12 @@ const (
 
 	system         = "switchyard-system"
 	serviceAccount = "switchyard-manager"
+
+	// lease is how long a manager that was killed goes on leading. Shorter than a cluster's, for who waits for that; long
+	// enough for a machine that is busy with other tests.
+	lease = 6 * time.Second
+	// startWithin bounds what takes a tenth of it on a machine that is not busy.
+	startWithin = time.Minute
 )
 
 // Options of Start.
@@ -47,6 +55,7 @@ type Options struct {
 	Manager       string // the manager's binary
 	Runtime       string // the runtime's binary
 	SourceAddress string // of the source registry; "127.0.0.1:0" takes a free port
+	Managers      int    // of which one leads; 1 where 0
 	Log           *slog.Logger
 }
 
@@ -59,12 +68,14 @@ type Place struct {
 
 	options    Options
 	kubeconfig string // the manager's
-	registry   string // address of the artifact registry, in the manager's process
+	address    string // of the artifact registry
 	stop       context.CancelFunc
 	parts      sync.WaitGroup
 
-	mu      sync.Mutex
-	manager *process
+	mu       sync.Mutex
+	managers []*program // that have not been killed
+	started  int        // managers, to tell their logs apart
+	registry *program   // nil while it is away
 }
 
 // Start brings everything up; the manager may still be starting when it returns. Close ends it.
@@ -103,7 +114,15 @@ func Start(ctx context.Context, o Options) (place *Place, err error) {
 	if err := p.prepareManager(ctx); err != nil {
 		return nil, err
 	}
-	return p, p.StartManager(ctx)
+	if err := p.StartRegistry(ctx); err != nil {
+		return nil, err
+	}
+	for range max(1, o.Managers) {
+		if err := p.StartManager(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return p, nil
 }
 
 // startSource serves a source registry and puts the samples into it.
@@ -187,51 +206,92 @@ func (p *Place) prepareManager(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p.registry = listener.Addr().String()
-	return listener.Close()
-}
-
-// StartManager starts the manager's process, with the artifact registry in it. It ends with ctx.
-func (p *Place) StartManager(ctx context.Context) error {
-	log, err := os.OpenFile(filepath.Join(p.options.Dir, "manager.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
+	p.address = listener.Addr().String()
+	if err := listener.Close(); err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, p.options.Manager, "run",
-		"--kubeconfig", p.kubeconfig, "--metrics-address", "0", "--health-address", "0",
-		"--runtime-image", RuntimeImage, "--registry-url", "http://"+p.registry,
-		"--registry-dir", filepath.Join(p.options.Dir, "registry"), "--registry-address", p.registry)
-	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
-		return errors.Join(err, log.Close())
-	}
-	manager := &process{cmd: cmd, ended: make(chan struct{})}
-	go func() {
-		_ = cmd.Wait() // how it ended is nobody's concern: it is killed, or the log says why
-		_ = log.Close()
-		close(manager.ended)
-	}()
+	return os.WriteFile(p.pushToken(), []byte(rand.Text()), 0o600)
+}
+
+func (p *Place) pushToken() string { return filepath.Join(p.options.Dir, "push-token") }
+
+// RegistryDir is the folder of the artifact registry.
+func (p *Place) RegistryDir() string { return filepath.Join(p.options.Dir, "registry") }
+
+// StartRegistry starts the artifact registry's process, where none runs, and waits until it answers. It ends with ctx.
+func (p *Place) StartRegistry(ctx context.Context) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.manager = manager
+	if p.registry != nil {
+		return nil
+	}
+	registry, err := startProgram(ctx, filepath.Join(p.options.Dir, "registry.log"), p.options.Manager, "registry",
+		"--dir", p.RegistryDir(), "--address", p.address, "--push-token-file", p.pushToken())
+	if err != nil {
+		return fmt.Errorf("artifact registry: %w", err)
+	}
+	p.registry = registry
+	return p.awaitRegistry(ctx)
+}
+
+func (p *Place) awaitRegistry(ctx context.Context) error {
+	err := wait.PollUntilContextTimeout(ctx, 10*time.Millisecond, startWithin, true,
+		func(ctx context.Context) (bool, error) {
+			conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", p.address)
+			if err != nil {
+				return false, nil // not yet
+			}
+			return true, conn.Close()
+		})
+	if err != nil {
+		return fmt.Errorf("artifact registry: %w; see registry.log in %s", err, p.options.Dir)
+	}
 	return nil
 }
 
-// process is one start of the manager.
-type process struct {
-	cmd   *exec.Cmd
-	ended chan struct{}
-}
-
-// KillManager ends the manager's process at once, as kill -9 does.
-func (p *Place) KillManager() {
+// StopRegistry ends the artifact registry's process at once; what it keeps stays in RegistryDir.
+func (p *Place) StopRegistry() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.manager != nil {
-		_ = p.manager.cmd.Process.Kill() // an error says that it has ended already
-		<-p.manager.ended
+	if p.registry != nil {
+		p.registry.kill()
+		p.registry = nil
 	}
+}
+
+// StartManager starts one more manager, which leads if no other does. It ends with ctx.
+func (p *Place) StartManager(ctx context.Context) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.started++
+	manager, err := startProgram(ctx, p.managerLog(p.started), p.options.Manager, "run",
+		"--kubeconfig", p.kubeconfig, "--metrics-address", "0", "--health-address", "0",
+		"--leader-elect", "--leader-elect-namespace", system, "--leader-elect-lease-duration", lease.String(),
+		"--runtime-image", RuntimeImage, "--registry-url", "http://"+p.address,
+		"--registry-push-token-file", p.pushToken())
+	if err != nil {
+		return fmt.Errorf("manager: %w", err)
+	}
+	p.managers = append(p.managers, manager)
+	return nil
+}
+
+// KillManager waits until a manager leads and ends its process at once, as kill -9 does. It stays away; another takes
+// over when the lease is over.
+func (p *Place) KillManager(ctx context.Context) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	leader := -1
+	err := wait.PollUntilContextTimeout(ctx, 10*time.Millisecond, startWithin, true, func(context.Context) (bool, error) {
+		leader = slices.IndexFunc(p.managers, func(m *program) bool { return m.says("this manager leads") })
+		return leader >= 0, nil
+	})
+	if err != nil {
+		return fmt.Errorf("none of %d managers leads: %w", len(p.managers), err)
+	}
+	p.managers[leader].kill()
+	p.managers = slices.Delete(p.managers, leader, leader+1)
+	return nil
 }
 
 // Kubectl runs kubectl as admin and returns what it printed.
@@ -252,22 +312,32 @@ func (p *Place) Endpoint(ctx context.Context, namespace, pool string) (string, e
 	return "http://" + net.JoinHostPort(address, "8080"), err
 }
 
-// ManagerLog is what the manager has logged.
+func (p *Place) managerLog(number int) string {
+	return filepath.Join(p.options.Dir, fmt.Sprintf("manager-%d.log", number))
+}
+
+// ManagerLog is what all managers have logged, one after the other.
 func (p *Place) ManagerLog() string {
-	file, err := os.Open(filepath.Join(p.options.Dir, "manager.log"))
-	if err != nil {
-		return ""
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var all []byte
+	for n := 1; n <= p.started; n++ {
+		text, _ := readLog(p.managerLog(n), 0) // what can be read
+		all = append(all, text...)
 	}
-	defer func() { _ = file.Close() }()
-	const most = 1 << 20
-	text, _ := io.ReadAll(io.LimitReader(file, most)) // of what can be read
-	return string(text)
+	return string(all)
 }
 
 // Close ends everything and returns when nothing is left running.
 func (p *Place) Close() error {
-	p.KillManager()
 	p.stop()
+	p.StopRegistry()
+	p.mu.Lock()
+	for _, m := range p.managers {
+		m.kill()
+	}
+	p.managers = nil
+	p.mu.Unlock()
 	p.parts.Wait()
 	if p.Plane == nil {
 		return nil

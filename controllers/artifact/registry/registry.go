@@ -102,9 +102,6 @@ func newApp(dir string) (app *handlers.App, err error) {
 	return handlers.NewApp(context.Background(), config), nil
 }
 
-// NewToken is a push token for one start of a process that both pushes and keeps the registry.
-func NewToken() string { return rand.Text() }
-
 // ReadToken reads a push token from a file, as a Secret is mounted.
 func ReadToken(path string) (string, error) {
 	file, err := os.Open(path)
