@@ -50,7 +50,7 @@ const (
 // source registry. Tests stand in for kubelet and agents.
 var (
 	admin       client.Client
-	source      string // host of the source registry
+	sourceHost  string // host of the source registry
 	registryDir string // of the artifact registry
 )
 
@@ -87,7 +87,7 @@ func withCluster(tests func() int) (code int, err error) {
 	}
 	for _, file := range []string{
 		"manager/namespace.yaml", "rbac/service_account.yaml", "rbac/role.yaml", "rbac/role_binding.yaml",
-		"rbac/leader_election.yaml",
+		"rbac/leader_election.yaml", "rbac/secrets.yaml",
 	} {
 		if err := apply(ctx, filepath.Join("../../config", file)); err != nil {
 			return 0, fmt.Errorf("%s: %w", file, err)
@@ -103,7 +103,7 @@ func withCluster(tests func() int) (code int, err error) {
 	}
 	server := httptest.NewServer(sources)
 	defer server.Close()
-	source = strings.TrimPrefix(server.URL, "http://")
+	sourceHost = strings.TrimPrefix(server.URL, "http://")
 	if err := pushSamples(ctx); err != nil {
 		return 0, err
 	}
@@ -130,6 +130,7 @@ func withCluster(tests func() int) (code int, err error) {
 			"--runtime-image", "runtime", "--registry-url", "http://" + address,
 			"--registry-push-token-file", pushToken,
 			"--leader-elect", "--leader-elect-namespace", system,
+			"--source-allow-cidr", "127.0.0.0/8", "--source-allow-cidr", "::1/128",
 		}, log)
 	}()
 	code = tests()
@@ -159,7 +160,7 @@ func pushSamples(ctx context.Context) error {
 }
 
 // ref is where the source registry has something.
-func ref(name string) string { return source + "/" + name + ":v1" }
+func ref(name string) string { return sourceHost + "/" + name + ":v1" }
 
 // push puts a folder into the source registry.
 func push(t *testing.T, name, folder string) string {

@@ -6,7 +6,9 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -31,6 +33,7 @@ import (
 	"github.com/switchyard-dev/switchyard/controllers/inferencepool"
 	"github.com/switchyard-dev/switchyard/controllers/loraadapter"
 	"github.com/switchyard-dev/switchyard/controllers/placement"
+	"github.com/switchyard-dev/switchyard/controllers/source"
 )
 
 const (
@@ -46,6 +49,8 @@ type runFlags struct {
 	kubeconfig, metricsAddress, healthAddress string
 	runtimeImage                              string
 	registryURL, tokenFile                    string
+	sourceAllow                               []netip.Prefix
+	sourcePlainHTTP                           []string
 	recheck                                   time.Duration
 	leaderElect                               bool
 	leaderNamespace                           string
@@ -63,6 +68,10 @@ func parseRunFlags(args []string) (*runFlags, error) {
 		"`URL` of the artifact registry, by which pods pull and the manager pushes: https://host:port")
 	set.StringVar(&f.tokenFile, "registry-push-token-file", "",
 		"`file` with the token that pushing takes")
+	set.Func("source-allow-cidr", "`range` of addresses that sources may have though it is private, loopback or otherwise "+
+		"special; may be given several times", f.allowSource)
+	set.Func("source-plain-http", "`host:port` that is spoken to without TLS as a source, as loopback hosts are; may be "+
+		"given several times", f.speakPlainly)
 	set.DurationVar(&f.recheck, "recheck-interval", 10*time.Minute,
 		"`time` after which it is looked again whether an artifact is still stored, or a bad source has become good")
 	set.BoolVar(&f.leaderElect, "leader-elect", false, "wait until no other manager leads")
@@ -82,6 +91,23 @@ func parseRunFlags(args []string) (*runFlags, error) {
 		return nil, errUsage
 	}
 	return &f, nil
+}
+
+func (f *runFlags) allowSource(value string) error {
+	prefix, err := netip.ParsePrefix(value)
+	if err != nil {
+		return errors.New("expected a range as 10.0.0.0/8")
+	}
+	f.sourceAllow = append(f.sourceAllow, prefix.Masked())
+	return nil
+}
+
+func (f *runFlags) speakPlainly(value string) error {
+	if value == "" || strings.Contains(value, "/") {
+		return errors.New("expected host or host:port, as the source names it")
+	}
+	f.sourcePlainHTTP = append(f.sourcePlainHTTP, value)
+	return nil
 }
 
 // run runs the controllers until ctx ends.
@@ -167,16 +193,19 @@ func (f *runFlags) store() (*artifact.Store, error) {
 }
 
 func (f *runFlags) addControllers(mgr ctrl.Manager, store *artifact.Store) error {
-	source := artifact.NewFetcher(artifact.FetcherOptions{})
+	from := &source.Fetcher{
+		Fetcher: artifact.NewFetcher(artifact.FetcherOptions{Allow: f.sourceAllow, PlainHTTP: f.sourcePlainHTTP}),
+		Secrets: mgr.GetAPIReader(), // never the cache: it would list and watch them all
+	}
 	policy := attempt.Policy{Recheck: f.recheck, Least: retryLeast, Most: retryMost}
 	recorder := mgr.GetEventRecorder("switchyard")
 	return errors.Join(
 		inferencepool.New(inferencepool.Options{
-			Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Events: recorder, Source: source, Store: store,
+			Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Events: recorder, Source: from, Store: store,
 			Policy: policy, Now: time.Now, Runtime: inferencepool.Runtime{Image: f.runtimeImage, Registry: f.registryURL},
 		}).SetupWithManager(mgr),
 		loraadapter.New(loraadapter.Options{
-			Client: mgr.GetClient(), Events: recorder, Source: source, Store: store, Policy: policy, Now: time.Now,
+			Client: mgr.GetClient(), Events: recorder, Source: from, Store: store, Policy: policy, Now: time.Now,
 		}).SetupWithManager(mgr),
 		(&placement.Reconciler{Client: mgr.GetClient()}).SetupWithManager(mgr),
 	)

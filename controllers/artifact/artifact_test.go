@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -60,6 +61,14 @@ func store(t *testing.T, host, token string) *artifact.Store {
 	}
 	return s
 }
+
+// newFetcher is a fetcher that may ask this machine.
+func newFetcher(o artifact.FetcherOptions) *artifact.Fetcher {
+	o.Allow = append(o.Allow, netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128"))
+	return artifact.NewFetcher(o)
+}
+
+func oci(ref string) artifact.Origin { return artifact.Origin{Ref: ref} }
 
 func openFolder(t *testing.T, dir string) *weights.Folder {
 	t.Helper()
@@ -147,7 +156,7 @@ func TestTheDigestIsTheSameEverywhere(t *testing.T) {
 func TestRoundTrip(t *testing.T) {
 	ctx := t.Context()
 	sources, artifacts := sourceRegistry(t), serve(t, registry.Options{Dir: t.TempDir(), PushToken: token})
-	s, fetcher := store(t, artifacts, token), artifact.NewFetcher(artifact.FetcherOptions{})
+	s, fetcher := store(t, artifacts, token), newFetcher(artifact.FetcherOptions{})
 	for _, c := range []struct {
 		kind     artifact.Kind
 		dir      string
@@ -161,13 +170,10 @@ func TestRoundTrip(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		revision, err := fetcher.Resolve(ctx, ref)
-		if err != nil || revision != pushed {
-			t.Fatalf("resolve: expected %s, found %s, %v", pushed, revision, err)
-		}
 		dir := t.TempDir()
-		if err := fetcher.Fetch(ctx, c.kind, ref, revision, dir); err != nil {
-			t.Fatal(err)
+		revision, err := fetcher.Fetch(ctx, c.kind, oci(ref), "", dir)
+		if err != nil || revision != pushed {
+			t.Fatalf("expected %s, found %s, %v", pushed, revision, err)
 		}
 		p, want := pack(t, c.kind, dir, c.settings), pack(t, c.kind, c.dir, c.settings)
 		if p.Digest != want.Digest {
@@ -184,7 +190,7 @@ func TestRoundTrip(t *testing.T) {
 		expectExists(t, s, artifact.Repository("other", "digits"), p.Digest, false)
 
 		pulled := t.TempDir()
-		if err := fetcher.Fetch(ctx, c.kind, artifacts+"/"+repo+"@"+p.Digest, p.Digest, pulled); err != nil {
+		if _, err := fetcher.Fetch(ctx, c.kind, oci(artifacts+"/"+repo+"@"+p.Digest), p.Digest, pulled); err != nil {
 			t.Fatal(err)
 		}
 		if again := pack(t, c.kind, pulled, c.settings); again.Digest != p.Digest {
@@ -200,16 +206,16 @@ func expectExists(t *testing.T, s *artifact.Store, repo, revision string, want b
 	}
 }
 
-// A tag may move between resolving and fetching: what was resolved is what is fetched.
+// A tag may move after it was fetched: the revision that it stood for can be had again.
 func TestATagMoves(t *testing.T) {
 	ctx := t.Context()
 	ref := sourceRegistry(t) + "/digits/adapter:v1"
-	fetcher := artifact.NewFetcher(artifact.FetcherOptions{})
+	fetcher := newFetcher(artifact.FetcherOptions{})
 	push := func(name string) (revision string) {
 		if _, err := ocisource.Push(ctx, ref, filepath.Join(digits.Adapters(sample), name)); err != nil {
 			t.Fatal(err)
 		}
-		revision, err := fetcher.Resolve(ctx, ref)
+		revision, err := fetcher.Fetch(ctx, artifact.Adapter, oci(ref), "", t.TempDir())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -221,8 +227,8 @@ func TestATagMoves(t *testing.T) {
 	}
 	for revision, name := range map[string]string{first: "parity", second: "digit"} {
 		dir := t.TempDir()
-		if err := fetcher.Fetch(ctx, artifact.Adapter, ref, revision, dir); err != nil {
-			t.Fatal(err)
+		if found, err := fetcher.Fetch(ctx, artifact.Adapter, oci(ref), revision, dir); err != nil || found != revision {
+			t.Fatalf("expected %s, found %s, %v", revision, found, err)
 		}
 		want := pack(t, artifact.Adapter, filepath.Join(digits.Adapters(sample), name), peft.Settings{}).Digest
 		if got := pack(t, artifact.Adapter, dir, peft.Settings{}).Digest; got != want {
@@ -240,7 +246,7 @@ func TestSourcesRefused(t *testing.T) {
 	closed := httptest.NewServer(http.NotFoundHandler())
 	nobody := strings.TrimPrefix(closed.URL, "http://")
 	closed.Close()
-	fetcher := artifact.NewFetcher(artifact.FetcherOptions{})
+	fetcher := newFetcher(artifact.FetcherOptions{})
 	for _, c := range []struct {
 		ref    string
 		reason artifact.Reason
@@ -261,18 +267,19 @@ func TestSourcesRefused(t *testing.T) {
 		{host + "/" + strings.Repeat("x", 2000) + ":v1", artifact.Invalid, false, "bytes"},
 		{"", artifact.Invalid, false, "expected host/repository:tag"},
 	} {
-		_, err := fetcher.Resolve(ctx, c.ref)
+		_, err := fetcher.Fetch(ctx, artifact.Adapter, oci(c.ref), "", t.TempDir())
 		expectError(t, err, c.reason, c.retry, c.text)
 	}
 	gone := "sha256:" + strings.Repeat("0", 64)
-	err := fetcher.Fetch(ctx, artifact.Adapter, host+"/there:v1", gone, t.TempDir())
+	_, err := fetcher.Fetch(ctx, artifact.Adapter, oci(host+"/there:v1"), gone, t.TempDir())
 	expectError(t, err, artifact.NotFound, false, "not found")
-	err = fetcher.Fetch(ctx, artifact.Adapter, host+"/there@"+gone, "sha256:"+strings.Repeat("1", 64), t.TempDir())
+	other := "sha256:" + strings.Repeat("1", 64)
+	_, err = fetcher.Fetch(ctx, artifact.Adapter, oci(host+"/there@"+gone), other, t.TempDir())
 	expectError(t, err, artifact.Invalid, false, "expected its digest as the revision")
 
 	ended, cancel := context.WithCancel(ctx)
 	cancel()
-	_, err = fetcher.Resolve(ended, host+"/there:v1")
+	_, err = fetcher.Fetch(ended, artifact.Adapter, oci(host+"/there:v1"), "", t.TempDir())
 	expectError(t, err, artifact.Unreachable, true, "given up")
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("expected context.Canceled within, found %v", err)
@@ -436,8 +443,8 @@ func TestHostileArtifacts(t *testing.T) {
 			if err := os.Mkdir(dir, 0o700); err != nil {
 				t.Fatal(err)
 			}
-			err := artifact.NewFetcher(artifact.FetcherOptions{}).
-				Fetch(t.Context(), artifact.Adapter, host+"/a:v1", revision, dir)
+			_, err := newFetcher(artifact.FetcherOptions{}).
+				Fetch(t.Context(), artifact.Adapter, oci(host+"/a:v1"), revision, dir)
 			expectError(t, err, artifact.Invalid, false, c.text)
 			expectFiles(t, dir)
 			expectFiles(t, filepath.Dir(dir), "empty")
@@ -502,8 +509,8 @@ func TestLyingRegistries(t *testing.T) {
 			"another length", blob(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, secret) }),
 			artifact.Invalid, false, "expected the answer of an OCI registry",
 		},
-		{"401", status(401), artifact.NotFound, false, "not open to everyone: status 401 (Unauthorized)"},
-		{"403", status(403), artifact.NotFound, false, "not open to everyone: status 403 (Forbidden)"},
+		{"401", status(401), artifact.Unauthorized, true, "status 401 (Unauthorized): if it is there, it takes credentials"},
+		{"403", status(403), artifact.Unauthorized, true, "status 403 (Forbidden): if it is there, it takes credentials"},
 		{"404", status(404), artifact.NotFound, false, "not found"},
 		{"418", status(418), artifact.Invalid, false, "status 418"},
 		{"429", status(429), artifact.Unreachable, true, "status 429"},
@@ -511,7 +518,7 @@ func TestLyingRegistries(t *testing.T) {
 		{"asks for a password", blob(func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("WWW-Authenticate", `Basic realm="`+secret+`"`)
 			w.WriteHeader(http.StatusUnauthorized)
-		}), artifact.NotFound, false, "credentials were asked for"},
+		}), artifact.Unauthorized, true, "credentials were asked for: if it is there, it takes credentials"},
 		{
 			"hangs up", blob(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }),
 			artifact.Unreachable, true, "the connection broke off",
@@ -524,15 +531,15 @@ func TestLyingRegistries(t *testing.T) {
 		}), artifact.Invalid, false, "a redirect to another scheme"},
 		{"redirects off this machine", blob(func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "http://169.254.169.254/latest", http.StatusTemporaryRedirect)
-		}), artifact.Invalid, false, "it leads to a host that is not spoken to without TLS"},
+		}), artifact.Forbidden, false, "it leads to a host that is not spoken to without TLS"},
 		{"redirects for ever", blob(func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, r.URL.Path, http.StatusTemporaryRedirect)
 		}), artifact.Invalid, false, "more redirects"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			host, revision := lying(t, ok(), c.first)
-			err := artifact.NewFetcher(artifact.FetcherOptions{}).
-				Fetch(t.Context(), artifact.Adapter, host+"/a:v1", revision, t.TempDir())
+			_, err := newFetcher(artifact.FetcherOptions{}).
+				Fetch(t.Context(), artifact.Adapter, oci(host+"/a:v1"), revision, t.TempDir())
 			expectError(t, err, c.reason, c.retry, c.text)
 		})
 	}
@@ -540,20 +547,20 @@ func TestLyingRegistries(t *testing.T) {
 	t.Run("an honest one", func(t *testing.T) {
 		host, revision := lying(t, ok(), nil)
 		dir := t.TempDir()
-		fetcher := artifact.NewFetcher(artifact.FetcherOptions{})
-		if err := fetcher.Fetch(t.Context(), artifact.Adapter, host+"/a:v1", revision, dir); err != nil {
+		fetcher := newFetcher(artifact.FetcherOptions{})
+		if _, err := fetcher.Fetch(t.Context(), artifact.Adapter, oci(host+"/a:v1"), revision, dir); err != nil {
 			t.Fatal(err)
 		}
 		expectFiles(t, dir, "adapter_config.json", "adapter_model.safetensors", "config.json")
-		err := fetcher.Fetch(t.Context(), artifact.Adapter, host+"/a:v1", revision, dir)
+		_, err := fetcher.Fetch(t.Context(), artifact.Adapter, oci(host+"/a:v1"), revision, dir)
 		if err == nil || !strings.Contains(err.Error(), "expected it empty") {
 			t.Errorf("a folder that is not empty: expected to be refused, found %v", err)
 		}
 	})
 	t.Run("another manifest", func(t *testing.T) {
 		host, _ := lying(t, ok(), nil)
-		err := artifact.NewFetcher(artifact.FetcherOptions{}).
-			Fetch(t.Context(), artifact.Adapter, host+"/a:v1", "sha256:"+strings.Repeat("0", 64), t.TempDir())
+		_, err := newFetcher(artifact.FetcherOptions{}).
+			Fetch(t.Context(), artifact.Adapter, oci(host+"/a:v1"), "sha256:"+strings.Repeat("0", 64), t.TempDir())
 		expectError(t, err, artifact.Invalid, false, "")
 	})
 	t.Run("no HEAD", func(t *testing.T) {
@@ -563,7 +570,8 @@ func TestLyingRegistries(t *testing.T) {
 			}
 			return r.Method == http.MethodHead
 		})
-		found, err := artifact.NewFetcher(artifact.FetcherOptions{}).Resolve(t.Context(), host+"/a:v1")
+		found, err := newFetcher(artifact.FetcherOptions{}).
+			Fetch(t.Context(), artifact.Adapter, oci(host+"/a:v1"), "", t.TempDir())
 		if err != nil || found != revision {
 			t.Errorf("expected %s, found %s, %v", revision, found, err)
 		}
@@ -581,18 +589,16 @@ func TestLyingRegistries(t *testing.T) {
 			}
 			return true
 		})
-		fetcher := artifact.NewFetcher(artifact.FetcherOptions{})
-		if found, err := fetcher.Resolve(t.Context(), host+"/a:v1"); err != nil || found != revision {
+		fetcher := newFetcher(artifact.FetcherOptions{})
+		found, err := fetcher.Fetch(t.Context(), artifact.Adapter, oci(host+"/a:v1"), "", t.TempDir())
+		if err != nil || found != revision {
 			t.Errorf("expected %s, found %s, %v", revision, found, err)
-		}
-		if err := fetcher.Fetch(t.Context(), artifact.Adapter, host+"/a:v1", revision, t.TempDir()); err != nil {
-			t.Error(err)
 		}
 	})
 	t.Run("too large together", func(t *testing.T) {
 		host, revision := lying(t, ok(), nil)
-		err := artifact.NewFetcher(artifact.FetcherOptions{AdapterBytes: 8}).
-			Fetch(t.Context(), artifact.Adapter, host+"/a:v1", revision, t.TempDir())
+		_, err := newFetcher(artifact.FetcherOptions{AdapterBytes: 8}).
+			Fetch(t.Context(), artifact.Adapter, oci(host+"/a:v1"), revision, t.TempDir())
 		expectError(t, err, artifact.Invalid, false, "expected at most 8 bytes for all files, found 7 for this one")
 	})
 }
@@ -604,7 +610,7 @@ func TestPlainHTTP(t *testing.T) {
 		schemes = append(schemes, r.URL.Scheme)
 		return nil, errors.New("recorded")
 	})
-	fetcher := artifact.NewFetcher(artifact.FetcherOptions{Transport: record, PlainHTTP: []string{"registry.demo:5000"}})
+	fetcher := newFetcher(artifact.FetcherOptions{Transport: record, PlainHTTP: []string{"registry.demo:5000"}})
 	for ref, want := range map[string]string{
 		"localhost/a:v1": "http", "localhost:5000/a:v1": "http", "127.0.0.1:5000/a:v1": "http", "127.8.7.6/a:v1": "http",
 		"[::1]:5000/a:v1": "http", "registry.demo:5000/a:v1": "http",
@@ -612,7 +618,7 @@ func TestPlainHTTP(t *testing.T) {
 		"10.0.0.1:5000/a:v1": "https", "[fe80::1]:5000/a:v1": "https",
 	} {
 		schemes = nil
-		_, err := fetcher.Resolve(t.Context(), ref)
+		_, err := fetcher.Fetch(t.Context(), artifact.Adapter, oci(ref), "", t.TempDir())
 		expectError(t, err, artifact.Unreachable, true, "no answer")
 		if len(schemes) != 1 || schemes[0] != want {
 			t.Errorf("%s: expected %s, found %v", ref, want, schemes)

@@ -16,21 +16,23 @@ import (
 	"oras.land/oras-go/v2/errdef"
 	"oras.land/oras-go/v2/registry/remote/auth"
 	"oras.land/oras-go/v2/registry/remote/errcode"
-
-	"github.com/switchyard-dev/switchyard/runtime/quote"
 )
 
-// Reason is why a registry did not give or take an artifact. The list is closed.
+// Reason is why a source or the artifact registry did not give or take an artifact. The list is closed.
 type Reason string
 
 // The reasons. An error without one is of this machine (a full disk) and worth another try.
 const (
-	NotFound    Reason = "NotFound"    // there is no such artifact, or it is not open to us
+	NotFound    Reason = "NotFound"    // there is no such artifact
 	Unreachable Reason = "Unreachable" // no answer, or one that may be another soon
 	Invalid     Reason = "Invalid"     // an answer or an artifact that is not what it should be
+
+	Forbidden     Reason = "Forbidden"     // it leads to where we do not go, by our own policy
+	Unauthorized  Reason = "Unauthorized"  // it wants credentials, or other ones
+	SecretInvalid Reason = "SecretInvalid" // the credentials we have are not for its host, so it was not asked
 )
 
-// Error is a registry's failure in our own words.
+// Error is a source's failure, or the artifact registry's, in our own words.
 type Error struct {
 	Reason Reason
 	Retry  bool // whether trying again may help, all else being equal
@@ -47,71 +49,77 @@ func invalid(where, format string, args ...any) *Error {
 	return &Error{Reason: Invalid, where: where, what: fmt.Sprintf(format, args...)}
 }
 
-// source is where the artifact of a reference is, for a message.
-func source(ref string) string { return "source " + quote.Name(ref) }
+// place is who was asked, for a message: its name, and what it should be.
+type place struct{ name, server string }
 
-// refusal is a request that we did not send, by our own policy.
+// refusal is what we do not take part in: too many redirects, too large a manifest.
 type refusal string
 
 func (r refusal) Error() string { return string(r) }
+
+// forbidden is a request that we did not send, by our own policy.
+type forbidden string
+
+func (f forbidden) Error() string { return string(f) }
 
 // local is a failure of this machine's, not of a registry.
 type local struct{ error }
 
 func (l local) Unwrap() error { return l.error }
 
-// explain turns what went wrong between us and a registry into an Error.
-func explain(ctx context.Context, where string, err error) error {
+// explain turns what went wrong between us and a server into an Error.
+func explain(ctx context.Context, where place, err error) error {
 	if ours := (local{}); errors.As(err, &ours) {
-		return fmt.Errorf("%s: %w", where, ours.error)
+		return fmt.Errorf("%s: %w", where.name, ours.error)
 	}
-	return explainRemote(ctx, where, err)
-}
-
-func explainRemote(ctx context.Context, where string, err error) *Error {
-	e := &Error{Reason: Unreachable, Retry: true, where: where, cause: err}
+	e := &Error{Reason: Unreachable, Retry: true, where: where.name, cause: err}
 	var response *errcode.ErrorResponse
 	var refused refusal
+	var off forbidden
 	switch {
 	case errors.Is(ctx.Err(), context.Canceled):
 		e.what = "given up"
 	case ctx.Err() != nil:
 		e.what = "no answer in time"
+	case errors.Is(err, errSlow):
+		e.what = "its answer comes too slowly"
+	case errors.As(err, &off):
+		e.Reason, e.Retry, e.what = Forbidden, false, string(off)
 	case errors.As(err, &refused):
 		e.Reason, e.Retry, e.what = Invalid, false, string(refused)
 	case errors.Is(err, errdef.ErrNotFound):
 		e.Reason, e.Retry, e.what = NotFound, false, "not found"
 	case errors.Is(err, auth.ErrBasicCredentialNotFound):
-		e.Reason, e.Retry, e.what = NotFound, false, "not there, or not open to everyone: credentials were asked for"
+		e.Reason, e.what = Unauthorized, "credentials were asked for"
 	case errors.As(err, &response):
-		e.byStatus(response.StatusCode)
+		e.byStatus(where, response.StatusCode)
 	case errors.Is(err, content.ErrMismatchedDigest):
 		e.Reason, e.Retry, e.what = Invalid, false, "content with another digest than it is named by"
 	case errors.Is(err, content.ErrTrailingData):
 		e.Reason, e.Retry, e.what = Invalid, false, "content larger than its descriptor says"
 	default:
-		e.byNetwork(err)
+		e.byNetwork(where, err)
 	}
 	return e
 }
 
 // byStatus reads an HTTP status.
-func (e *Error) byStatus(status int) {
+func (e *Error) byStatus(where place, status int) {
 	words := "status " + strconv.Itoa(status) + " (" + http.StatusText(status) + ")"
 	switch {
 	case status == http.StatusUnauthorized || status == http.StatusForbidden:
-		e.Reason, e.Retry, e.what = NotFound, false, "not there, or not open to everyone: "+words
+		e.Reason, e.what = Unauthorized, words
 	case status == http.StatusNotFound || status == http.StatusGone:
 		e.Reason, e.Retry, e.what = NotFound, false, "not found: "+words
 	case status == http.StatusTooManyRequests || status == http.StatusRequestTimeout || status >= 500:
-		e.what = "the registry is not able to answer: " + words
+		e.what = "it is not able to answer: " + words
 	default:
-		e.Reason, e.Retry, e.what = Invalid, false, "expected the answer of an OCI registry, found "+words
+		e.Reason, e.Retry, e.what = Invalid, false, "expected the answer of "+where.server+", found "+words
 	}
 }
 
 // byNetwork reads an error of the network; what is none is an answer that makes no sense.
-func (e *Error) byNetwork(err error) {
+func (e *Error) byNetwork(where place, err error) {
 	var dns *net.DNSError
 	var record tls.RecordHeaderError
 	var unknown x509.UnknownAuthorityError
@@ -134,6 +142,6 @@ func (e *Error) byNetwork(err error) {
 			e.what = "no answer in time"
 		}
 	default:
-		e.Reason, e.Retry, e.what = Invalid, false, "expected the answer of an OCI registry, found something else"
+		e.Reason, e.Retry, e.what = Invalid, false, "expected the answer of "+where.server+", found something else"
 	}
 }

@@ -2,6 +2,7 @@ package artifact
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/switchyard-dev/switchyard/runtime/peft"
 )
@@ -50,4 +51,9 @@ func (k Kind) format() format {
 		}
 	}
 	panic(fmt.Sprintf("artifact: kind %q is none of ours", string(k)))
+}
+
+// has tells whether a file is one of a kind's.
+func (f format) has(name string) bool {
+	return slices.Contains(f.required, name) || slices.Contains(f.optional, name)
 }

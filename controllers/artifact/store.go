@@ -19,7 +19,6 @@ import (
 	"oras.land/oras-go/v2/errdef"
 	orasregistry "oras.land/oras-go/v2/registry"
 	"oras.land/oras-go/v2/registry/remote"
-	"oras.land/oras-go/v2/registry/remote/errcode"
 
 	"github.com/switchyard-dev/switchyard/runtime/quote"
 )
@@ -223,13 +222,12 @@ func (s *Store) where(repo string) string { return "artifact registry " + quote.
 // explain is for the registry's owner, who can cure whatever it is: nothing here is the artifact's fault.
 func (s *Store) explain(ctx context.Context, repo string, err error) error {
 	var e *Error
-	if !errors.As(explain(ctx, s.where(repo), err), &e) {
+	if !errors.As(explain(ctx, place{s.where(repo), "an OCI registry"}, err), &e) {
 		return err
 	}
-	e.Reason, e.Retry = Unreachable, true
-	var response *errcode.ErrorResponse
-	if errors.As(err, &response) && response.StatusCode == http.StatusForbidden {
+	if e.Reason == Unauthorized {
 		e.what = "it does not take our token"
 	}
+	e.Reason, e.Retry = Unreachable, true
 	return e
 }

@@ -11,6 +11,8 @@ import (
 	"oras.land/oras-go/v2/registry/remote"
 )
 
+const userAgent = "switchyard"
+
 // maxRedirects is what a blob behind a content network takes, and some.
 const maxRedirects = 5
 
@@ -29,6 +31,17 @@ func defaultTransport() *http.Transport {
 	}
 }
 
+// sourceTransport is the way to sources: only to addresses that may be asked, by no proxy, whose address would be the only
+// one to be looked at, and with a connection for each request: what is left of one on an idle connection net/http would
+// write to the log, in the server's words.
+func sourceTransport(to addresses) *http.Transport {
+	transport := defaultTransport()
+	transport.Proxy = nil
+	transport.DialContext = (&net.Dialer{Timeout: 10 * time.Second, ControlContext: to.control}).DialContext
+	transport.DisableKeepAlives = true
+	return transport
+}
+
 // schemes refuses plain HTTP but to loopback hosts and those named. It sees every request: redirects, and the places
 // where registries give out tokens, too.
 type schemes struct {
@@ -42,7 +55,7 @@ func (s schemes) RoundTrip(r *http.Request) (*http.Response, error) {
 		if r.Body != nil {
 			_ = r.Body.Close()
 		}
-		return nil, refusal("it leads to a host that is not spoken to without TLS")
+		return nil, forbidden("it leads to a host that is not spoken to without TLS")
 	}
 	return s.next.RoundTrip(r)
 }

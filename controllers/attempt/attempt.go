@@ -26,6 +26,15 @@ type Outcome[R any] struct {
 	Ended    time.Time
 }
 
+// Failure is why an attempt failed, as a status will say it.
+type Failure struct {
+	Reason  string // one of api/v1alpha1's
+	Retry   bool   // whether trying again may help by itself
+	Message string
+}
+
+func (f *Failure) Error() string { return f.Message }
+
 // Attempts are those of one kind of object. It is a manager's Runnable.
 type Attempts[R any] struct {
 	now   func() time.Time

@@ -2,20 +2,21 @@ package inferencepool
 
 import (
 	"context"
-	"errors"
+	"encoding/json"
 	"os"
 	"time"
 
 	"github.com/switchyard-dev/switchyard/api/v1alpha1"
 	"github.com/switchyard-dev/switchyard/controllers/artifact"
+	"github.com/switchyard-dev/switchyard/controllers/attempt"
+	"github.com/switchyard-dev/switchyard/controllers/source"
 	"github.com/switchyard-dev/switchyard/runtime/peft"
 	"github.com/switchyard-dev/switchyard/runtime/weights"
 )
 
-// Source is where base models come from: *artifact.Fetcher.
+// Source is where base models come from: *source.Fetcher.
 type Source interface {
-	Resolve(ctx context.Context, ref string) (revision string, err error)
-	Fetch(ctx context.Context, kind artifact.Kind, ref, revision, dir string) error
+	Fetch(ctx context.Context, kind artifact.Kind, from source.Spec, revision, dir string) (found string, err error)
 }
 
 // Store is where pods pull them from: *artifact.Store.
@@ -24,19 +25,28 @@ type Store interface {
 	Push(ctx context.Context, repo string, p *artifact.Packed) error
 }
 
-// Failure is why a base model could not be brought into the artifact registry.
-type Failure struct {
-	Reason  string // one of api/v1alpha1's
-	Retry   bool   // whether trying again may help by itself
-	Message string
-}
-
-func (f *Failure) Error() string { return f.Message }
-
 // errand is what one attempt is to bring.
 type errand struct {
-	ref, repo string
-	known     v1alpha1.ResolvedBaseModel // what it was found to be before
+	from  source.Spec
+	repo  string
+	known v1alpha1.ResolvedBaseModel // what it was found to be before
+}
+
+func errandOf(pool *v1alpha1.InferencePool) errand {
+	base := pool.Spec.BaseModel
+	return errand{
+		from: source.Of(pool.Namespace, base.Source, base.SecretRef), repo: artifact.Repository(pool.Namespace, pool.Name),
+		known: pool.Status.BaseModel,
+	}
+}
+
+// input is all that an outcome depends on, as a text.
+func (e errand) input(pool *v1alpha1.InferencePool) string {
+	raw, err := json.Marshal([]any{pool.UID, e.from})
+	if err != nil {
+		panic(err) // unreachable: strings always marshal
+	}
+	return string(raw)
 }
 
 // bringTimeout bounds an attempt, with a base of many gigabytes over a slow line.
@@ -49,7 +59,7 @@ type courier struct {
 	dir    string // of temporary folders
 }
 
-// bring makes sure that the artifact registry has the base, whole and checked. Its error is a *Failure.
+// bring makes sure that the artifact registry has the base, whole and checked. Its error is an *attempt.Failure.
 func (c *courier) bring(ctx context.Context, e errand) (v1alpha1.ResolvedBaseModel, error) {
 	ctx, cancel := context.WithTimeout(ctx, bringTimeout)
 	defer cancel()
@@ -57,62 +67,37 @@ func (c *courier) bring(ctx context.Context, e errand) (v1alpha1.ResolvedBaseMod
 	if e.known.Digest != "" {
 		ok, err := c.store.Exists(ctx, e.repo, e.known.Digest)
 		if err != nil {
-			return none, storeFailure(err)
+			return none, source.StoreFailure(err)
 		}
 		if ok {
 			return e.known, nil
 		}
 	}
-	revision, err := c.source.Resolve(ctx, e.ref)
-	if err != nil {
-		return none, sourceFailure(err)
-	}
 	dir, err := os.MkdirTemp(c.dir, "base-")
 	if err != nil {
-		return none, sourceFailure(err)
+		return none, source.Failure(err)
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	if err := c.source.Fetch(ctx, artifact.Base, e.ref, revision, dir); err != nil {
-		return none, sourceFailure(err)
+	if _, err := c.source.Fetch(ctx, artifact.Base, e.from, "", dir); err != nil {
+		return none, source.Failure(err)
 	}
 	folder, err := weights.OpenFolder(dir)
 	if err != nil {
-		return none, sourceFailure(err)
+		return none, source.Failure(err)
 	}
 	defer func() { _ = folder.Close() }()
 	base, size, err := artifact.InspectBase(folder)
 	if err != nil {
-		return none, &Failure{Reason: v1alpha1.ReasonInvalidBaseModel, Message: err.Error()}
+		return none, &attempt.Failure{Reason: v1alpha1.ReasonInvalidBaseModel, Message: err.Error()}
 	}
 	packed, err := artifact.Pack(artifact.Base, folder, peft.Settings{})
 	if err != nil {
-		return none, sourceFailure(err)
+		return none, source.Failure(err)
 	}
 	if err := c.store.Push(ctx, e.repo, packed); err != nil {
-		return none, storeFailure(err)
+		return none, source.StoreFailure(err)
 	}
 	return v1alpha1.ResolvedBaseModel{
 		Digest: packed.Digest, Architecture: base.Architecture, SizeBytes: size,
 	}, nil
-}
-
-// sourceFailure is what a source's error means for a pool.
-func sourceFailure(err error) *Failure {
-	f := &Failure{Reason: v1alpha1.ReasonSourceUnreachable, Retry: true, Message: err.Error()}
-	var e *artifact.Error
-	if errors.As(err, &e) {
-		f.Retry = e.Retry
-		switch e.Reason {
-		case artifact.NotFound:
-			f.Reason = v1alpha1.ReasonSourceNotFound
-		case artifact.Invalid:
-			f.Reason = v1alpha1.ReasonSourceInvalid
-		case artifact.Unreachable:
-		}
-	}
-	return f
-}
-
-func storeFailure(err error) *Failure {
-	return &Failure{Reason: v1alpha1.ReasonStoreUnavailable, Retry: true, Message: err.Error()}
 }

@@ -29,7 +29,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/switchyard-dev/switchyard/api/v1alpha1"
-	"github.com/switchyard-dev/switchyard/controllers/artifact"
 	"github.com/switchyard-dev/switchyard/controllers/attempt"
 	"github.com/switchyard-dev/switchyard/controllers/placement"
 )
@@ -155,16 +154,13 @@ func (r *Reconciler) forget(pool types.NamespacedName) {
 
 // bring begins an attempt if one is due, and tells when the next is.
 func (r *Reconciler) bring(ctx context.Context, s *scope) (next time.Duration) {
-	if s.pool.Spec.BaseModel.Source.OCI == nil {
+	e := errandOf(s.pool)
+	if !e.from.Known() {
 		return 0
 	}
-	e := errand{
-		ref: s.pool.Spec.BaseModel.Source.OCI.Ref, repo: artifact.Repository(s.pool.Namespace, s.pool.Name),
-		known: s.pool.Status.BaseModel,
-	}
-	key, input := client.ObjectKeyFromObject(s.pool), string(s.pool.UID)+" "+e.ref
+	key, input := client.ObjectKeyFromObject(s.pool), e.input(s.pool)
 	if s.outcome = r.attempts.Outcome(key, input); s.outcome != nil {
-		failure, _ := s.outcome.Err.(*Failure) //nolint:errorlint // it is never wrapped
+		failure, _ := s.outcome.Err.(*attempt.Failure) //nolint:errorlint // it is never wrapped
 		wait := r.policy.Wait(s.outcome.Failures, failure != nil && failure.Retry)
 		if wait = s.outcome.Ended.Add(wait).Sub(r.now()); wait > 0 {
 			return wait

@@ -31,23 +31,23 @@ type scope struct {
 
 // stalls are the reasons that only a change of the spec, the source or the namespace can cure.
 var stalls = []string{
-	v1alpha1.ReasonSourceNotFound, v1alpha1.ReasonSourceInvalid, v1alpha1.ReasonInvalidBaseModel,
-	v1alpha1.ReasonNameTaken,
+	v1alpha1.ReasonSourceNotFound, v1alpha1.ReasonSourceInvalid, v1alpha1.ReasonSourceForbidden,
+	v1alpha1.ReasonInvalidBaseModel, v1alpha1.ReasonNameTaken,
 }
 
 // base is the base model that is known, or why none is; neither while it is sought. lost is why the artifact registry,
 // which lost the one that is known, could not be given it again.
-func (s *scope) base() (base v1alpha1.ResolvedBaseModel, why, lost *Failure) {
+func (s *scope) base() (base v1alpha1.ResolvedBaseModel, why, lost *attempt.Failure) {
 	known := s.pool.Status.BaseModel
 	if s.outcome == nil {
 		return known, nil, nil
 	}
-	failure, failed := s.outcome.Err.(*Failure) //nolint:errorlint // it is never wrapped
+	failure, failed := s.outcome.Err.(*attempt.Failure) //nolint:errorlint // it is never wrapped
 	switch {
 	case s.outcome.Err == nil:
 		return s.outcome.Result, nil, nil
 	case !failed: // a panic
-		failure = &Failure{Reason: v1alpha1.ReasonInvalidBaseModel, Message: s.outcome.Err.Error()}
+		failure = &attempt.Failure{Reason: v1alpha1.ReasonInvalidBaseModel, Message: s.outcome.Err.Error()}
 	case known.Digest != "" && failure.Reason == v1alpha1.ReasonStoreUnavailable:
 		return known, nil, nil // asked again soon; nothing has changed for all that is known
 	}
@@ -83,7 +83,7 @@ func (s *scope) status() v1alpha1.InferencePoolStatus {
 	return status
 }
 
-func resolvedCondition(base v1alpha1.ResolvedBaseModel, why, lost *Failure) metav1.Condition {
+func resolvedCondition(base v1alpha1.ResolvedBaseModel, why, lost *attempt.Failure) metav1.Condition {
 	const kind = v1alpha1.ConditionBaseModelResolved
 	switch {
 	case lost != nil:
@@ -100,7 +100,7 @@ func resolvedCondition(base v1alpha1.ResolvedBaseModel, why, lost *Failure) meta
 }
 
 // ready is the condition Ready, or the first thing that stands in its way.
-func (s *scope) ready(base v1alpha1.ResolvedBaseModel, why *Failure) metav1.Condition {
+func (s *scope) ready(base v1alpha1.ResolvedBaseModel, why *attempt.Failure) metav1.Condition {
 	no := func(reason, format string, args ...any) metav1.Condition {
 		return condition.New(v1alpha1.ConditionReady, false, reason, fmt.Sprintf(format, args...))
 	}

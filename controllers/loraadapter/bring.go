@@ -10,15 +10,16 @@ import (
 
 	"github.com/switchyard-dev/switchyard/api/v1alpha1"
 	"github.com/switchyard-dev/switchyard/controllers/artifact"
+	"github.com/switchyard-dev/switchyard/controllers/attempt"
+	"github.com/switchyard-dev/switchyard/controllers/source"
 	"github.com/switchyard-dev/switchyard/runtime/arch"
 	"github.com/switchyard-dev/switchyard/runtime/peft"
 	"github.com/switchyard-dev/switchyard/runtime/weights"
 )
 
-// Source is where adapters come from: *artifact.Fetcher.
+// Source is where adapters come from: *source.Fetcher.
 type Source interface {
-	Resolve(ctx context.Context, ref string) (revision string, err error)
-	Fetch(ctx context.Context, kind artifact.Kind, ref, revision, dir string) error
+	Fetch(ctx context.Context, kind artifact.Kind, from source.Spec, revision, dir string) (found string, err error)
 }
 
 // Store is where pods pull them from: *artifact.Store.
@@ -28,18 +29,9 @@ type Store interface {
 	File(ctx context.Context, repo, revision, name string, limit int64) ([]byte, error)
 }
 
-// Failure is why an adapter could not be brought into the artifact registry.
-type Failure struct {
-	Reason  string // one of api/v1alpha1's
-	Retry   bool   // whether trying again may help by itself
-	Message string
-}
-
-func (f *Failure) Error() string { return f.Message }
-
 // errand is what one attempt is to bring, and all that its outcome depends on.
 type errand struct {
-	ref        string
+	from       source.Spec
 	classNames []string
 	repo       string
 	base       string // digest
@@ -66,38 +58,32 @@ type courier struct {
 	bases map[string]*arch.Description // by digest
 }
 
-// bring makes sure that the artifact registry has the adapter, whole and checked. Its error is a *Failure.
+// bring makes sure that the artifact registry has the adapter, whole and checked. Its error is an *attempt.Failure.
 func (c *courier) bring(ctx context.Context, e errand) (v1alpha1.Revision, error) {
 	ctx, cancel := context.WithTimeout(ctx, bringTimeout)
 	defer cancel()
-	revision := ""
+	revision := "" // whatever the source has
 	if e.known != nil {
 		ok, err := c.store.Exists(ctx, e.repo, e.known.Digest)
 		if err != nil {
-			return v1alpha1.Revision{}, storeFailure(err)
+			return v1alpha1.Revision{}, source.StoreFailure(err)
 		}
 		if ok {
 			return *e.known, nil
 		}
-		revision = e.known.SourceRevision // what the source's tag means by now is not asked for
-	}
-	if revision == "" {
-		var err error
-		if revision, err = c.source.Resolve(ctx, e.ref); err != nil {
-			return v1alpha1.Revision{}, sourceFailure(err)
-		}
+		revision = e.known.SourceRevision // what a tag or a URL stands for by now is not asked for
 	}
 	base, err := c.base(ctx, e.repo, e.base)
 	if err != nil {
-		return v1alpha1.Revision{}, storeFailure(err)
+		return v1alpha1.Revision{}, source.StoreFailure(err)
 	}
 	dir, err := os.MkdirTemp(c.dir, "adapter-")
 	if err != nil {
-		return v1alpha1.Revision{}, sourceFailure(err)
+		return v1alpha1.Revision{}, source.Failure(err)
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	if err := c.source.Fetch(ctx, artifact.Adapter, e.ref, revision, dir); err != nil {
-		return v1alpha1.Revision{}, sourceFailure(err)
+	if revision, err = c.source.Fetch(ctx, artifact.Adapter, e.from, revision, dir); err != nil {
+		return v1alpha1.Revision{}, source.Failure(err)
 	}
 	return c.keep(ctx, e, revision, dir, base)
 }
@@ -108,7 +94,7 @@ func (c *courier) keep(
 ) (v1alpha1.Revision, error) {
 	folder, err := weights.OpenFolder(dir)
 	if err != nil {
-		return v1alpha1.Revision{}, sourceFailure(err)
+		return v1alpha1.Revision{}, source.Failure(err)
 	}
 	defer func() { _ = folder.Close() }()
 	settings := peft.Settings{ClassNames: e.classNames}
@@ -116,24 +102,24 @@ func (c *courier) keep(
 	var misfit *peft.MisfitError
 	switch {
 	case errors.As(err, &misfit):
-		return v1alpha1.Revision{}, &Failure{Reason: v1alpha1.ReasonIncompatible, Message: err.Error()}
+		return v1alpha1.Revision{}, &attempt.Failure{Reason: v1alpha1.ReasonIncompatible, Message: err.Error()}
 	case err != nil:
-		return v1alpha1.Revision{}, &Failure{Reason: v1alpha1.ReasonInvalidAdapter, Message: err.Error()}
+		return v1alpha1.Revision{}, &attempt.Failure{Reason: v1alpha1.ReasonInvalidAdapter, Message: err.Error()}
 	case info.Rank > int(e.maxRank):
 		return v1alpha1.Revision{}, rankFailure(int32(info.Rank), e.maxRank) //nolint:gosec // at most 16384
 	}
 	packed, err := artifact.Pack(artifact.Adapter, folder, settings)
 	if err != nil {
-		return v1alpha1.Revision{}, sourceFailure(err)
+		return v1alpha1.Revision{}, source.Failure(err)
 	}
 	if packed.Digest != info.Digest {
-		return v1alpha1.Revision{}, &Failure{
+		return v1alpha1.Revision{}, &attempt.Failure{
 			Reason: v1alpha1.ReasonInvalidAdapter, Retry: true,
 			Message: fmt.Sprintf("its files changed while they were read: expected %s, found %s", info.Digest, packed.Digest),
 		}
 	}
 	if err := c.store.Push(ctx, e.repo, packed); err != nil {
-		return v1alpha1.Revision{}, storeFailure(err)
+		return v1alpha1.Revision{}, source.StoreFailure(err)
 	}
 	return v1alpha1.Revision{
 		Digest: packed.Digest, SourceRevision: revision, SizeBytes: info.Bytes,
@@ -165,29 +151,8 @@ func (c *courier) base(ctx context.Context, repo, digest string) (*arch.Descript
 	return base, nil
 }
 
-// sourceFailure is what a source's error means for an adapter.
-func sourceFailure(err error) *Failure {
-	f := &Failure{Reason: v1alpha1.ReasonSourceUnreachable, Retry: true, Message: err.Error()}
-	var e *artifact.Error
-	if errors.As(err, &e) {
-		f.Retry = e.Retry
-		switch e.Reason {
-		case artifact.NotFound:
-			f.Reason = v1alpha1.ReasonSourceNotFound
-		case artifact.Invalid:
-			f.Reason = v1alpha1.ReasonSourceInvalid
-		case artifact.Unreachable:
-		}
-	}
-	return f
-}
-
-func storeFailure(err error) *Failure {
-	return &Failure{Reason: v1alpha1.ReasonStoreUnavailable, Retry: true, Message: err.Error()}
-}
-
-func rankFailure(rank, limit int32) *Failure {
-	return &Failure{
+func rankFailure(rank, limit int32) *attempt.Failure {
+	return &attempt.Failure{
 		Reason:  v1alpha1.ReasonRankTooLarge,
 		Message: fmt.Sprintf("rank: expected at most %d (the pool's spec.adapters.maxRank), found %d", limit, rank),
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/switchyard-dev/switchyard/controllers/artifact"
 	"github.com/switchyard-dev/switchyard/controllers/attempt"
 	"github.com/switchyard-dev/switchyard/controllers/placement"
+	"github.com/switchyard-dev/switchyard/controllers/source"
 	"github.com/switchyard-dev/switchyard/runtime/arch"
 )
 
@@ -126,12 +127,13 @@ func (r *Reconciler) read(ctx context.Context, adapter *v1alpha1.LoRAAdapter) (*
 // bring begins an attempt if one is due, and tells when the next is.
 func (r *Reconciler) bring(ctx context.Context, s *scope) (next time.Duration) {
 	key := client.ObjectKeyFromObject(s.adapter)
-	if !s.hasBase() || !s.adapter.DeletionTimestamp.IsZero() || s.adapter.Spec.Source.OCI == nil {
+	from := source.Of(s.adapter.Namespace, s.adapter.Spec.Source, s.adapter.Spec.SecretRef)
+	if !s.hasBase() || !s.adapter.DeletionTimestamp.IsZero() || !from.Known() {
 		r.attempts.Forget(key)
 		return 0
 	}
 	e := errand{
-		ref: s.adapter.Spec.Source.OCI.Ref, classNames: s.adapter.Spec.ClassNames,
+		from: from, classNames: s.adapter.Spec.ClassNames,
 		repo: artifact.Repository(s.pool.Namespace, s.pool.Name), base: s.pool.Status.BaseModel.Digest,
 		maxRank: maxRank(s.pool),
 	}
@@ -152,7 +154,7 @@ func (r *Reconciler) wait(s *scope) time.Duration {
 	if s.outcome == nil {
 		return 0
 	}
-	failure, _ := s.outcome.Err.(*Failure) //nolint:errorlint // it is never wrapped
+	failure, _ := s.outcome.Err.(*attempt.Failure) //nolint:errorlint // it is never wrapped
 	wait := r.policy.Wait(s.outcome.Failures, failure != nil && failure.Retry)
 	if s.outcome.Err == nil && s.look(s.outcome.Result.Digest).pullFailed {
 		wait = min(wait, r.policy.Least) // perhaps the artifact registry has lost it
@@ -162,7 +164,7 @@ func (r *Reconciler) wait(s *scope) time.Duration {
 
 // input is all that an outcome depends on, as a text.
 func (e errand) input(adapter *v1alpha1.LoRAAdapter) string {
-	raw, err := json.Marshal([]any{adapter.UID, e.ref, e.classNames, e.repo, e.base, e.maxRank})
+	raw, err := json.Marshal([]any{adapter.UID, e.from, e.classNames, e.repo, e.base, e.maxRank})
 	if err != nil {
 		panic(err) // unreachable: strings and integers always marshal
 	}

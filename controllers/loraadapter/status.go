@@ -31,8 +31,8 @@ const (
 
 // stalls are the reasons that only a change of the spec or the source can cure.
 var stalls = []string{
-	v1alpha1.ReasonSourceNotFound, v1alpha1.ReasonSourceInvalid, v1alpha1.ReasonInvalidAdapter,
-	v1alpha1.ReasonIncompatible, v1alpha1.ReasonRankTooLarge,
+	v1alpha1.ReasonSourceNotFound, v1alpha1.ReasonSourceInvalid, v1alpha1.ReasonSourceForbidden,
+	v1alpha1.ReasonInvalidAdapter, v1alpha1.ReasonIncompatible, v1alpha1.ReasonRankTooLarge,
 }
 
 // known is the revision that the status says was found for this spec and base, or nil.
@@ -56,8 +56,8 @@ func (s *scope) compatible() string {
 // artifactState is what is known of the artifact that the spec asks for.
 type artifactState struct {
 	revision *v1alpha1.Revision // found, checked and stored
-	failure  *Failure           // else why not, or nil while it is sought
-	lost     *Failure           // beside a revision: why the artifact registry, which lost it, could not be given it again
+	failure  *attempt.Failure   // else why not, or nil while it is sought
+	lost     *attempt.Failure   // beside a revision: why the artifact registry, which lost it, could not be given it again
 }
 
 func (s *scope) artifact() artifactState {
@@ -65,12 +65,12 @@ func (s *scope) artifact() artifactState {
 	if s.outcome == nil || !s.hasBase() {
 		return artifactState{revision: known}
 	}
-	failure, failed := s.outcome.Err.(*Failure) //nolint:errorlint // it is never wrapped
+	failure, failed := s.outcome.Err.(*attempt.Failure) //nolint:errorlint // it is never wrapped
 	switch {
 	case s.outcome.Err == nil:
 		return artifactState{revision: &s.outcome.Result}
 	case !failed: // a panic
-		return artifactState{failure: &Failure{Reason: v1alpha1.ReasonInvalidAdapter, Message: s.outcome.Err.Error()}}
+		return artifactState{failure: &attempt.Failure{Reason: v1alpha1.ReasonInvalidAdapter, Message: s.outcome.Err.Error()}}
 	case known == nil || failure.Reason == v1alpha1.ReasonRankTooLarge:
 		return artifactState{failure: failure}
 	case failure.Reason == v1alpha1.ReasonStoreUnavailable:

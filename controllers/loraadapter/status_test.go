@@ -42,7 +42,7 @@ func brought(digest string) *attempt.Outcome[v1alpha1.Revision] {
 }
 
 func failed(reason string) *attempt.Outcome[v1alpha1.Revision] {
-	return &attempt.Outcome[v1alpha1.Revision]{Err: &Failure{Reason: reason, Message: "because"}, Failures: 1}
+	return &attempt.Outcome[v1alpha1.Revision]{Err: &attempt.Failure{Reason: reason, Message: "because"}, Failures: 1}
 }
 
 // known makes a status that says the target was found for this spec and base.

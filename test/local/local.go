@@ -268,7 +268,7 @@ func (p *Place) StartManager(ctx context.Context) error {
 		"--kubeconfig", p.kubeconfig, "--metrics-address", "0", "--health-address", "0",
 		"--leader-elect", "--leader-elect-namespace", system, "--leader-elect-lease-duration", lease.String(),
 		"--runtime-image", RuntimeImage, "--registry-url", "http://"+p.address,
-		"--registry-push-token-file", p.pushToken())
+		"--registry-push-token-file", p.pushToken(), "--source-allow-cidr", "127.0.0.0/8", "--source-allow-cidr", "::1/128")
 	if err != nil {
 		return fmt.Errorf("manager: %w", err)
 	}
