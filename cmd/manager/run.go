@@ -207,6 +207,6 @@ func (f *runFlags) addControllers(mgr ctrl.Manager, store *artifact.Store) error
 		loraadapter.New(loraadapter.Options{
 			Client: mgr.GetClient(), Events: recorder, Source: from, Store: store, Policy: policy, Now: time.Now,
 		}).SetupWithManager(mgr),
-		(&placement.Reconciler{Client: mgr.GetClient()}).SetupWithManager(mgr),
+		placement.New(mgr.GetClient(), time.Now).SetupWithManager(mgr),
 	)
 }

@@ -171,12 +171,9 @@ func (e errand) input(adapter *v1alpha1.LoRAAdapter) string {
 	return string(raw)
 }
 
-// fit asks whether there is room for the adapter, if it is not where it should be.
+// fit asks the plan where the adapter stands, if it is not served by all: whether there is room, and which pod is first.
 func (r *Reconciler) fit(ctx context.Context, s *scope) error {
-	target := s.adapter.Status.TargetRevision
-	if revision := s.artifact().revision; revision != nil {
-		target = revision
-	}
+	target := s.target(s.artifact())
 	if s.pool == nil || target == nil || s.look(target.Digest).allServe() {
 		return nil
 	}
@@ -186,10 +183,11 @@ func (r *Reconciler) fit(ctx context.Context, s *scope) error {
 	}
 	for i := range adapters {
 		if adapters[i].Name == s.adapter.Name { // its target may not have been written yet
-			adapters[i].Digest, adapters[i].Bytes = target.Digest, target.SizeBytes
+			adapters[i].Digest, adapters[i].Bytes, adapters[i].Proven = target.Digest, target.SizeBytes, target.Proven
 		}
 	}
-	s.full = placement.Full(s.adapter.Name, adapters, s.pods, placement.LimitsOf(s.pool))
+	plan := placement.EveryPod(s.pool.Name, adapters, s.pods, placement.LimitsOf(s.pool))
+	s.full, s.first = plan.Full[s.adapter.Name], plan.First[s.adapter.Name]
 	return nil
 }
 

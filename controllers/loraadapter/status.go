@@ -20,7 +20,8 @@ type scope struct {
 	pool    *v1alpha1.InferencePool // nil where there is none
 	pods    []placement.Pod
 	outcome *attempt.Outcome[v1alpha1.Revision] // nil before the first attempt for this spec and base has ended
-	full    string                              // why some pod has no room for it; "" where all have
+	full    placement.Shortage                  // why some pod has no room for it
+	first   string                              // the pod that is to serve its target before all others; "" if none is
 	now     metav1.Time
 }
 
@@ -79,6 +80,18 @@ func (s *scope) artifact() artifactState {
 	return artifactState{revision: known, lost: failure}
 }
 
+// target is the last revision that could be found, checked and stored, or nil. That it was proven is not forgotten while
+// it is the same: an attempt that finds it again knows nothing of pods.
+func (s *scope) target(state artifactState) *v1alpha1.Revision {
+	former := s.adapter.Status.TargetRevision
+	if state.revision == nil {
+		return former
+	}
+	target := *state.revision
+	target.Proven = former != nil && former.Digest == target.Digest && former.Proven
+	return &target
+}
+
 // inPods is what pods make of an adapter.
 type inPods struct {
 	counts      v1alpha1.PodCounts
@@ -128,22 +141,24 @@ func (s *scope) status() v1alpha1.LoRAAdapterStatus {
 	status := *s.adapter.Status.DeepCopy()
 	status.ObservedGeneration = s.adapter.Generation
 	state := s.artifact()
-	if state.revision != nil {
-		status.TargetRevision = state.revision
+	target, digest := s.target(state).DeepCopy(), ""
+	if target != nil {
+		digest = target.Digest
 	}
-	var found inPods
-	if status.TargetRevision != nil {
-		found = s.look(status.TargetRevision.Digest)
-	} else {
-		found = s.look("")
+	found := s.look(digest)
+	if found.counts.Ready > 0 {
+		target.Proven = true
 	}
+	status.TargetRevision = target
 	status.Pods, status.Failures = found.counts, found.failures
 	status.ServedRevision = served(found.answers, status.ServedRevision)
 
 	resolved, compatible := s.artifactConditions(state)
 	ready := s.ready(state, found)
-	if ready.Status != metav1.ConditionTrue && status.ServedRevision != "" && state.failure != nil {
-		ready.Message += "; pods go on serving " + status.ServedRevision
+	if served := status.ServedRevision; served != "" && (state.failure != nil || slices.Contains([]string{
+		v1alpha1.ReasonNoRoomForSwap, v1alpha1.ReasonLoadFailed,
+	}, ready.Reason) && served != digest) {
+		ready.Message += "; pods go on serving " + served
 	}
 	available := condition.New(v1alpha1.ConditionAvailable, true, v1alpha1.ReasonServing, "a ready pod answers for it")
 	if found.unavailable {
@@ -230,14 +245,19 @@ func (s *scope) ready(state artifactState, found inPods) metav1.Condition {
 		return no(v1alpha1.ReasonResolving, "asking the source")
 	case n.Desired > 0 && n.Ready == n.Desired:
 		return condition.New(v1alpha1.ConditionReady, true, v1alpha1.ReasonServing, "every ready pod serves it")
-	case s.full != "":
-		return no(v1alpha1.ReasonPoolFull, "%s", s.full)
+	case s.full.Reason != "":
+		return no(s.full.Reason, "%s", s.full.Message)
 	case n.Desired == 0:
 		return no(v1alpha1.ReasonNoPods, "no pod of the pool is ready")
 	case n.Failed > 0:
-		first := found.failures[0]
-		return no(v1alpha1.ReasonLoadFailed, "%d of %d pods could not load it, pod %s: %s: %s",
-			n.Failed, n.Desired, first.Pod, first.Reason, first.Message)
+		first, spared := found.failures[0], ""
+		if s.first != "" && n.Desired > n.Failed {
+			spared = "; the other pods are spared: none is given it before one has served it"
+		}
+		return no(v1alpha1.ReasonLoadFailed, "%d of %d pods could not load it, pod %s: %s: %s%s",
+			n.Failed, n.Desired, first.Pod, first.Reason, first.Message, spared)
+	case s.first != "" && len(s.pods) > 1:
+		return no(v1alpha1.ReasonLoading, "on its first pod, %s; the others follow when it serves", s.first)
 	}
 	return no(v1alpha1.ReasonLoading, "%d of %d ready pods serve it", n.Ready, n.Desired)
 }

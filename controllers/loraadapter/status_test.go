@@ -62,6 +62,7 @@ func TestStatus(t *testing.T) {
 		serves   string
 		pods     v1alpha1.PodCounts
 		failures int
+		says     string // Ready's message, if it matters
 	}{
 		"no pool": {want: "False PoolNotFound: Reconciling"},
 		"no base": {
@@ -140,10 +141,38 @@ func TestStatus(t *testing.T) {
 			want: "False InvalidAdapter: ArtifactResolved Available Stalled", pods: v1alpha1.PodCounts{Desired: 1},
 		},
 		"no room": {
-			scope: scope{pool: pool, outcome: brought("A"), full: "full", pods: []placement.Pod{
+			scope: scope{pool: pool, outcome: brought("A"), full: placement.Shortage{Reason: "PoolFull", Message: "full"}, pods: []placement.Pod{
 				pod("p", true, wrappers.Assignment("demo", "p").Started(started)),
 			}}, target: "A",
 			want: "False PoolFull: ArtifactResolved Compatible Reconciling", pods: v1alpha1.PodCounts{Desired: 1},
+		},
+		"no room beside the old one": {
+			scope: scope{
+				pool: pool, outcome: brought("B"), full: placement.Shortage{Reason: "NoRoomForSwap", Message: "full"},
+				pods: []placement.Pod{pod("p", true, holds("A", ""))},
+			}, known: "A", served: "A", target: "B", serves: "A", says: "full; pods go on serving A",
+			want: "False NoRoomForSwap: ArtifactResolved Compatible Available Reconciling", pods: v1alpha1.PodCounts{Desired: 1},
+		},
+		"on its first pod": {
+			scope: scope{pool: pool, outcome: brought("A"), first: "p", pods: []placement.Pod{
+				pod("p", true, holds("A", "").Pending("parity", "A")), pod("q", true, nil),
+			}}, target: "A", says: "on its first pod, p; the others follow when it serves",
+			want: "False Loading: ArtifactResolved Compatible Reconciling", pods: v1alpha1.PodCounts{Desired: 2},
+		},
+		"on its first pod, which is down over it": {
+			scope: scope{pool: pool, outcome: brought("A"), first: "p", pods: []placement.Pod{
+				pod("p", false, holds("A", "").Pending("parity", "A")), pod("q", true, nil),
+			}}, target: "A", says: "on its first pod, p; the others follow when it serves",
+			want: "False Loading: ArtifactResolved Compatible Reconciling", pods: v1alpha1.PodCounts{Desired: 1},
+		},
+		"it crashed its first pod, and the old one is served": {
+			scope: scope{pool: pool, outcome: brought("B"), first: "p", pods: []placement.Pod{
+				pod("p", true, holds("B", "A").Failed("parity", "B", "CrashedLoading", "x")), pod("q", true, holds("A", "")),
+			}}, known: "A", served: "A", target: "B", serves: "A", failures: 1,
+			says: "1 of 2 pods could not load it, pod p: CrashedLoading: x; the other pods are spared: none is given it before " +
+				"one has served it; pods go on serving A",
+			want: "False LoadFailed: ArtifactResolved Compatible Available Reconciling",
+			pods: v1alpha1.PodCounts{Desired: 2, Failed: 1},
 		},
 		"the artifact registry does not answer when it is asked again": {
 			scope: scope{pool: pool, outcome: failed("StoreUnavailable"), pods: []placement.Pod{
@@ -176,6 +205,13 @@ func TestStatus(t *testing.T) {
 			if target != c.target || got.ServedRevision != c.serves || got.Pods != c.pods || len(got.Failures) != c.failures {
 				t.Errorf("expected target %q, served %q, %+v, %d failures, found %q, %q, %+v, %v",
 					c.target, c.serves, c.pods, c.failures, target, got.ServedRevision, got.Pods, got.Failures)
+			}
+			ready := apimeta.FindStatusCondition(got.Conditions, v1alpha1.ConditionReady)
+			if c.says != "" && ready.Message != c.says {
+				t.Errorf("expected %q, found %q", c.says, ready.Message)
+			}
+			if got.TargetRevision != nil && got.TargetRevision.Proven != (c.pods.Ready > 0) {
+				t.Errorf("of %d pods that serve it: found proven %v", c.pods.Ready, got.TargetRevision.Proven)
 			}
 			// The same scope an hour later changes nothing, so nothing is written.
 			again := s
@@ -224,5 +260,36 @@ func TestAnotherBaseIsAskedAnew(t *testing.T) {
 	s.adapter.Generation = 4
 	if found := s.known(); found != nil {
 		t.Errorf("expected nothing of another spec, found %+v", found)
+	}
+}
+
+// That a revision was proven holds as long as it is the target, whatever becomes of the pods and whoever finds it again.
+func TestProvenIsKept(t *testing.T) {
+	s := scope{
+		now: now, pool: wrappers.Pool("demo", "digits").Base("sha256:base", "ViT").Obj(), outcome: brought("A"),
+		adapter: wrappers.LoRAAdapter("demo", "parity").Pool("digits").Obj(),
+		pods:    []placement.Pod{pod("p", true, holds("A", ""))},
+	}
+	for _, c := range []struct {
+		what   string
+		change func()
+		want   bool
+	}{
+		{"served", func() {}, true},
+		{"the pods are gone", func() { s.pods = nil }, true},
+		{"found again", func() { s.outcome = brought("A") }, true},
+		{"the source went", func() { s.outcome = failed("SourceNotFound") }, true},
+		{"the manager restarted", func() { s.outcome = nil }, true},
+		{"another revision", func() { s.outcome = brought("B") }, false},
+		{"the former one again", func() { s.outcome = brought("A") }, false},
+	} {
+		c.change()
+		s.adapter.Status = s.status()
+		if found := s.adapter.Status.TargetRevision.Proven; found != c.want {
+			t.Errorf("%s: expected proven %v, found %v", c.what, c.want, found)
+		}
+	}
+	if s.outcome.Result.Proven {
+		t.Error("the outcome was written into: it is the attempt's own")
 	}
 }

@@ -3,13 +3,16 @@ package placement
 import (
 	"context"
 	"fmt"
+	"maps"
 	"reflect"
+	"sync"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -23,14 +26,33 @@ import (
 const (
 	// moment is how long changes are gathered before they are planned. It is a part of the time to Ready.
 	moment = 20 * time.Millisecond
-	// behind is when to look again after a write that met a newer object than the cache had.
+	// behind is when to look again after a write that met a newer object than the cache had, or that it has not yet.
 	behind = 50 * time.Millisecond
+	// catchUp is how long the cache may take to see a write. What it has not then was deleted by somebody.
+	catchUp = 5 * time.Second
 	// parallel pools; one pool is never planned twice at once.
 	parallel = 4
 )
 
 // Reconciler carries the plans out.
-type Reconciler struct{ Client client.Client }
+type Reconciler struct {
+	client client.Client
+	now    func() time.Time
+
+	mu      sync.Mutex
+	written map[types.UID]written // by pod
+}
+
+// written is the last spec written for a pod, as long as the cache may not have it.
+type written struct {
+	revision int64
+	at       time.Time
+}
+
+// New is a reconciler.
+func New(c client.Client, now func() time.Time) *Reconciler {
+	return &Reconciler{client: c, now: now, written: map[types.UID]written{}}
+}
 
 // SetupWithManager registers the controller. The cache needs IndexFields.
 func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
@@ -53,19 +75,22 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 // Reconcile plans one pool and writes what changes. What is gone is the garbage collector's.
 func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
 	var pool v1alpha1.InferencePool
-	if err := r.Client.Get(ctx, req.NamespacedName, &pool); err != nil {
+	if err := r.client.Get(ctx, req.NamespacedName, &pool); err != nil {
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
 	if !pool.DeletionTimestamp.IsZero() {
 		return ctrl.Result{}, nil
 	}
-	pods, err := PodsOf(ctx, r.Client, &pool)
+	pods, err := PodsOf(ctx, r.client, &pool)
 	if err != nil {
 		return ctrl.Result{}, fmt.Errorf("pods: %w", err)
 	}
-	adapters, err := AdaptersOf(ctx, r.Client, &pool)
+	adapters, err := AdaptersOf(ctx, r.client, &pool)
 	if err != nil {
 		return ctrl.Result{}, fmt.Errorf("adapters: %w", err)
+	}
+	if r.isBehind(pods) {
+		return ctrl.Result{RequeueAfter: behind}, nil
 	}
 	plan := EveryPod(pool.Name, adapters, pods, LimitsOf(&pool))
 	var result ctrl.Result
@@ -85,12 +110,46 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	return result, nil
 }
 
+// isBehind tells whether the cache lacks what was last written for one of the pods. A plan of what was before that might
+// give to a second pod what is to be tried on one.
+func (r *Reconciler) isBehind(pods []Pod) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	lacking := false
+	for _, pod := range pods {
+		last, ok := r.written[pod.UID]
+		switch {
+		case !ok:
+		case pod.Assignment != nil && pod.Assignment.Spec.Revision >= last.revision, r.now().Sub(last.at) > catchUp:
+			delete(r.written, pod.UID)
+		default:
+			lacking = true
+		}
+	}
+	return lacking
+}
+
 // write creates a pod's assignment, or updates it where it was as the plan knew it.
 func (r *Reconciler) write(ctx context.Context, pod Pod, spec v1alpha1.AdapterAssignmentSpec) error {
+	if pod.Assignment != nil && reflect.DeepEqual(pod.Assignment.Spec, spec) {
+		return nil
+	}
+	if err := r.put(ctx, pod, spec); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := r.now()
+	maps.DeleteFunc(r.written, func(_ types.UID, w written) bool { return now.Sub(w.at) > catchUp }) // of pods that went
+	r.written[pod.UID] = written{spec.Revision, now}
+	return nil
+}
+
+func (r *Reconciler) put(ctx context.Context, pod Pod, spec v1alpha1.AdapterAssignmentSpec) error {
 	if pod.Assignment == nil {
 		owner := metav1.NewControllerRef(pod.Pod, corev1.SchemeGroupVersion.WithKind("Pod"))
 		owner.BlockOwnerDeletion = nil // it would take a right to the finalizers of all pods, for nothing
-		return r.Client.Create(ctx, &v1alpha1.AdapterAssignment{
+		return r.client.Create(ctx, &v1alpha1.AdapterAssignment{
 			ObjectMeta: metav1.ObjectMeta{
 				Namespace: pod.Namespace, Name: pod.Name,
 				Labels:          map[string]string{v1alpha1.LabelPool: spec.PoolName},
@@ -99,10 +158,7 @@ func (r *Reconciler) write(ctx context.Context, pod Pod, spec v1alpha1.AdapterAs
 			Spec: spec,
 		})
 	}
-	if reflect.DeepEqual(pod.Assignment.Spec, spec) {
-		return nil
-	}
 	next := pod.Assignment.DeepCopy()
 	next.Spec = spec
-	return r.Client.Update(ctx, next)
+	return r.client.Update(ctx, next)
 }

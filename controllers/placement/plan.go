@@ -19,6 +19,7 @@ type Adapter struct {
 	Deleting bool
 	Digest   string // of its target revision; "" while there is none
 	Bytes    int64  // of its target revision
+	Proven   bool   // some pod has served its target revision
 }
 
 // Pod is a pod of the pool, and its assignment: nil as long as it has none.
@@ -36,27 +37,39 @@ type Limits struct {
 // Plan is what each pod should hold, and what did not fit.
 type Plan struct {
 	Specs map[string]v1alpha1.AdapterAssignmentSpec // by pod
-	Full  map[string]string                         // adapters for which some pod has no room, and why
+	Full  map[string]Shortage                       // adapters for which some pod has no room
+	First map[string]string                         // adapters whose target goes to one pod first, and to which
 }
 
-// EveryPod plans that every pod holds every adapter. Terminating pods keep what they have.
+// Shortage is why a pod has no room for an adapter.
+type Shortage struct {
+	Reason  string // one of api/v1alpha1's; "" is no shortage
+	Message string
+}
+
+// EveryPod plans that every pod holds every adapter, once one pod has served it. Terminating pods keep what they have.
 //
 // Where not all fit, the oldest adapters win, the same ones in every pod. While an adapter is swapped it takes its
 // place twice, so a swap waits until there is room beside what the pod already holds: it never costs another its place.
 func EveryPod(pool string, adapters []Adapter, pods []Pod, limits Limits) Plan {
-	plan := Plan{Specs: make(map[string]v1alpha1.AdapterAssignmentSpec, len(pods)), Full: map[string]string{}}
+	plan := Plan{
+		Specs: make(map[string]v1alpha1.AdapterAssignmentSpec, len(pods)),
+		Full:  map[string]Shortage{}, First: map[string]string{},
+	}
 	members := plan.choose(adapters, held(pods), limits)
-	for _, pod := range pods {
-		if pod.DeletionTimestamp.IsZero() {
-			plan.Specs[pod.Name] = number(pool, pod.Assignment, plan.fill(members, pod, limits))
+	views := look(pods)
+	onTrial := tryOut(members, views)
+	for _, a := range members {
+		if at := onTrial[a.Digest]; len(at) > 0 {
+			plan.First[a.Name] = at[0]
+		}
+	}
+	for i := range views {
+		if pod := &views[i]; pod.DeletionTimestamp.IsZero() {
+			plan.Specs[pod.Name] = number(pool, pod.Assignment, plan.fill(members, pod, onTrial, limits))
 		}
 	}
 	return plan
-}
-
-// Full tells of one adapter whether it is over the pool's limits, for its status: "" if it is not.
-func Full(name string, adapters []Adapter, pods []Pod, limits Limits) string {
-	return EveryPod("", adapters, pods, limits).Full[name]
 }
 
 // held names what some pod has already.
@@ -89,7 +102,7 @@ func (p *Plan) choose(adapters []Adapter, held map[string]bool, limits Limits) [
 				members = append(members, a)
 				continue
 			}
-			p.Full[a.Name] = why
+			p.Full[a.Name] = Shortage{v1alpha1.ReasonPoolFull, why}
 		}
 		// Without a target, or with one that has grown too large, a former revision stays where it is.
 		a.Digest, a.Bytes = "", 0
@@ -101,18 +114,17 @@ func (p *Plan) choose(adapters []Adapter, held map[string]bool, limits Limits) [
 }
 
 // fill makes the entries of one pod, sorted by name, their since left as it was.
-func (p *Plan) fill(members []Adapter, pod Pod, limits Limits) []v1alpha1.AssignedAdapter {
+func (p *Plan) fill(members []Adapter, pod *view, onTrial trials, limits Limits) []v1alpha1.AssignedAdapter {
 	entries := make([]v1alpha1.AssignedAdapter, 0, len(members))
 	used := room{limits: limits}
-	var report Report
-	fresh := pod.Assignment != nil && Fresh(pod.Pod, pod.Assignment)
-	if fresh {
-		report = ReportOf(pod.Assignment)
-	}
 	var wishes []wish
 	// What the pod has comes first, with the fallbacks of swaps under way.
 	for _, a := range members {
 		current, ok := Entry(pod.Assignment, a.Name)
+		if !onTrial.admit(a.Digest, pod.Name) { // it keeps what it has for now
+			current, ok = withdraw(current, a.Digest)
+			a.Digest = ""
+		}
 		if !ok {
 			if a.Digest != "" {
 				wishes = append(wishes, wish{a, v1alpha1.AssignedAdapter{Name: a.Name, Digest: a.Digest}, -1})
@@ -120,8 +132,8 @@ func (p *Plan) fill(members []Adapter, pod Pod, limits Limits) []v1alpha1.Assign
 			continue
 		}
 		state := Loading // of a process that has not reported, anything may be true
-		if fresh {
-			state = report.State(current)
+		if pod.fresh {
+			state = pod.report.State(current)
 		}
 		next := step(current, a.Digest, state)
 		if next.Digest != current.Digest {
@@ -140,9 +152,11 @@ func (p *Plan) fill(members []Adapter, pod Pod, limits Limits) []v1alpha1.Assign
 		why := used.take(w.adapter.Bytes)
 		switch {
 		case why != "" && w.at >= 0:
-			p.Full[w.adapter.Name] = "its new revision needs room beside the one it replaces: " + why
+			p.Full[w.adapter.Name] = Shortage{
+				v1alpha1.ReasonNoRoomForSwap, "its new revision needs room beside the one it replaces: " + why,
+			}
 		case why != "":
-			p.Full[w.adapter.Name] = why
+			p.Full[w.adapter.Name] = Shortage{v1alpha1.ReasonPoolFull, why}
 		case w.at >= 0:
 			entries[w.at] = w.entry
 		default:

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -52,7 +53,7 @@ func TestEveryPod(t *testing.T) {
 		limits   placement.Limits
 		revision int64
 		want     []v1alpha1.AssignedAdapter
-		full     []string
+		full     []string // those that wait for room to swap end in an exclamation mark
 	}{
 		"a pod without adapters gets an assignment all the same": {pod: pod(nil), revision: 1},
 		"a new pod gets all, sorted by name": {
@@ -145,13 +146,13 @@ func TestEveryPod(t *testing.T) {
 			adapters: []placement.Adapter{adapter("a", "A2", 0), adapter("b", "B", 1)},
 			pod:      pod(assigned().Revision(3).Entry("a", "A", "", 3).Entry("b", "B", "", 3).Observed(3)),
 			limits:   placement.Limits{Count: 2, Bytes: 1000}, revision: 3,
-			want: entries(entry("a", "A", "", 3), entry("b", "B", "", 3)), full: []string{"a"},
+			want: entries(entry("a", "A", "", 3), entry("b", "B", "", 3)), full: []string{"a!"},
 		},
 		"of two swaps with room for one the older goes first": {
 			adapters: []placement.Adapter{adapter("b", "B2", 0), adapter("a", "A2", 1)},
 			pod:      pod(assigned().Revision(3).Entry("a", "A", "", 3).Entry("b", "B", "", 3).Observed(3)),
 			limits:   placement.Limits{Count: 3, Bytes: 1000}, revision: 4,
-			want: entries(entry("a", "A", "", 3), entry("b", "B2", "B", 4)), full: []string{"a"},
+			want: entries(entry("a", "A", "", 3), entry("b", "B2", "B", 4)), full: []string{"a!"},
 		},
 		"a newcomer waits for the fallback of a swap under way": {
 			adapters: []placement.Adapter{adapter("a", "A2", 0), adapter("b", "B", 1)},
@@ -181,7 +182,12 @@ func TestEveryPod(t *testing.T) {
 				t.Errorf("full: expected %v, found %v", c.full, plan.Full)
 			}
 			for _, name := range c.full {
-				if plan.Full[name] == "" {
+				reason := v1alpha1.ReasonPoolFull
+				name, swap := strings.CutSuffix(name, "!")
+				if swap {
+					reason = v1alpha1.ReasonNoRoomForSwap
+				}
+				if full := plan.Full[name]; full.Reason != reason || full.Message == "" {
 					t.Errorf("full: expected %v, found %v", c.full, plan.Full)
 				}
 			}

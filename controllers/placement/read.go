@@ -113,7 +113,7 @@ func AdaptersOf(ctx context.Context, c client.Reader, pool *v1alpha1.InferencePo
 func adapterOf(a *v1alpha1.LoRAAdapter) Adapter {
 	out := Adapter{Name: a.Name, Created: a.CreationTimestamp.Time, Deleting: !a.DeletionTimestamp.IsZero()}
 	if target := a.Status.TargetRevision; target != nil {
-		out.Digest, out.Bytes = target.Digest, target.SizeBytes
+		out.Digest, out.Bytes, out.Proven = target.Digest, target.SizeBytes, target.Proven
 	}
 	return out
 }

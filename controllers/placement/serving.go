@@ -73,6 +73,15 @@ func (r Report) Answers(e v1alpha1.AssignedAdapter) string {
 	return e.FallbackDigest
 }
 
+// Proves is the digest of an entry that the pod says it answers with, or "". Unlike Answers it takes nothing for granted
+// that the pod has not said.
+func (r Report) Proves(e v1alpha1.AssignedAdapter) string {
+	if r.observed < e.Since {
+		return ""
+	}
+	return r.Answers(e)
+}
+
 // Serves tells whether a pod reports that it answers with the entry's own digest.
 func Serves(a *v1alpha1.AdapterAssignment, e v1alpha1.AssignedAdapter) bool {
 	return ReportOf(a).State(e) == Served

@@ -1,0 +1,165 @@
+package placement
+
+import (
+	"cmp"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/switchyard-dev/switchyard/api/v1alpha1"
+)
+
+// view is a pod as one plan sees it.
+type view struct {
+	Pod
+	fresh  bool   // its report is of the process that runs
+	report Report // only if it is fresh
+}
+
+func look(pods []Pod) []view {
+	views := make([]view, len(pods))
+	for i, pod := range pods {
+		views[i].Pod = pod
+		if views[i].fresh = Fresh(pod.Pod, pod.Assignment); views[i].fresh {
+			views[i].report = ReportOf(pod.Assignment)
+		}
+	}
+	return views
+}
+
+// living are those that are not on their way out, the oldest first.
+func living(views []view) []*view {
+	var found []*view
+	for i := range views {
+		if views[i].DeletionTimestamp.IsZero() {
+			found = append(found, &views[i])
+		}
+	}
+	slices.SortFunc(found, func(a, b *view) int {
+		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.Name, b.Name))
+	})
+	return found
+}
+
+func (v *view) entries() []v1alpha1.AssignedAdapter {
+	if v.Assignment == nil {
+		return nil
+	}
+	return v.Assignment.Spec.Adapters
+}
+
+func (v *view) counts() bool { return v.fresh && Ready(v.Pod.Pod) }
+
+// placed tells whether the pod's process may have begun: no kubelet knows of a pod that has no node.
+func (v *view) placed() bool { return v.Spec.NodeName != "" || !runningSince(v.Pod.Pod).IsZero() }
+
+// trials says which pod may hold a target that no pod is known to have served: one alone, since it may be one that ends
+// the process that loads it.
+type trials map[string][]string // by digest the pods that may hold it; what is not here may be held by all
+
+func (t trials) admit(digest, pod string) bool {
+	pods, open := t[digest]
+	return !open || slices.Contains(pods, pod)
+}
+
+// tryOut finds the pod of each target on trial. It is the one that has it already, whatever became of it there: one that
+// failed goes nowhere else. So a trial moves only when its pod is on its way out, or has not even a node while another
+// pod is ready.
+func tryOut(members []Adapter, views []view) trials {
+	t := trials{}
+	for _, a := range members {
+		if a.Digest != "" && !a.Proven {
+			t[a.Digest] = nil
+		}
+	}
+	for _, a := range members {
+		if a.Proven {
+			delete(t, a.Digest)
+		}
+	}
+	for i := range views {
+		if len(t) > 0 && views[i].fresh {
+			for _, e := range views[i].entries() {
+				delete(t, views[i].report.Proves(e))
+			}
+		}
+	}
+	if len(t) == 0 {
+		return t
+	}
+	pods := living(views)
+	trying := t.hold(pods)
+	first := firstPod(pods, trying)
+	for digest := range t {
+		if len(t[digest]) == 0 && first != nil {
+			t[digest] = []string{first.Name}
+		}
+	}
+	return t
+}
+
+// hold gives each trial to the pods that have it already, and returns those that are still at it.
+func (t trials) hold(pods []*view) (trying map[*view]bool) {
+	ready := slices.ContainsFunc(pods, (*view).counts)
+	trying = map[*view]bool{}
+	for _, v := range pods {
+		if ready && !v.placed() {
+			continue
+		}
+		for _, e := range v.entries() {
+			for _, digest := range []string{e.Digest, e.FallbackDigest} {
+				if holders, open := t[digest]; open && !slices.Contains(holders, v.Name) {
+					t[digest] = append(holders, v.Name)
+					trying[v] = trying[v] || !v.fresh || v.report.Failure(e) == nil
+				}
+			}
+		}
+	}
+	return trying
+}
+
+// firstPod is where what is new is tried first: the oldest pod that is ready; while none is, the oldest that has a node.
+// But the last pod that is ready is spared as long as another is down over a trial: it goes there too.
+func firstPod(pods []*view, trying map[*view]bool) *view {
+	var ready []*view
+	var down, placed *view
+	for _, v := range pods {
+		switch {
+		case v.counts():
+			ready = append(ready, v)
+		case trying[v] && restarting(v.Pod.Pod) && down == nil:
+			down = v
+		}
+		if v.placed() && placed == nil {
+			placed = v
+		}
+	}
+	switch {
+	case len(ready) == 1 && down != nil:
+		return down
+	case len(ready) > 0:
+		return ready[0]
+	case placed != nil:
+		return placed
+	case len(pods) > 0:
+		return pods[0]
+	}
+	return nil
+}
+
+// restarting tells whether the pod's process has ended before, or has not begun.
+func restarting(pod *corev1.Pod) bool {
+	again := func(s corev1.ContainerStatus) bool { return s.Name == RuntimeContainer && s.RestartCount > 0 }
+	return runningSince(pod).IsZero() || slices.ContainsFunc(pod.Status.ContainerStatuses, again)
+}
+
+// withdraw takes a digest out of an entry of a pod that has never run; false if nothing is left of it.
+func withdraw(e v1alpha1.AssignedAdapter, digest string) (v1alpha1.AssignedAdapter, bool) {
+	if e.Digest == digest {
+		e.Digest, e.FallbackDigest = e.FallbackDigest, ""
+	}
+	if e.FallbackDigest == digest {
+		e.FallbackDigest = ""
+	}
+	return e, e.Digest != ""
+}
