@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"net"
@@ -52,7 +53,27 @@ var (
 	admin       client.Client
 	sourceHost  string // host of the source registry
 	registryDir string // of the artifact registry
+	managerLog  logged
 )
+
+// logged is what was logged.
+type logged struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+// Write adds to it.
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
 
 func TestMain(m *testing.M) {
 	code, err := withCluster(m.Run)
@@ -117,7 +138,8 @@ func withCluster(tests func() int) (code int, err error) {
 	if err := os.WriteFile(pushToken, []byte("the manager's"), 0o600); err != nil {
 		return 0, err
 	}
-	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	said := io.MultiWriter(os.Stderr, &managerLog)
+	log := slog.New(slog.NewTextHandler(said, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	stopped := make(chan error, 2)
 	go func() {
 		stopped <- serveRegistry(ctx, []string{

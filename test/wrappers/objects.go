@@ -30,6 +30,18 @@ func (b *PoolBuilder) Source(ref string) *PoolBuilder {
 	return b
 }
 
+// Archive is where the base model comes from; the sum may be "".
+func (b *PoolBuilder) Archive(url, sha256 string) *PoolBuilder {
+	b.pool.Spec.BaseModel.Source = v1alpha1.Source{HTTP: &v1alpha1.HTTPSource{URL: url, SHA256: sha256}}
+	return b
+}
+
+// Secret with the credentials for it.
+func (b *PoolBuilder) Secret(name string) *PoolBuilder {
+	b.pool.Spec.BaseModel.SecretRef = &v1alpha1.SecretReference{Name: name}
+	return b
+}
+
 // Replicas wanted.
 func (b *PoolBuilder) Replicas(n int32) *PoolBuilder {
 	b.pool.Spec.Replicas = &n
@@ -87,6 +99,18 @@ func (b *LoRAAdapterBuilder) Pool(name string) *LoRAAdapterBuilder {
 // Source is where it comes from.
 func (b *LoRAAdapterBuilder) Source(ref string) *LoRAAdapterBuilder {
 	b.adapter.Spec.Source.OCI = &v1alpha1.OCISource{Ref: ref}
+	return b
+}
+
+// Archive is where it comes from; the sum may be "".
+func (b *LoRAAdapterBuilder) Archive(url, sha256 string) *LoRAAdapterBuilder {
+	b.adapter.Spec.Source = v1alpha1.Source{HTTP: &v1alpha1.HTTPSource{URL: url, SHA256: sha256}}
+	return b
+}
+
+// Secret with the credentials for it.
+func (b *LoRAAdapterBuilder) Secret(name string) *LoRAAdapterBuilder {
+	b.adapter.Spec.SecretRef = &v1alpha1.SecretReference{Name: name}
 	return b
 }
 
