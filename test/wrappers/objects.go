@@ -152,14 +152,33 @@ func Pod(namespace, name string) *PodBuilder {
 // Obj is the pod.
 func (b *PodBuilder) Obj() *corev1.Pod { return b.pod }
 
+// Created says when it was.
+func (b *PodBuilder) Created(at time.Time) *PodBuilder {
+	b.pod.CreationTimestamp = metav1.NewTime(at)
+	return b
+}
+
+// Bound gives it a node, on which it does not run yet.
+func (b *PodBuilder) Bound() *PodBuilder {
+	b.pod.Spec.NodeName = "node"
+	return b
+}
+
 // Running says since when its container runs.
 func (b *PodBuilder) Running(since time.Time) *PodBuilder {
+	b.Bound()
 	b.pod.Status.Phase = corev1.PodRunning
 	b.pod.Status.ContainerStatuses = []corev1.ContainerStatus{{
 		Name: "runtime", State: corev1.ContainerState{
 			Running: &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(since)},
 		},
 	}}
+	return b
+}
+
+// Restarted says how often its container, which runs, was started again.
+func (b *PodBuilder) Restarted(times int32) *PodBuilder {
+	b.pod.Status.ContainerStatuses[0].RestartCount = times
 	return b
 }
 

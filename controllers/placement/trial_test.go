@@ -1,0 +1,210 @@
+package placement_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/switchyard-dev/switchyard/controllers/placement"
+	"github.com/switchyard-dev/switchyard/test/wrappers"
+)
+
+func proven(a placement.Adapter) placement.Adapter { a.Proven = true; return a }
+
+// member is a pod of several, with an assignment that may be edited; nil: none yet.
+func member(p *wrappers.PodBuilder, a *wrappers.AssignmentBuilder) placement.Pod {
+	if a == nil {
+		return placement.Pod{Pod: p.Obj()}
+	}
+	a.Obj().Name = p.Obj().Name
+	return placement.Pod{Pod: p.Obj(), Assignment: a.Owner(p.Obj()).Obj()}
+}
+
+// aged is a pod that was created so many seconds after the first.
+func aged(name string, age int) *wrappers.PodBuilder {
+	return wrappers.Pod("demo", name).Created(start.Add(time.Duration(age) * time.Second))
+}
+
+func up(name string, age int) *wrappers.PodBuilder { return aged(name, age).Running(start).Ready() }
+
+// has is a report of a pod that has taken up an assignment of one entry.
+func has(digest, fallback string) *wrappers.AssignmentBuilder {
+	return assigned().Revision(1).Entry("a", digest, fallback, 1).Observed(1)
+}
+
+// Which pods have what for the adapter a, whose target is B and had better be tried on one pod.
+func TestFirstPod(t *testing.T) {
+	none := assigned
+	target := adapter("a", "B", 0)
+	for name, c := range map[string]struct {
+		adapter placement.Adapter
+		pods    []placement.Pod
+		want    string // pod=digest/fallback
+		first   string
+	}{
+		"no pods": {},
+		"the oldest of the ready ones": {
+			pods: []placement.Pod{
+				member(up("p", 2), none()), member(up("q", 1), none()), member(aged("r", 0).Running(start), none()),
+			},
+			want: "p= q=B r=", first: "q",
+		},
+		"of the same age by name": {
+			pods: []placement.Pod{member(up("q", 0), none()), member(up("p", 0), none())},
+			want: "p=B q=", first: "p",
+		},
+		"a pool that comes up: the oldest that has a node": {
+			pods: []placement.Pod{member(aged("p", 0), nil), member(aged("q", 2).Bound(), nil), member(aged("r", 1).Bound(), nil)},
+			want: "p= q= r=B", first: "r",
+		},
+		"a pool of which nothing is known yet": {
+			pods: []placement.Pod{member(aged("q", 1), nil), member(aged("p", 0), nil)},
+			want: "p=B q=", first: "p",
+		},
+		"it stays where it loads, though another is ready": {
+			pods: []placement.Pod{member(up("p", 0), none()), member(aged("q", 1).Running(start), has("B", "").Pending("a", "B"))},
+			want: "p= q=B", first: "q",
+		},
+		"it stays where its process ended": {
+			pods: []placement.Pod{
+				member(up("p", 0), none()), member(aged("q", 1).Running(start.Add(time.Minute)).Restarted(1), has("B", "")),
+			},
+			want: "p= q=B", first: "q",
+		},
+		"it stays where it failed": {
+			pods: []placement.Pod{member(up("p", 0), none()), member(up("q", 1), has("B", "").Failed("a", "B", "CrashedLoading", ""))},
+			want: "p= q=B", first: "q",
+		},
+		"it stays where it could not be pulled": {
+			pods: []placement.Pod{member(up("p", 0), none()), member(up("q", 1), has("B", "").Failed("a", "B", "PullFailed", ""))},
+			want: "p= q=B", first: "q",
+		},
+		"it leaves a pod on its way out": {
+			pods: []placement.Pod{
+				member(up("p", 0).Terminating(start), has("B", "").Pending("a", "B")), member(up("q", 2), none()), member(up("r", 1), none()),
+			},
+			want: "q= r=B", first: "r",
+		},
+		"it waits for no node while another pod is ready": {
+			pods: []placement.Pod{member(aged("p", 0), assigned().Revision(1).Entry("a", "B", "", 1)), member(up("q", 1), none())},
+			want: "p= q=B", first: "q",
+		},
+		"but for a node it does while none is": {
+			pods: []placement.Pod{
+				member(aged("p", 0), assigned().Revision(1).Entry("a", "B", "", 1)), member(aged("q", 1).Running(start), none()),
+			},
+			want: "p=B q=", first: "p",
+		},
+		"served by a pod, ready or not, it goes to all": {
+			pods: []placement.Pod{member(aged("p", 0).Running(start), has("B", "")), member(up("q", 1), none())},
+			want: "p=B q=B",
+		},
+		"served by a pod on its way out too": {
+			pods: []placement.Pod{member(up("p", 0).Terminating(start), has("B", "")), member(up("q", 1), none()), member(up("r", 1), nil)},
+			want: "q=B r=B",
+		},
+		"proven before, it goes to all": {
+			adapter: proven(target), pods: []placement.Pod{member(up("p", 0), none()), member(up("q", 1), nil)},
+			want: "p=B q=B",
+		},
+		"a swap: the others keep what they have": {
+			pods: []placement.Pod{member(up("p", 0), has("A", "")), member(up("q", 1), has("A", "")), member(aged("r", 2), nil)},
+			want: "p=B/A q=A r=", first: "p",
+		},
+		"a swap that is served": {
+			pods: []placement.Pod{member(up("p", 0), has("B", "A")), member(up("q", 1), has("A", ""))},
+			want: "p=B q=B/A",
+		},
+		"a swap that failed": {
+			pods: []placement.Pod{
+				member(up("p", 0), has("B", "A").Failed("a", "B", "CrashedLoading", "")), member(up("q", 1), has("A", "")),
+			},
+			want: "p=B/A q=A", first: "p",
+		},
+		"a swap back to what the others serve": {
+			adapter: adapter("a", "A", 0),
+			pods: []placement.Pod{
+				member(up("p", 0), has("B", "A").Failed("a", "B", "CrashedLoading", "")), member(up("q", 1), has("A", "")),
+			},
+			want: "p=A q=A",
+		},
+		"the next revision after one that failed": {
+			adapter: adapter("a", "C", 0),
+			pods: []placement.Pod{
+				member(up("p", 0), has("B", "A").Failed("a", "B", "CrashedLoading", "")), member(up("q", 1), has("A", "")),
+			},
+			want: "p=C/A q=A", first: "p",
+		},
+		"held by two whose reports are of former processes, it stays with both": {
+			pods: []placement.Pod{
+				member(up("p", 0), has("B", "").Started(start.Add(-time.Second))),
+				member(up("q", 1), has("B", "").Pending("a", "B")), member(up("r", 1), none()),
+			},
+			want: "p=B q=B r=", first: "p",
+		},
+		"the last ready pod is spared while another is down over a trial": {
+			adapter: adapter("b", "B", 0),
+			pods: []placement.Pod{
+				member(up("p", 0), none()),
+				member(aged("q", 1).Running(start.Add(time.Minute)).Restarted(1), has("X", "")),
+			},
+			want: "p= q=B", first: "q",
+		},
+		"but not while another merely comes up": {
+			adapter: adapter("b", "B", 0),
+			pods:    []placement.Pod{member(up("p", 0), none()), member(aged("q", 1).Running(start), has("X", "").Pending("a", "X"))},
+			want:    "p=B q=", first: "p",
+		},
+		"nor when that trial is over": {
+			adapter: adapter("b", "B", 0),
+			pods: []placement.Pod{
+				member(up("p", 0), none()),
+				member(aged("q", 1).Running(start).Restarted(2), has("X", "").Failed("a", "X", "CrashedLoading", "")),
+			},
+			want: "p=B q=", first: "p",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if c.adapter.Name == "" {
+				c.adapter = target
+			}
+			adapters := []placement.Adapter{c.adapter}
+			if c.adapter.Name == "b" {
+				adapters = append(adapters, adapter("a", "X", 1))
+			}
+			plan := placement.EveryPod("pool", adapters, c.pods, placement.Limits{Count: 100, Bytes: 1000})
+			var found []string
+			for _, name := range []string{"p", "q", "r"} {
+				spec, planned := plan.Specs[name]
+				if !planned {
+					continue
+				}
+				holds := ""
+				for _, e := range spec.Adapters {
+					if e.Name == c.adapter.Name {
+						holds = strings.TrimSuffix(e.Digest+"/"+e.FallbackDigest, "/")
+					}
+				}
+				found = append(found, name+"="+holds)
+			}
+			if got := strings.Join(found, " "); got != c.want || plan.First[c.adapter.Name] != c.first {
+				t.Errorf("expected %s, first %q, found %s, first %q", c.want, c.first, got, plan.First[c.adapter.Name])
+			}
+		})
+	}
+}
+
+// What two adapters share is tried once.
+func TestTwoAdaptersOfOneDigestAreTriedTogether(t *testing.T) {
+	pods := []placement.Pod{member(up("p", 0), assigned()), member(up("q", 1), has("B", "").Pending("a", "B"))}
+	adapters := []placement.Adapter{adapter("a", "B", 0), adapter("b", "B", 1)}
+	plan := placement.EveryPod("pool", adapters, pods, placement.Limits{Count: 100, Bytes: 1000})
+	if p, q := plan.Specs["p"].Adapters, plan.Specs["q"].Adapters; len(p) != 0 || len(q) != 2 {
+		t.Errorf("expected both in q alone, found %+v and %+v", p, q)
+	}
+	adapters[1].Proven = true // of another time, by the same bytes
+	plan = placement.EveryPod("pool", adapters, pods, placement.Limits{Count: 100, Bytes: 1000})
+	if p, q := plan.Specs["p"].Adapters, plan.Specs["q"].Adapters; len(p) != 2 || len(q) != 2 {
+		t.Errorf("expected both in both, found %+v and %+v", p, q)
+	}
+}
