@@ -26,6 +26,8 @@ const (
 	loadsAtOnce = 2
 	// assignmentFile keeps the last assignment beside the artifacts.
 	assignmentFile = "assignment.json"
+	// mostCrashes is after how many a revision is not loaded again. One may be another's, loaded at the same time.
+	mostCrashes = 2
 )
 
 // Source is where the assignment comes from and its status goes: *Client.
@@ -54,12 +56,14 @@ type Agent struct {
 	options    Options
 	state      state
 	assigned   *assigned
+	heard      bool                          // the assignment is the API server's; one from disk may be one too old
 	leases     map[string]*adapters.Lease    // of what is loaded, by digest
 	cancel     map[string]context.CancelFunc // of what is loading, by digest
 	awaited    map[string]bool               // names of the first assignment that are not settled yet; nil before it
 	untidy     bool                          // artifacts that nobody wants may lie on disk
 	loads      chan load
 	slots      *semaphore.Weighted
+	marks      *marks
 	reporter   *reporter
 	quiet      *quiet
 	startedAt  metav1.Time
@@ -81,9 +85,12 @@ func New(options Options) *Agent {
 	q := newQuiet(options.Log)
 	a := &Agent{
 		options: options,
-		state:   state{revisions: make(map[string]revision), answers: make(map[string]answer)},
-		leases:  make(map[string]*adapters.Lease), cancel: make(map[string]context.CancelFunc),
+		state: state{
+			revisions: make(map[string]revision), answers: make(map[string]answer), crashes: make(map[string]int),
+		},
+		leases: make(map[string]*adapters.Lease), cancel: make(map[string]context.CancelFunc),
 		loads: make(chan load), slots: semaphore.NewWeighted(loadsAtOnce),
+		marks:    &marks{store: options.Store, log: options.Log, opened: make(map[string]int)},
 		reporter: newReporter(options.Source, options.Backoff, q), quiet: q,
 		startedAt: firstSecond(options.StartedAt), bootID: rand.Text(),
 	}
@@ -120,6 +127,8 @@ func (a *Agent) unready(why string) {
 func (a *Agent) Run(ctx context.Context) error {
 	seen := make(chan *v1alpha1.AdapterAssignment)
 	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { <-ctx.Done(); a.marks.leave(); return nil })
+	a.blame()
 	a.remember(ctx, group)
 	group.Go(func() error {
 		a.options.Source.Follow(ctx, func(assignment *v1alpha1.AdapterAssignment) {
@@ -146,6 +155,22 @@ func (a *Agent) Run(ctx context.Context) error {
 	return group.Wait()
 }
 
+// blame takes up what former processes of the container ended over.
+func (a *Agent) blame() {
+	crashes, err := a.options.Store.Crashes()
+	if err != nil {
+		a.options.Log.Warn("what former processes ended over cannot be told for sure", "error", err)
+	}
+	for digest, n := range crashes {
+		a.options.Log.Warn("a former process ended while it loaded an adapter", "revision", digest, "times", n)
+		a.state.crashes[digest] = n
+		if n >= mostCrashes {
+			a.state.revisions[digest] = revision{phase: broken, failure: newFailure(v1alpha1.FailureCrashedLoading,
+				fmt.Sprintf("the process ended %d times while it was being loaded: it is not tried again in this pod", n))}
+		}
+	}
+}
+
 // remember takes up the assignment that the container's former process left.
 func (a *Agent) remember(ctx context.Context, group *errgroup.Group) {
 	raw, err := a.options.Store.ReadFile(assignmentFile)
@@ -170,6 +195,7 @@ func (a *Agent) remember(ctx context.Context, group *errgroup.Group) {
 func (a *Agent) take(ctx context.Context, group *errgroup.Group, next *assigned) {
 	if now := a.assigned; now != nil && now.UID == next.UID && next.Spec.Revision <= now.Spec.Revision {
 		if next.Spec.Revision == now.Spec.Revision {
+			a.heard = true
 			a.reporter.again()
 		}
 		return
@@ -181,7 +207,7 @@ func (a *Agent) take(ctx context.Context, group *errgroup.Group, next *assigned)
 	if err != nil { // only a restart would miss it
 		a.options.Log.Error("the assignment cannot be kept", "error", err)
 	}
-	a.assigned = next
+	a.assigned, a.heard = next, true
 	a.step(ctx, group)
 }
 
@@ -194,9 +220,10 @@ func (a *Agent) step(ctx context.Context, group *errgroup.Group) {
 	wanted := make(map[string]bool, len(d.wanted))
 	for _, digest := range d.wanted {
 		wanted[digest] = true
-		if a.state.revisions[digest].phase == absent {
-			a.begin(ctx, group, digest)
-		}
+	}
+	next, alone := a.state.next(d.wanted)
+	for _, digest := range next {
+		a.begin(ctx, group, digest, alone)
 	}
 	a.forget(wanted)
 	var told func() // once what is so now is reported
@@ -234,10 +261,17 @@ func (a *Agent) answer(answers map[string]answer) {
 	a.state.answers = answers
 }
 
-// forget lets go of revisions that nobody wants. A failure is forgotten too: who assigns its digest again wants a try.
+// forget lets go of revisions that nobody wants. A failure is forgotten too, and a crash: who assigns its digest again
+// wants a try.
 func (a *Agent) forget(wanted map[string]bool) {
+	for digest := range a.state.crashes {
+		if !wanted[digest] && a.heard {
+			delete(a.state.crashes, digest)
+			a.marks.forget(digest)
+		}
+	}
 	for digest, r := range a.state.revisions {
-		if wanted[digest] {
+		if wanted[digest] || a.state.crashes[digest] >= mostCrashes {
 			continue
 		}
 		if r.phase == loading {

@@ -9,5 +9,7 @@
 //     server and without the artifact registry. When the API server answers, what it says wins.
 //   - Readiness latches once everything first assigned is loaded or failed, and that is reported: a pod that comes does
 //     not make adapters seem to be loading that are served.
+//   - Nothing is opened unmarked: a process that ends over a revision is known to the next, which loads one at a time,
+//     what is suspected last, and not at all what ended two.
 //   - Nobody's absence stops what is served: API server and registry are tried again with back-off, quietly.
 package agent

@@ -30,13 +30,24 @@ type load struct {
 	canceled bool
 }
 
-// begin loads a revision in the background.
-func (a *Agent) begin(ctx context.Context, group *errgroup.Group, digest string) {
+// errand is a revision that is to be loaded.
+type errand struct {
+	digest  string
+	crashes int   // of former processes over it
+	slots   int64 // that it takes of loadsAtOnce while it is pulled and opened
+}
+
+// begin loads a revision in the background; alone, as long as one is suspected of having ended a former process.
+func (a *Agent) begin(ctx context.Context, group *errgroup.Group, digest string, alone bool) {
 	of, cancel := context.WithCancel(ctx)
 	a.state.revisions[digest], a.cancel[digest] = revision{phase: loading}, cancel
+	e := errand{digest, a.state.crashes[digest], 1}
+	if alone {
+		e.slots = loadsAtOnce
+	}
 	group.Go(func() error {
 		defer cancel()
-		l := a.load(of, func(l load) { a.tell(ctx, l) }, digest)
+		l := a.load(of, func(l load) { a.tell(ctx, l) }, e)
 		a.tell(ctx, l)
 		return nil
 	})
@@ -68,6 +79,9 @@ func (a *Agent) finish(ctx context.Context, group *errgroup.Group, l load) {
 	if !l.goesOn {
 		delete(a.cancel, l.digest)
 	}
+	if r.phase != loading && !l.canceled {
+		delete(a.state.crashes, l.digest) // the process is still there
+	}
 	if l.canceled {
 		delete(a.state.revisions, l.digest) // and begun again, if it is wanted again
 	} else {
@@ -78,10 +92,11 @@ func (a *Agent) finish(ctx context.Context, group *errgroup.Group, l load) {
 
 // load tries until the revision is loaded, or cannot be, or ctx ends. A registry that is away is waited for; what it
 // lacks or has otherwise than its digest says is told, and tried again too: it may be pushed again.
-func (a *Agent) load(ctx context.Context, tell func(load), digest string) load {
+func (a *Agent) load(ctx context.Context, tell func(load), e errand) load {
 	var told load
+	digest := e.digest
 	for n := 0; ; n++ {
-		lease, f, err := a.try(ctx, digest)
+		lease, f, err := a.try(ctx, e)
 		switch {
 		case err == nil && f != nil:
 			a.options.Log.Error("adapter failed", "revision", digest, "reason", f.reason, "message", f.message)
@@ -116,15 +131,23 @@ func (l load) or(tell func(load), next load) load {
 }
 
 // try loads a revision once: a lease, or a failure that is final, or an error that another try may cure.
-func (a *Agent) try(ctx context.Context, digest string) (*adapters.Lease, *failure, error) {
-	if err := a.slots.Acquire(ctx, 1); err != nil {
+func (a *Agent) try(ctx context.Context, e errand) (*adapters.Lease, *failure, error) {
+	if err := a.slots.Acquire(ctx, e.slots); err != nil {
 		return nil, nil, err
 	}
-	defer a.slots.Release(1)
-	artifact, err := a.options.Store.Fetch(ctx, digest, maxAdapterBytes)
+	defer a.slots.Release(e.slots)
+	artifact, err := a.options.Store.Fetch(ctx, e.digest, maxAdapterBytes)
 	if err != nil {
 		return nil, nil, err
 	}
+	if err := a.marks.begin(e.digest, e.crashes); err != nil {
+		if e.crashes > 0 { // it might end one process after another, and nobody would count them
+			return nil, nil, err
+		}
+		a.quiet.warn("what is loaded cannot be marked", err)
+	}
+	defer a.marks.end(e.digest)
+	failpoint(artifact.Folder)
 	lease, err := a.open(artifact)
 	if err != nil {
 		return nil, newFailure(v1alpha1.FailureInvalidAdapter, err.Error()), nil

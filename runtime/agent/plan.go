@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"strings"
 	"unicode/utf8"
 
@@ -44,6 +45,7 @@ type answer struct {
 type state struct {
 	revisions map[string]revision // by digest
 	answers   map[string]answer   // by name
+	crashes   map[string]int      // by digest: former processes that ended while they loaded it
 	// restarted says that a former process of the container had this assignment. What it had not pulled either is not
 	// waited for while the registry is away: a restart takes nothing from those who are served.
 	restarted bool
@@ -51,6 +53,35 @@ type state struct {
 
 // hopeless tells whether nothing is to be gained by waiting for a revision.
 func (s state) hopeless(r revision) bool { return r.failure != nil || (s.restarted && r.away) }
+
+// suspected tells whether a revision may be what ended a former process.
+func (s state) suspected(digest string) bool {
+	phase := s.revisions[digest].phase
+	return s.crashes[digest] > 0 && (phase == absent || phase == loading)
+}
+
+// next chooses which of the wanted revisions to begin to load. While some are suspected everything is loaded alone, so
+// that the next crash has one cause; first the innocent, so that they answer whatever comes, then the suspects one by one.
+func (s state) next(wanted []string) (digests []string, alone bool) {
+	suspect, busy := "", false
+	for _, digest := range wanted {
+		r, suspected := s.revisions[digest], s.suspected(digest)
+		alone = alone || suspected
+		switch {
+		case r.phase == loading:
+			busy = busy || r.failure == nil && !r.away
+		case r.phase != absent:
+		case suspected:
+			suspect = cmp.Or(suspect, digest)
+		default:
+			digests = append(digests, digest)
+		}
+	}
+	if len(digests) == 0 && !busy && suspect != "" {
+		digests = append(digests, suspect)
+	}
+	return digests, alone
+}
 
 // decision is what an assignment asks of a state.
 type decision struct {

@@ -1,6 +1,8 @@
 package agent
 
 import (
+	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -8,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/switchyard-dev/switchyard/api/v1alpha1"
+	"github.com/switchyard-dev/switchyard/runtime/agent/artifacts"
 )
 
 // digestOf is a digest for a letter.
@@ -238,5 +241,89 @@ func TestAMessageFitsTheStatus(t *testing.T) {
 			strings.ToValidUTF8(f.message, "") != f.message {
 			t.Errorf("%d bytes: %q", len(f.message), f.message)
 		}
+	}
+}
+
+func TestNext(t *testing.T) {
+	failed := &failure{v1alpha1.FailurePullFailed, "404"}
+	down, up := revision{phase: loading}, revision{phase: loaded}
+	for _, c := range []struct {
+		name      string
+		wanted    string // letters
+		revisions map[string]revision
+		crashes   string // letters of those that ended a process
+		want      string
+		alone     bool
+	}{
+		{name: "nothing"},
+		{name: "all that is missing", wanted: "abcd", revisions: map[string]revision{"a": up, "b": down}, want: "cd"},
+		{name: "the innocent first", wanted: "abcd", crashes: "ac", want: "bd", alone: true},
+		{
+			name: "suspects wait while an innocent is loading", wanted: "abc", crashes: "ac",
+			revisions: map[string]revision{"b": down}, alone: true,
+		},
+		{
+			name: "one suspect", wanted: "abc", crashes: "ac", revisions: map[string]revision{"b": up}, want: "a", alone: true,
+		},
+		{
+			name: "one at a time", wanted: "abc", crashes: "ac", revisions: map[string]revision{"a": down, "b": up}, alone: true,
+		},
+		{
+			name: "the next", wanted: "abc", crashes: "ac", revisions: map[string]revision{"a": up, "b": up}, want: "c",
+			alone: true,
+		},
+		{
+			name: "an innocent that comes meanwhile", wanted: "abcd", crashes: "ac",
+			revisions: map[string]revision{"a": down, "b": up}, want: "d", alone: true,
+		},
+		{
+			name: "neither waits for what cannot be pulled", wanted: "abc", crashes: "ac",
+			revisions: map[string]revision{"a": {phase: loading, failure: failed}, "b": {phase: loading, away: true}},
+			want:      "c", alone: true,
+		},
+		{
+			name: "no suspect is left", wanted: "abc", crashes: "ac",
+			revisions: map[string]revision{"a": up, "c": {phase: broken, failure: failed}}, want: "b",
+		},
+		{name: "a suspect that nobody wants", wanted: "ab", crashes: "c", want: "ab"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := state{revisions: map[string]revision{}, crashes: map[string]int{}}
+			for l, r := range c.revisions {
+				s.revisions[digestOf(l)] = r
+			}
+			for _, l := range strings.Split(c.crashes, "") {
+				s.crashes[digestOf(l)] = 1
+			}
+			got, alone := s.next(each(strings.Split(c.wanted, ""), digestOf))
+			if letters := strings.Join(each(got, letter), ""); letters != c.want || alone != c.alone {
+				t.Errorf("expected %q, alone %v, found %q, %v", c.want, c.alone, letters, alone)
+			}
+		})
+	}
+}
+
+// A process that is told to end while it opens something leaves no suspicion, and none behind that was not there.
+func TestLeavingIsNoCrash(t *testing.T) {
+	dir := t.TempDir()
+	store, err := artifacts.NewStore(dir, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &marks{store: store, log: slog.New(slog.DiscardHandler), opened: map[string]int{}}
+	for l, crashes := range map[string]int{"a": 0, "b": 1, "c": 0, "d": 1} {
+		if err := m.begin(digestOf(l), crashes); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m.end(digestOf("d"))
+	m.leave()
+	m.end(digestOf("c")) // it came to its end all the same
+	if err := m.begin(digestOf("e"), 0); err != nil {
+		t.Fatal(err)
+	}
+	crashes, err := store.Crashes()
+	if want := map[string]int{digestOf("b"): 1}; err != nil || !maps.Equal(crashes, want) {
+		t.Errorf("expected %v, found %v, %v", want, crashes, err)
 	}
 }

@@ -11,4 +11,5 @@
 //	blobs/sha256/<hex>   manifests, settings and files, shared by revisions
 //	revisions/<hex>/     the files of one revision, links to the blobs
 //	incoming/            what is being written
+//	marks/               what is being loaded, and what ended a process that loaded it (marks.go)
 package artifacts

@@ -49,7 +49,7 @@ func NewStore(dir string, registry *Registry) (*Store, error) {
 	if err := os.RemoveAll(s.path("incoming")); err != nil {
 		return nil, fmt.Errorf("cache: %w", err)
 	}
-	for _, sub := range []string{"incoming", "blobs/sha256", "revisions"} {
+	for _, sub := range []string{"incoming", "blobs/sha256", "revisions", marksDir} {
 		if err := os.MkdirAll(s.path(sub), 0o700); err != nil {
 			return nil, fmt.Errorf("cache: %w", err)
 		}
