@@ -2,6 +2,8 @@ package wrappers
 
 import (
 	"encoding/json"
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"testing"
@@ -115,6 +117,25 @@ func (a *AdapterFolder) Write() string {
 		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
 			a.t.Fatal(err)
 		}
+	}
+	return dir
+}
+
+// Poison makes the adapter in a folder one that kills the process that loads it, and returns the folder. It takes a
+// runtime that was built with -tags failpoints; to the manager, and to a runtime that is shipped, it is as good as before.
+func Poison(t testing.TB, dir string) string {
+	t.Helper()
+	path, config := filepath.Join(dir, "config.json"), map[string]any{}
+	raw, err := os.ReadFile(path)
+	if err == nil {
+		err = json.Unmarshal(raw, &config)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	config["switchyard_failpoint"] = "kill"
+	if err := os.WriteFile(path, appendJSON(nil, config), 0o600); err != nil {
+		t.Fatal(err)
 	}
 	return dir
 }
