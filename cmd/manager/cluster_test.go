@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -28,6 +29,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/util/yaml"
+	"k8s.io/client-go/kubernetes"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/util/retry"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -36,6 +38,7 @@ import (
 	"github.com/switchyard-dev/switchyard/controllers/artifact/registry"
 	"github.com/switchyard-dev/switchyard/test/controlplane"
 	"github.com/switchyard-dev/switchyard/test/digits"
+	"github.com/switchyard-dev/switchyard/test/localnode"
 	"github.com/switchyard-dev/switchyard/test/ocisource"
 	"github.com/switchyard-dev/switchyard/test/wrappers"
 )
@@ -45,14 +48,18 @@ const (
 	// within bounds every wait for a state; the states themselves take a fraction of a second.
 	within = 30 * time.Second
 	system = "switchyard-system"
+
+	managerAccount  = "switchyard-manager"
+	registryAccount = "switchyard-registry"
 )
 
 // The cluster of all tests: a real control plane, the manager under its own service account with config/rbac, and a
 // source registry. Tests stand in for kubelet and agents.
 var (
 	admin       client.Client
-	sourceHost  string // host of the source registry
-	registryDir string // of the artifact registry
+	kube        kubernetes.Interface // as admin, too
+	sourceHost  string               // host of the source registry
+	registryDir string               // of the artifact registry
 	managerLog  logged
 )
 
@@ -108,15 +115,11 @@ func withCluster(tests func() int) (code int, err error) {
 	}
 	for _, file := range []string{
 		"manager/namespace.yaml", "rbac/service_account.yaml", "rbac/role.yaml", "rbac/role_binding.yaml",
-		"rbac/leader_election.yaml", "rbac/secrets.yaml",
+		"rbac/leader_election.yaml", "rbac/secrets.yaml", "rbac/certificates.yaml", "rbac/registry.yaml",
 	} {
 		if err := apply(ctx, filepath.Join("../../config", file)); err != nil {
 			return 0, fmt.Errorf("%s: %w", file, err)
 		}
-	}
-	kubeconfig := filepath.Join(dir, "manager.kubeconfig")
-	if err := plane.ServiceAccountKubeconfig(ctx, system, "switchyard-manager", kubeconfig); err != nil {
-		return 0, err
 	}
 	sources, err := registry.New(registry.Options{Dir: filepath.Join(dir, "source"), AllowPush: true})
 	if err != nil {
@@ -129,35 +132,68 @@ func withCluster(tests func() int) (code int, err error) {
 		return 0, err
 	}
 
-	registryDir = filepath.Join(dir, "registry")
-	address, err := freeAddress(ctx)
+	parts, err := startParts(ctx, plane, dir)
 	if err != nil {
 		return 0, err
 	}
-	pushToken := filepath.Join(dir, "push-token")
-	if err := os.WriteFile(pushToken, []byte("the manager's"), 0o600); err != nil {
-		return 0, err
+	code = tests()
+	stop()
+	return code, parts.Wait()
+}
+
+// startParts starts the manager, and the artifact registry once the manager has made its certificate.
+func startParts(ctx context.Context, plane *controlplane.ControlPlane, dir string) (*errgroup.Group, error) {
+	path := func(name string) string { return filepath.Join(dir, name) }
+	registryDir = path("registry")
+	address, err := freeAddress(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for name, file := range map[string]string{
+		managerAccount: path("manager.kubeconfig"), registryAccount: path("registry.kubeconfig"),
+	} {
+		if err := plane.ServiceAccountKubeconfig(ctx, system, name, file); err != nil {
+			return nil, err
+		}
+	}
+	err = plane.ServiceAccountToken(ctx, system, managerAccount, v1alpha1.RegistryAudience, path("registry-token"))
+	if err != nil {
+		return nil, err
+	}
+	if kube, err = kubernetes.NewForConfig(plane.Config()); err != nil {
+		return nil, err
 	}
 	said := io.MultiWriter(os.Stderr, &managerLog)
 	log := slog.New(slog.NewTextHandler(said, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	stopped := make(chan error, 2)
-	go func() {
-		stopped <- serveRegistry(ctx, []string{
-			"--dir", registryDir, "--address", address, "--push-token-file", pushToken,
-		}, log)
-	}()
-	go func() {
-		stopped <- run(ctx, []string{
-			"--kubeconfig", kubeconfig, "--metrics-address", "0", "--health-address", "0",
-			"--runtime-image", "runtime", "--registry-url", "http://" + address,
-			"--registry-push-token-file", pushToken,
-			"--leader-elect", "--leader-elect-namespace", system,
+	var parts errgroup.Group
+	parts.Go(func() error {
+		return run(ctx, []string{
+			"--kubeconfig", path("manager.kubeconfig"), "--namespace", system, "--leader-elect",
+			"--metrics-address", "0", "--health-address", "0", "--runtime-image", "runtime",
+			"--registry-url", "https://" + address, "--registry-token-file", path("registry-token"),
 			"--source-allow-cidr", "127.0.0.0/8", "--source-allow-cidr", "::1/128",
 		}, log)
-	}()
-	code = tests()
-	stop()
-	return code, errors.Join(<-stopped, <-stopped)
+	})
+	mounted := make(chan error, 8)
+	parts.Go(func() error {
+		return localnode.MountSecret(ctx, kube, system, certificatesSecret, path("tls"), []string{"tls.crt", "tls.key"},
+			func(err error) { mounted <- err })
+	})
+	parts.Go(func() error {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-mounted:
+			if err != nil {
+				return err
+			}
+		}
+		return serveRegistry(ctx, []string{
+			"--kubeconfig", path("registry.kubeconfig"), "--metrics-address", "0", "--dir", registryDir,
+			"--address", address, "--tls-dir", path("tls"), "--manager-account", system + "/" + managerAccount,
+		}, log)
+	})
+	return &parts, nil
 }
 
 func freeAddress(ctx context.Context) (string, error) {

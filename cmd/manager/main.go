@@ -11,8 +11,8 @@ import (
 	"syscall"
 )
 
-const usage = `usage: manager run --runtime-image IMAGE --registry-url URL [flags]
-       manager registry --dir DIR --push-token-file FILE [flags]
+const usage = `usage: manager run --runtime-image IMAGE --registry-url URL --registry-token-file FILE [flags]
+       manager registry --dir DIR --tls-dir DIR --manager-account NAMESPACE/NAME [flags]
 
 manager run -h and manager registry -h list the flags.
 `

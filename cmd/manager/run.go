@@ -15,21 +15,22 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/selection"
+	"k8s.io/apimachinery/pkg/types"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
-	"k8s.io/client-go/tools/clientcmd"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
-	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/switchyard-dev/switchyard/api/v1alpha1"
 	"github.com/switchyard-dev/switchyard/controllers/artifact"
-	"github.com/switchyard-dev/switchyard/controllers/artifact/registry"
 	"github.com/switchyard-dev/switchyard/controllers/attempt"
+	"github.com/switchyard-dev/switchyard/controllers/certificates"
 	"github.com/switchyard-dev/switchyard/controllers/inferencepool"
 	"github.com/switchyard-dev/switchyard/controllers/loraadapter"
 	"github.com/switchyard-dev/switchyard/controllers/placement"
@@ -43,31 +44,45 @@ const (
 
 	retryLeast = time.Second
 	retryMost  = 5 * time.Minute
+
+	// certificatesSecret has the artifact registry's certificate, whoever keeps it.
+	certificatesSecret   = "switchyard-registry-tls"
+	certificatesSelf     = "self"
+	certificatesOfOthers = "cert-manager"
 )
 
 type runFlags struct {
-	kubeconfig, metricsAddress, healthAddress string
-	runtimeImage                              string
-	registryURL, tokenFile                    string
-	sourceAllow                               []netip.Prefix
-	sourcePlainHTTP                           []string
-	recheck                                   time.Duration
-	leaderElect                               bool
-	leaderNamespace                           string
-	lease                                     time.Duration
+	kubeconfig, namespace         string
+	metricsAddress, healthAddress string
+	metricsSecure                 bool
+	runtimeImage                  string
+	registryURL, registryToken    string
+	certificates, registryNames   string
+	sourceAllow                   []netip.Prefix
+	sourcePlainHTTP               []string
+	recheck                       time.Duration
+	leaderElect                   bool
+	lease                         time.Duration
 }
 
 func parseRunFlags(args []string) (*runFlags, error) {
 	var f runFlags
 	set := flag.NewFlagSet("manager run", flag.ContinueOnError)
 	set.StringVar(&f.kubeconfig, "kubeconfig", "", "`file` of the cluster (default: the one this pod is in)")
+	set.StringVar(&f.namespace, "namespace", "", "`namespace` of the manager's own objects: its lease, the certificate of "+
+		"the artifact registry (default: this pod's)")
 	set.StringVar(&f.metricsAddress, "metrics-address", ":9090", "`address` of /metrics; 0 for none")
+	set.BoolVar(&f.metricsSecure, "metrics-secure", true, "serve /metrics over TLS, to who may read them by RBAC")
 	set.StringVar(&f.healthAddress, "health-address", ":8081", "`address` of /healthz and /readyz; 0 for none")
 	set.StringVar(&f.runtimeImage, "runtime-image", "", "`image` of the pools' pods")
 	set.StringVar(&f.registryURL, "registry-url", "",
 		"`URL` of the artifact registry, by which pods pull and the manager pushes: https://host:port")
-	set.StringVar(&f.tokenFile, "registry-push-token-file", "",
-		"`file` with the token that pushing takes")
+	set.StringVar(&f.registryToken, "registry-token-file", "",
+		"`file` with the manager's token for the artifact registry, of its audience; read again as it is renewed")
+	set.StringVar(&f.certificates, "certificates", certificatesSelf,
+		"who keeps the artifact registry's certificate in the Secret "+certificatesSecret+": self or cert-manager")
+	set.StringVar(&f.registryNames, "registry-tls-names", "",
+		"host `names` and addresses, separated by commas, by which the artifact registry is known besides --registry-url's")
 	set.Func("source-allow-cidr", "`range` of addresses that sources may have though it is private, loopback or otherwise "+
 		"special; may be given several times", f.allowSource)
 	set.Func("source-plain-http", "`host:port` that is spoken to without TLS as a source, as loopback hosts are; may be "+
@@ -75,7 +90,6 @@ func parseRunFlags(args []string) (*runFlags, error) {
 	set.DurationVar(&f.recheck, "recheck-interval", 10*time.Minute,
 		"`time` after which it is looked again whether an artifact is still stored, or a bad source has become good")
 	set.BoolVar(&f.leaderElect, "leader-elect", false, "wait until no other manager leads")
-	set.StringVar(&f.leaderNamespace, "leader-elect-namespace", "", "`namespace` of the lease (default: this pod's)")
 	set.DurationVar(&f.lease, "leader-elect-lease-duration", 15*time.Second,
 		"`time` after which another manager takes over from one that is gone without a word")
 	if err := set.Parse(args); err != nil {
@@ -84,9 +98,10 @@ func parseRunFlags(args []string) (*runFlags, error) {
 		}
 		return nil, errUsage // the flag set has said what is wrong
 	}
-	if f.runtimeImage == "" || f.registryURL == "" || f.tokenFile == "" || f.lease <= 0 || set.NArg() > 0 {
-		fmt.Fprintln(set.Output(), "expected --runtime-image, --registry-url, --registry-push-token-file, a lease of some "+
-			"time, and no other arguments")
+	if f.runtimeImage == "" || f.registryURL == "" || f.registryToken == "" || f.lease <= 0 ||
+		f.certificates != certificatesSelf && f.certificates != certificatesOfOthers || set.NArg() > 0 {
+		fmt.Fprintln(set.Output(), "expected --runtime-image, --registry-url, --registry-token-file, --certificates self or "+
+			"cert-manager, a lease of some time, and no other arguments")
 		set.Usage()
 		return nil, errUsage
 	}
@@ -117,18 +132,17 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 		return err
 	}
 	ctrl.SetLogger(logr.FromSlogHandler(log.Handler()))
-	mgr, err := newManager(f)
-	if err != nil {
+	if f.namespace, err = ownNamespace(f.namespace); err != nil {
 		return err
 	}
-	store, err := f.store()
+	mgr, err := newManager(f)
 	if err != nil {
 		return err
 	}
 	if err := placement.IndexFields(ctx, mgr.GetFieldIndexer()); err != nil {
 		return err
 	}
-	if err := f.addControllers(mgr, store); err != nil {
+	if err := f.addControllers(mgr); err != nil {
 		return err
 	}
 	go func() {
@@ -142,9 +156,9 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 }
 
 func newManager(f *runFlags) (ctrl.Manager, error) {
-	config, err := clientcmd.BuildConfigFromFlags("", f.kubeconfig)
+	config, err := cluster(f.kubeconfig)
 	if err != nil {
-		return nil, fmt.Errorf("cluster: %w", err)
+		return nil, err
 	}
 	config.QPS, config.Burst = clientQPS, clientBurst
 	scheme := runtime.NewScheme()
@@ -162,12 +176,17 @@ func newManager(f *runFlags) (ctrl.Manager, error) {
 		Cache: cache.Options{ByObject: map[client.Object]cache.ByObject{
 			&appsv1.Deployment{}: ours, &appsv1.ReplicaSet{}: ours, &corev1.Pod{}: ours,
 			&corev1.Service{}: ours, &corev1.ServiceAccount{}: ours, &rbacv1.Role{}: ours, &rbacv1.RoleBinding{}: ours,
+			&corev1.ConfigMap{}: ours,
+			// The one with the artifact registry's certificate. Those of sources are asked for when they are needed.
+			&corev1.Secret{}: {Namespaces: map[string]cache.Config{f.namespace: {
+				FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, certificatesSecret),
+			}}},
 		}},
-		Metrics:                       metricsserver.Options{BindAddress: f.metricsAddress},
+		Metrics:                       metricsOptions(f.metricsAddress, f.metricsSecure),
 		HealthProbeBindAddress:        f.healthAddress,
 		LeaderElection:                f.leaderElect,
 		LeaderElectionID:              "manager.switchyard.dev",
-		LeaderElectionNamespace:       f.leaderNamespace,
+		LeaderElectionNamespace:       f.namespace,
 		LeaderElectionReleaseOnCancel: true,
 		LeaseDuration:                 &f.lease,
 		RenewDeadline:                 &renew,
@@ -179,20 +198,38 @@ func newManager(f *runFlags) (ctrl.Manager, error) {
 	return mgr, errors.Join(mgr.AddHealthzCheck("ping", healthz.Ping), mgr.AddReadyzCheck("ping", healthz.Ping))
 }
 
-// store is a client of the artifact registry.
-func (f *runFlags) store() (*artifact.Store, error) {
-	u, err := url.Parse(f.registryURL)
-	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.Path != "" {
-		return nil, fmt.Errorf("--registry-url: expected http://host:port or https://host:port, found %q", f.registryURL)
-	}
-	token, err := registry.ReadToken(f.tokenFile)
-	if err != nil {
-		return nil, err
-	}
-	return artifact.NewStore(artifact.StoreOptions{Host: u.Host, Token: token, PlainHTTP: u.Scheme == "http"})
+// certificate is the Secret with the artifact registry's.
+func (f *runFlags) certificate() types.NamespacedName {
+	return types.NamespacedName{Namespace: f.namespace, Name: certificatesSecret}
 }
 
-func (f *runFlags) addControllers(mgr ctrl.Manager, store *artifact.Store) error {
+// store is a client of the artifact registry, whose certificate is kept, too, unless cert-manager does.
+func (f *runFlags) store(mgr ctrl.Manager, trust *certificates.Trust) (*artifact.Store, error) {
+	u, err := url.Parse(f.registryURL)
+	if err != nil || u.Host == "" || u.Scheme != "https" || u.Path != "" {
+		return nil, fmt.Errorf("--registry-url: expected https://host:port, found %q", f.registryURL)
+	}
+	if f.certificates == certificatesSelf {
+		names := strings.FieldsFunc(f.registryNames, func(r rune) bool { return r == ',' })
+		err := certificates.New(certificates.Options{
+			Client: mgr.GetClient(), Reader: mgr.GetCache(), Secret: f.certificate(),
+			Names: append(names, u.Hostname()), Now: time.Now,
+		}).SetupWithManager(mgr)
+		if err != nil {
+			return nil, err
+		}
+	}
+	return artifact.NewStore(artifact.StoreOptions{
+		Host: u.Host, Roots: trust.Pool, Token: func() (string, error) { return readSmall(f.registryToken) },
+	})
+}
+
+func (f *runFlags) addControllers(mgr ctrl.Manager) error {
+	trust := certificates.NewTrust(mgr.GetCache(), f.certificate())
+	store, err := f.store(mgr, trust)
+	if err != nil {
+		return err
+	}
 	from := &source.Fetcher{
 		Fetcher: artifact.NewFetcher(artifact.FetcherOptions{Allow: f.sourceAllow, PlainHTTP: f.sourcePlainHTTP}),
 		Secrets: mgr.GetAPIReader(), // never the cache: it would list and watch them all
@@ -201,7 +238,7 @@ func (f *runFlags) addControllers(mgr ctrl.Manager, store *artifact.Store) error
 	recorder := mgr.GetEventRecorder("switchyard")
 	return errors.Join(
 		inferencepool.New(inferencepool.Options{
-			Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Events: recorder, Source: from, Store: store,
+			Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Events: recorder, Source: from, Store: store, Trust: trust,
 			Policy: policy, Now: time.Now, Runtime: inferencepool.Runtime{Image: f.runtimeImage, Registry: f.registryURL},
 		}).SetupWithManager(mgr),
 		loraadapter.New(loraadapter.Options{

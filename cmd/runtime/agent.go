@@ -24,7 +24,7 @@ type agentFlags struct {
 	pool, podName, podNamespace string
 	baseDigest                  string
 	registry, repository        string
-	plainHTTP                   bool
+	registryToken, registryCA   string
 	cacheDir, serviceAccountDir string
 	httpAddress, metricsAddress string
 	drainDelay                  time.Duration
@@ -39,7 +39,9 @@ func parseAgentFlags(args []string) (*agentFlags, error) {
 	set.StringVar(&f.baseDigest, "base-digest", "", "`digest` of the base model")
 	set.StringVar(&f.registry, "registry", "", "`address` of the artifact registry, https://host:port")
 	set.StringVar(&f.repository, "repository", "", "`repository` of the artifact registry, namespace/pool")
-	set.BoolVar(&f.plainHTTP, "registry-plain-http", false, "allow a registry at http:// that is not on loopback")
+	set.StringVar(&f.registryToken, "registry-token-file", "", "`file` with the pod's token for the artifact registry")
+	set.StringVar(&f.registryCA, "registry-ca-file", "",
+		"`file` with the certificates that the artifact registry's must come from")
 	set.StringVar(&f.cacheDir, "cache-dir", "", "`folder` that lives as long as the pod, for artifacts")
 	set.StringVar(&f.serviceAccountDir, "service-account-dir", "/var/run/secrets/kubernetes.io/serviceaccount",
 		"`folder` of the pod's token, ca.crt and namespace")
@@ -54,7 +56,9 @@ func parseAgentFlags(args []string) (*agentFlags, error) {
 		return nil, errUsage // the flag set has said what is wrong
 	}
 	var missing []string
-	for _, required := range []string{"pool", "pod-name", "base-digest", "registry", "repository", "cache-dir"} {
+	for _, required := range []string{
+		"pool", "pod-name", "base-digest", "registry", "repository", "registry-token-file", "registry-ca-file", "cache-dir",
+	} {
 		if set.Lookup(required).Value.String() == "" {
 			missing = append(missing, "--"+required)
 		}
@@ -78,7 +82,9 @@ func runAgent(ctx context.Context, args []string, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	repository, err := artifacts.NewRegistry(f.registry, f.repository, f.plainHTTP)
+	repository, err := artifacts.NewRegistry(artifacts.RegistryOptions{
+		Address: f.registry, Repository: f.repository, TokenFile: f.registryToken, CAFile: f.registryCA,
+	})
 	if err != nil {
 		return err
 	}

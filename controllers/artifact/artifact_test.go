@@ -3,7 +3,9 @@ package artifact_test
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"net/http"
@@ -12,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -20,6 +23,7 @@ import (
 
 	"github.com/switchyard-dev/switchyard/controllers/artifact"
 	"github.com/switchyard-dev/switchyard/controllers/artifact/registry"
+	"github.com/switchyard-dev/switchyard/runtime/agent/artifacts"
 	"github.com/switchyard-dev/switchyard/runtime/arch"
 	"github.com/switchyard-dev/switchyard/runtime/model"
 	"github.com/switchyard-dev/switchyard/runtime/peft"
@@ -31,21 +35,54 @@ import (
 const (
 	sample = "../../hack/samples/digits"
 	token  = "the manager's token"
+	// managerName and podsName are the users' names that the artifact registry knows.
+	managerName = "system:serviceaccount:switchyard-system:switchyard-manager"
+	podsName    = "system:serviceaccount:demo:digits-runtime"
 )
 
-// serve runs a registry over a folder and returns its host.
+// accounts are users' names by token, as an API server knows them.
+type accounts map[string]string
+
+func (a accounts) Review(_ context.Context, token string) (string, error) { return a[token], nil }
+
+// keep are the options of an artifact registry that knows the manager and the pods of demo/digits.
+func keep(dir string) registry.Options {
+	return registry.Options{
+		Dir: dir, Manager: managerName, Reviewer: accounts{token: managerName, "a pod's": podsName},
+	}
+}
+
+// serve runs a registry over a folder and returns its host: with TLS, but for a source.
 func serve(t *testing.T, o registry.Options) (host string) {
 	t.Helper()
 	r, err := registry.New(o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := httptest.NewServer(r)
+	server := httptest.NewUnstartedServer(r)
+	if o.AllowPush {
+		server.Start()
+	} else {
+		server.StartTLS()
+	}
 	t.Cleanup(func() {
 		server.Close()
 		_ = r.Close()
 	})
-	return strings.TrimPrefix(server.URL, "http://")
+	return server.Listener.Addr().String()
+}
+
+// testCA is by what httptest's servers with TLS are known.
+var testCA = sync.OnceValue(func() []byte {
+	server := httptest.NewTLSServer(nil)
+	defer server.Close()
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+})
+
+func testRoots() *x509.CertPool {
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(testCA())
+	return roots
 }
 
 // sourceRegistry is a registry that everyone may push to.
@@ -55,7 +92,11 @@ func sourceRegistry(t *testing.T) (host string) {
 
 func store(t *testing.T, host, token string) *artifact.Store {
 	t.Helper()
-	s, err := artifact.NewStore(artifact.StoreOptions{Host: host, Token: token})
+	s, err := artifact.NewStore(artifact.StoreOptions{
+		Host:  host,
+		Token: func() (string, error) { return token, nil },
+		Roots: func(context.Context) (*x509.CertPool, error) { return testRoots(), nil },
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -155,8 +196,8 @@ func TestTheDigestIsTheSameEverywhere(t *testing.T) {
 // From a source as a user fills it to the artifact registry, and out of it again as a pod pulls.
 func TestRoundTrip(t *testing.T) {
 	ctx := t.Context()
-	sources, artifacts := sourceRegistry(t), serve(t, registry.Options{Dir: t.TempDir(), PushToken: token})
-	s, fetcher := store(t, artifacts, token), newFetcher(artifact.FetcherOptions{})
+	sources, kept := sourceRegistry(t), serve(t, keep(t.TempDir()))
+	s, fetcher := store(t, kept, token), newFetcher(artifact.FetcherOptions{})
 	for _, c := range []struct {
 		kind     artifact.Kind
 		dir      string
@@ -189,14 +230,37 @@ func TestRoundTrip(t *testing.T) {
 		}
 		expectExists(t, s, artifact.Repository("other", "digits"), p.Digest, false)
 
-		pulled := t.TempDir()
-		if _, err := fetcher.Fetch(ctx, c.kind, oci(artifacts+"/"+repo+"@"+p.Digest), p.Digest, pulled); err != nil {
+		pulled, err := pods(t, kept, repo).Fetch(ctx, p.Digest, 1<<30)
+		if err != nil {
 			t.Fatal(err)
 		}
-		if again := pack(t, c.kind, pulled, c.settings); again.Digest != p.Digest {
+		if again := pack(t, c.kind, pulled.Folder, c.settings); again.Digest != p.Digest {
 			t.Errorf("pulled: expected %s, found %s", p.Digest, again.Digest)
 		}
 	}
+}
+
+// pods is what a pod has of a repository.
+func pods(t *testing.T, host, repo string) *artifacts.Store {
+	t.Helper()
+	files := t.TempDir()
+	for name, text := range map[string][]byte{"token": []byte("a pod's"), "ca.crt": testCA()} {
+		if err := os.WriteFile(filepath.Join(files, name), text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	registry, err := artifacts.NewRegistry(artifacts.RegistryOptions{
+		Address: "https://" + host, Repository: repo,
+		TokenFile: filepath.Join(files, "token"), CAFile: filepath.Join(files, "ca.crt"),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pulled, err := artifacts.NewStore(t.TempDir(), registry)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pulled
 }
 
 func expectExists(t *testing.T, s *artifact.Store, repo, revision string, want bool) {

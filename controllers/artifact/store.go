@@ -3,12 +3,15 @@ package artifact
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"net/http"
 	"sync"
 	"time"
@@ -19,23 +22,22 @@ import (
 	"oras.land/oras-go/v2/errdef"
 	orasregistry "oras.land/oras-go/v2/registry"
 	"oras.land/oras-go/v2/registry/remote"
+	"oras.land/oras-go/v2/registry/remote/errcode"
 
 	"github.com/switchyard-dev/switchyard/runtime/quote"
 )
 
-// StoreOptions say where the artifact registry is.
+// StoreOptions say where the artifact registry is, and by what we and it know each other. Both may change at any time.
 type StoreOptions struct {
-	Host      string            // with port
-	Token     string            // without it, nothing can be pushed
-	PlainHTTP bool              // without TLS; to loopback hosts always
-	Transport http.RoundTripper // nil: one of its own
+	Host  string                                        // with port; spoken to over TLS only
+	Token func() (string, error)                        // of our own service account, with the registry's audience
+	Roots func(context.Context) (*x509.CertPool, error) // the certificates that its own must come from
 }
 
 // Store keeps artifacts in the artifact registry. What Push and Exists fail of is the registry's, not the artifact's,
 // and worth another try.
 type Store struct {
 	host   string
-	plain  bool
 	client *http.Client
 }
 
@@ -44,17 +46,15 @@ func NewStore(o StoreOptions) (*Store, error) {
 	if err := (orasregistry.Reference{Registry: o.Host}).ValidateRegistry(); err != nil {
 		return nil, fmt.Errorf("artifact registry: expected host:port, found %s", quote.Name(o.Host))
 	}
-	if o.Transport == nil {
-		transport := defaultTransport()
-		// It answers a push once all of it is on its disk, which takes its time.
-		transport.ResponseHeaderTimeout = 5 * time.Minute
-		o.Transport = transport
-	}
+	transport := defaultTransport()
+	transport.Proxy = nil // it is a neighbour
+	// It answers a push once all of it is on its disk, which takes its time.
+	transport.ResponseHeaderTimeout = 5 * time.Minute
+	transport.DialTLSContext = dialTrusting(o.Roots, transport.DialContext)
 	return &Store{
-		host:  o.Host,
-		plain: o.PlainHTTP || isLoopback(o.Host),
+		host: o.Host,
 		client: &http.Client{
-			Transport: bearer{o.Transport, o.Host, o.Token},
+			Transport: bearer{transport, o.Host, o.Token},
 			CheckRedirect: func(*http.Request, []*http.Request) error {
 				return refusal("a redirect, which the artifact registry never sends")
 			},
@@ -62,18 +62,62 @@ func NewStore(o StoreOptions) (*Store, error) {
 	}, nil
 }
 
-// bearer carries the token to the artifact registry and nowhere else.
+// dialTrusting opens connections to whose certificate comes from one of the roots as they are at that time.
+func dialTrusting(
+	roots func(context.Context) (*x509.CertPool, error), dial func(ctx context.Context, network, address string) (net.Conn, error),
+) func(ctx context.Context, network, address string) (net.Conn, error) {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		trusted, err := roots(ctx)
+		if err != nil {
+			return nil, untrusting{err}
+		}
+		host, _, err := net.SplitHostPort(address)
+		if err != nil {
+			return nil, err
+		}
+		ctx, cancel := context.WithTimeout(ctx, handshakeTime)
+		defer cancel()
+		conn, err := dial(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		secure := tls.Client(conn, &tls.Config{RootCAs: trusted, ServerName: host, MinVersion: tls.VersionTLS13})
+		if err := secure.HandshakeContext(ctx); err != nil {
+			return nil, errors.Join(err, conn.Close())
+		}
+		return secure, nil
+	}
+}
+
+// handshakeTime bounds the making of a connection with its TLS.
+const handshakeTime = 20 * time.Second
+
+// untrusting says that we do not know whom to trust, or who we are, at this time.
+type untrusting struct{ error }
+
+func (u untrusting) Unwrap() error { return u.error }
+
+// bearer carries our token to the artifact registry and nowhere else.
 type bearer struct {
-	next        http.RoundTripper
-	host, token string
+	next  http.RoundTripper
+	host  string
+	token func() (string, error)
 }
 
 // RoundTrip sends the request with the token.
 func (b bearer) RoundTrip(r *http.Request) (*http.Response, error) {
-	if b.token != "" && r.URL.Host == b.host {
-		r = r.Clone(r.Context())
-		r.Header.Set("Authorization", "Bearer "+b.token)
+	if r.URL.Host != b.host {
+		return b.next.RoundTrip(r)
 	}
+	token, err := b.token()
+	if err != nil {
+		if r.Body != nil {
+			_ = r.Body.Close()
+		}
+		return nil, untrusting{err}
+	}
+	r = r.Clone(r.Context())
+	r.Header.Set("Authorization", "Bearer "+token)
 	return b.next.RoundTrip(r)
 }
 
@@ -121,7 +165,7 @@ func (s *Store) open(repo string) (*remote.Repository, error) {
 	if err := ref.ValidateRepository(); err != nil {
 		return nil, fmt.Errorf("artifact registry: expected namespace/pool, found %s", quote.Name(repo))
 	}
-	return repository(ref, s.plain, s.client), nil
+	return repository(ref, false, s.client), nil
 }
 
 func (s *Store) push(ctx context.Context, r *remote.Repository, p *Packed) error {
@@ -225,7 +269,14 @@ func (s *Store) explain(ctx context.Context, repo string, err error) error {
 	if !errors.As(explain(ctx, place{s.where(repo), "an OCI registry"}, err), &e) {
 		return err
 	}
-	if e.Reason == Unauthorized {
+	var response *errcode.ErrorResponse
+	var ours untrusting
+	switch {
+	case errors.As(err, &ours):
+		e.what = ours.Error()
+	case errors.As(err, &response) && response.StatusCode == http.StatusForbidden:
+		e.what = "it does not let our account push"
+	case e.Reason == Unauthorized:
 		e.what = "it does not take our token"
 	}
 	e.Reason, e.Retry = Unreachable, true

@@ -2,6 +2,7 @@ package artifact_test
 
 import (
 	"context"
+	"crypto/tls"
 	"io/fs"
 	"net"
 	"net/http"
@@ -28,22 +29,25 @@ func expectUnavailable(t *testing.T, err error, text string) {
 
 func TestOnlyTheManagerPushes(t *testing.T) {
 	dir := t.TempDir()
-	host := serve(t, registry.Options{Dir: dir, PushToken: token})
+	host := serve(t, keep(dir))
 	p := pack(t, artifact.Adapter, parity(), peft.Settings{})
 	for _, wrong := range []string{"", "wrong", token + "x", token[1:]} {
 		expectUnavailable(t, store(t, host, wrong).Push(t.Context(), repo, p), "it does not take our token")
 	}
+	expectUnavailable(t, store(t, host, "a pod's").Push(t.Context(), repo, p), "it does not let our account push")
 	if n := len(blobs(t, dir)); n > 0 {
 		t.Errorf("expected an empty registry, found %d blobs", n)
 	}
 	if err := store(t, host, token).Push(t.Context(), repo, p); err != nil {
 		t.Fatal(err)
 	}
-	expectExists(t, store(t, host, ""), repo, p.Digest, true) // to pull takes no token
+	expectExists(t, store(t, host, "a pod's"), repo, p.Digest, true)
+	_, err := store(t, host, "").Exists(t.Context(), repo, p.Digest)
+	expectUnavailable(t, err, "it does not take our token")
 }
 
 func TestArtifactsOutliveTheRegistry(t *testing.T) {
-	options := registry.Options{Dir: t.TempDir(), PushToken: token}
+	options := keep(t.TempDir())
 	p := pack(t, artifact.Base, digitsBase(), peft.Settings{})
 	if err := store(t, serve(t, options), token).Push(t.Context(), repo, p); err != nil {
 		t.Fatal(err)
@@ -54,7 +58,7 @@ func TestArtifactsOutliveTheRegistry(t *testing.T) {
 // A registry that lost any part of an artifact has lost it, until it is pushed again.
 func TestLostBlobs(t *testing.T) {
 	dir := t.TempDir()
-	s := store(t, serve(t, registry.Options{Dir: dir, PushToken: token}), token)
+	s := store(t, serve(t, keep(dir)), token)
 	p := pack(t, artifact.Adapter, parity(), peft.Settings{ClassNames: []string{"even", "odd"}})
 	push := func() {
 		t.Helper()
@@ -91,7 +95,7 @@ func TestLostBlobs(t *testing.T) {
 // A blob that is there in part is not there. distribution never replaces it, so to push again is an error, not a lie.
 func TestDamagedBlobs(t *testing.T) {
 	dir := t.TempDir()
-	s := store(t, serve(t, registry.Options{Dir: dir, PushToken: token}), token)
+	s := store(t, serve(t, keep(dir)), token)
 	p := pack(t, artifact.Adapter, parity(), peft.Settings{})
 	if err := s.Push(t.Context(), repo, p); err != nil {
 		t.Fatal(err)
@@ -147,7 +151,7 @@ func TestTheTokenStays(t *testing.T) {
 	}))
 	defer elsewhere.Close()
 	for _, redirect := range []bool{true, false} {
-		here := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		here := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			switch {
 			case r.Method == http.MethodHead && !redirect:
 				w.WriteHeader(http.StatusNotFound)
@@ -159,20 +163,24 @@ func TestTheTokenStays(t *testing.T) {
 			}
 		}))
 		p := pack(t, artifact.Adapter, parity(), peft.Settings{})
-		expectUnavailable(t, store(t, strings.TrimPrefix(here.URL, "http://"), token).Push(t.Context(), repo, p), "")
+		expectUnavailable(t, store(t, here.Listener.Addr().String(), token).Push(t.Context(), repo, p), "")
 		here.Close()
 	}
 }
 
 // Whatever a push is not, the registry refuses: nothing is ever deleted through it, and nobody lists it.
 func TestTheRegistryRefuses(t *testing.T) {
-	host := serve(t, registry.Options{Dir: t.TempDir(), PushToken: token, MaxBody: 1 << 20})
+	options := keep(t.TempDir())
+	options.MaxBody = 1 << 20
+	host := serve(t, options)
 	p := pack(t, artifact.Adapter, parity(), peft.Settings{})
 	s := store(t, host, token)
 	if err := s.Push(t.Context(), repo, p); err != nil {
 		t.Fatal(err)
 	}
 	config := digest.FromBytes(p.Settings).String()
+	client := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: testRoots()}}
+	defer client.CloseIdleConnections()
 	for _, c := range []struct {
 		method, path string
 		status       int
@@ -185,12 +193,12 @@ func TestTheRegistryRefuses(t *testing.T) {
 		{http.MethodGet, "/v2/" + repo + "/blobs/" + config, http.StatusOK},
 		{http.MethodGet, "/v2/" + repo + "/../../blobs", http.StatusNotFound},
 	} {
-		request, err := http.NewRequestWithContext(t.Context(), c.method, "http://"+host+c.path, nil)
+		request, err := http.NewRequestWithContext(t.Context(), c.method, "https://"+host+c.path, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		request.Header.Set("Authorization", "Bearer "+token)
-		response, err := http.DefaultTransport.RoundTrip(request)
+		response, err := client.RoundTrip(request)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -212,17 +220,9 @@ func TestTheRegistryRefuses(t *testing.T) {
 
 func TestServe(t *testing.T) {
 	if _, err := registry.New(registry.Options{Dir: t.TempDir()}); err == nil {
-		t.Error("expected a registry without a token refused")
+		t.Error("expected a registry that knows nobody refused")
 	}
-	path := filepath.Join(t.TempDir(), "token")
-	if err := os.WriteFile(path, []byte(token+"\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	read, err := registry.ReadToken(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := registry.New(registry.Options{Dir: filepath.Join(t.TempDir(), "new", "folder"), PushToken: read})
+	r, err := registry.New(keep(filepath.Join(t.TempDir(), "new", "folder")))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -230,11 +230,16 @@ func TestServe(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// Of which only the certificate is wanted.
+	with := httptest.NewTLSServer(nil)
+	defer with.Close()
+	address := listener.Addr().String()
+	listener = tls.NewListener(listener, &tls.Config{Certificates: with.TLS.Certificates})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() { done <- r.Serve(ctx, listener) }()
 	p := pack(t, artifact.Adapter, parity(), peft.Settings{})
-	if err := store(t, listener.Addr().String(), read).Push(ctx, repo, p); err != nil {
+	if err := store(t, address, token).Push(ctx, repo, p); err != nil {
 		t.Error(err)
 	}
 	cancel()
@@ -245,7 +250,7 @@ func TestServe(t *testing.T) {
 
 // An answer may come while the body is still on its way; the file is unmapped then, and nothing may read it any more.
 func TestAnAnswerBeforeTheBodyIsRead(t *testing.T) {
-	early := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	early := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.Method {
 		case http.MethodHead:
 			w.WriteHeader(http.StatusNotFound)
@@ -267,14 +272,14 @@ func TestAnAnswerBeforeTheBodyIsRead(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s, p := store(t, strings.TrimPrefix(early.URL, "http://"), token), pack(t, artifact.Adapter, dir, peft.Settings{})
+	s, p := store(t, early.Listener.Addr().String(), token), pack(t, artifact.Adapter, dir, peft.Settings{})
 	for range 3 {
 		expectUnavailable(t, s.Push(t.Context(), repo, p), "")
 	}
 }
 
 func TestFile(t *testing.T) {
-	s := store(t, serve(t, registry.Options{Dir: t.TempDir(), PushToken: token}), token)
+	s := store(t, serve(t, keep(t.TempDir())), token)
 	p := pack(t, artifact.Base, digitsBase(), peft.Settings{})
 	if err := s.Push(t.Context(), repo, p); err != nil {
 		t.Fatal(err)

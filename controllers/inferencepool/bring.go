@@ -25,6 +25,12 @@ type Store interface {
 	Push(ctx context.Context, repo string, p *artifact.Packed) error
 }
 
+// Trust tells by which certificates the artifact registry is known: *certificates.Trust.
+type Trust interface {
+	// PEM is nil while there are none.
+	PEM(ctx context.Context) ([]byte, error)
+}
+
 // errand is what one attempt is to bring.
 type errand struct {
 	from  source.Spec

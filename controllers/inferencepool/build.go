@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"maps"
 	"strconv"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -33,6 +32,7 @@ const (
 const (
 	cachePath          = "/var/cache/switchyard"
 	serviceAccountPath = "/var/run/secrets/kubernetes.io/serviceaccount"
+	registryPath       = "/var/run/secrets/switchyard/registry"
 	// tokenSeconds is kubelet's own; it renews the token when four fifths have passed.
 	tokenSeconds = 3607
 	// graceSeconds is more than the runtime takes to answer what it has admitted.
@@ -40,11 +40,14 @@ const (
 	// drainDelay is how long a pod goes on answering after SIGTERM: endpoints are known to be gone only a while later, and
 	// connections that are kept are told to end with an answer.
 	drainDelay = "3s"
+	// keyCA is the key, and the file's name, of certificates to trust.
+	keyCA = "ca.crt"
 	// nonRoot is the user and group of images that have none of their own.
 	nonRoot = 65532
 )
 
-// agentName names what the pods' agents act as: the service account, its role and their binding.
+// agentName names what the pods' agents act as and know: the service account, its role and their binding, and the
+// ConfigMap. The artifact registry knows the pods of <namespace>/<pool> by it.
 func agentName(pool *v1alpha1.InferencePool) string { return pool.Name + "-runtime" }
 
 // selector tells the pool's pods from all others.
@@ -97,6 +100,13 @@ func roleBinding(pool *v1alpha1.InferencePool) *rbacac.RoleBindingApplyConfigura
 			WithNamespace(pool.Namespace).WithName(agentName(pool)))
 }
 
+// configMap is what the pods know: by which certificates to trust the artifact registry.
+func configMap(pool *v1alpha1.InferencePool, ca []byte) *coreac.ConfigMapApplyConfiguration {
+	return coreac.ConfigMap(agentName(pool), pool.Namespace).
+		WithLabels(selector(pool)).WithOwnerReferences(owner(pool)).
+		WithData(map[string]string{keyCA: string(ca)})
+}
+
 // deployment is the pods: surging, since a pod that serves is never taken before its successor is ready.
 func deployment(pool *v1alpha1.InferencePool, base string, r Runtime) *appsac.DeploymentApplyConfiguration {
 	user := pool.Spec.Template
@@ -130,6 +140,7 @@ func podSpec(pool *v1alpha1.InferencePool, base string, r Runtime) *coreac.PodSp
 		WithVolumes(
 			coreac.Volume().WithName("cache").WithEmptyDir(coreac.EmptyDirVolumeSource()),
 			coreac.Volume().WithName("service-account").WithProjected(credentials()),
+			coreac.Volume().WithName("registry").WithProjected(registryCredentials(pool)),
 		).
 		WithNodeSelector(user.NodeSelector)
 	if user.PriorityClassName != "" {
@@ -170,14 +181,13 @@ func container(pool *v1alpha1.InferencePool, base string, r Runtime) *coreac.Con
 		"--base-digest=" + base,
 		"--registry=" + r.Registry,
 		"--repository=" + artifact.Repository(pool.Namespace, pool.Name),
+		"--registry-token-file=" + registryPath + "/token",
+		"--registry-ca-file=" + registryPath + "/" + keyCA,
 		"--cache-dir=" + cachePath,
 		"--service-account-dir=" + serviceAccountPath,
 		"--http-address=$(POD_IP):" + strconv.Itoa(portHTTP),
 		"--metrics-address=$(POD_IP):" + strconv.Itoa(portMetrics),
 		"--drain-delay=" + drainDelay,
-	}
-	if strings.HasPrefix(r.Registry, "http://") {
-		args = append(args, "--registry-plain-http") // within the cluster; what is pulled is checked by its digest
 	}
 	return coreac.Container().WithName(placement.RuntimeContainer).WithImage(r.Image).WithArgs(args...).
 		WithEnv(
@@ -197,6 +207,7 @@ func container(pool *v1alpha1.InferencePool, base string, r Runtime) *coreac.Con
 		WithVolumeMounts(
 			coreac.VolumeMount().WithName("cache").WithMountPath(cachePath),
 			coreac.VolumeMount().WithName("service-account").WithMountPath(serviceAccountPath).WithReadOnly(true),
+			coreac.VolumeMount().WithName("registry").WithMountPath(registryPath).WithReadOnly(true),
 		)
 }
 
@@ -207,10 +218,21 @@ func credentials() *coreac.ProjectedVolumeSourceApplyConfiguration {
 		coreac.VolumeProjection().WithServiceAccountToken(coreac.ServiceAccountTokenProjection().
 			WithPath("token").WithExpirationSeconds(tokenSeconds)),
 		coreac.VolumeProjection().WithConfigMap(coreac.ConfigMapProjection().WithName("kube-root-ca.crt").
-			WithItems(coreac.KeyToPath().WithKey("ca.crt").WithPath("ca.crt"))),
+			WithItems(coreac.KeyToPath().WithKey(keyCA).WithPath(keyCA))),
 		coreac.VolumeProjection().WithDownwardAPI(coreac.DownwardAPIProjection().
 			WithItems(coreac.DownwardAPIVolumeFile().WithPath("namespace").
 				WithFieldRef(coreac.ObjectFieldSelector().WithAPIVersion("v1").WithFieldPath("metadata.namespace")))),
+	)
+}
+
+// registryCredentials are by what the pod and the artifact registry know each other: a token that is good for nothing
+// else, and the certificates to trust.
+func registryCredentials(pool *v1alpha1.InferencePool) *coreac.ProjectedVolumeSourceApplyConfiguration {
+	return coreac.ProjectedVolumeSource().WithSources(
+		coreac.VolumeProjection().WithServiceAccountToken(coreac.ServiceAccountTokenProjection().
+			WithAudience(v1alpha1.RegistryAudience).WithPath("token").WithExpirationSeconds(tokenSeconds)),
+		coreac.VolumeProjection().WithConfigMap(coreac.ConfigMapProjection().WithName(agentName(pool)).
+			WithItems(coreac.KeyToPath().WithKey(keyCA).WithPath(keyCA))),
 	)
 }
 

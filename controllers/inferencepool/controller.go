@@ -24,6 +24,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	"sigs.k8s.io/controller-runtime/pkg/source"
@@ -53,6 +54,7 @@ type Options struct {
 	Events  events.EventRecorder
 	Source  Source
 	Store   Store
+	Trust   Trust
 	TempDir string // in which bases are unpacked for a moment; "" is the system's
 	Policy  attempt.Policy
 	Now     func() time.Time
@@ -68,6 +70,7 @@ type Reconciler struct {
 	attempts *attempt.Attempts[v1alpha1.ResolvedBaseModel]
 	policy   attempt.Policy
 	now      func() time.Time
+	trust    Trust
 	runtime  Runtime
 
 	mu      sync.Mutex
@@ -84,7 +87,8 @@ type applied struct {
 // New is a reconciler.
 func New(o Options) *Reconciler {
 	return &Reconciler{
-		client: o.Client, reader: o.Reader, events: o.Events, policy: o.Policy, now: o.Now, runtime: o.Runtime,
+		client: o.Client, reader: o.Reader, events: o.Events, policy: o.Policy, now: o.Now, trust: o.Trust,
+		runtime:  o.Runtime,
 		courier:  &courier{source: o.Source, store: o.Store, dir: o.TempDir},
 		attempts: attempt.New[v1alpha1.ResolvedBaseModel](parallelBrings, o.Now),
 		applied:  map[types.NamespacedName]map[string]applied{},
@@ -104,12 +108,27 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Owns(&appsv1.Deployment{}).
 		Owns(&corev1.Service{}).
 		Owns(&corev1.ServiceAccount{}).
+		Owns(&corev1.ConfigMap{}).
 		Owns(&rbacv1.Role{}).
 		Owns(&rbacv1.RoleBinding{}).
 		Watches(&v1alpha1.LoRAAdapter{}, pool).
+		// The one that the cache has: what all pods are to trust may have changed.
+		Watches(&corev1.Secret{}, handler.EnqueueRequestsFromMapFunc(r.all)).
 		WatchesRawSource(source.Channel(r.attempts.Ended(), &handler.EnqueueRequestForObject{})).
 		WithOptions(controller.Options{MaxConcurrentReconciles: parallel}).
 		Complete(r)
+}
+
+// all are all pools.
+func (r *Reconciler) all(ctx context.Context, _ client.Object) (requests []reconcile.Request) {
+	var pools v1alpha1.InferencePoolList
+	if err := r.client.List(ctx, &pools); err != nil {
+		log.FromContext(ctx).Error(err, "pools cannot be listed") // of a cache: it does not fail
+	}
+	for i := range pools.Items {
+		requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&pools.Items[i])})
+	}
+	return requests
 }
 
 // Reconcile begins an attempt to bring the base where one is due, applies the pool's objects, and writes the status.
@@ -185,17 +204,26 @@ func (r *Reconciler) apply(ctx context.Context, s *scope) error {
 	if base.Digest == "" {
 		return nil
 	}
+	ca, err := r.trust.PEM(ctx)
+	if err != nil {
+		return fmt.Errorf("the artifact registry's certificates: %w", err)
+	}
 	agent, name := agentName(s.pool), s.pool.Name
 	meta := func(name string) metav1.ObjectMeta {
 		return metav1.ObjectMeta{Namespace: s.pool.Namespace, Name: name}
 	}
-	for _, p := range []piece{
+	var pieces []piece
+	if len(ca) > 0 { // else the pods wait for it, and we are called when it is there
+		pieces = append(pieces, piece{"ConfigMap", configMap(s.pool, ca), &corev1.ConfigMap{ObjectMeta: meta(agent)}})
+	}
+	pieces = append(pieces, []piece{
 		{"ServiceAccount", serviceAccount(s.pool), &corev1.ServiceAccount{ObjectMeta: meta(agent)}},
 		{"Role", role(s.pool), &rbacv1.Role{ObjectMeta: meta(agent)}},
 		{"RoleBinding", roleBinding(s.pool), &rbacv1.RoleBinding{ObjectMeta: meta(agent)}},
 		{"Service", service(s.pool), &corev1.Service{ObjectMeta: meta(name)}},
 		{"Deployment", deployment(s.pool, base.Digest, r.runtime), &appsv1.Deployment{ObjectMeta: meta(name)}},
-	} {
+	}...)
+	for _, p := range pieces {
 		ok, err := r.applyPiece(ctx, s.pool, p)
 		if err != nil {
 			return fmt.Errorf("%s %s: %w", p.kind, p.live.GetName(), err)

@@ -158,7 +158,7 @@ func TestDeployment(t *testing.T) {
 			{MaxSkew: 1, TopologyKey: "zone", WhenUnsatisfiable: corev1.DoNotSchedule},
 		},
 	}
-	raw, err := json.Marshal(deployment(pool, "sha256:base", Runtime{Image: "runtime", Registry: "http://registry:5000"}))
+	raw, err := json.Marshal(deployment(pool, "sha256:base", Runtime{Image: "runtime", Registry: "https://registry:5000"}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -181,7 +181,9 @@ func TestDeployment(t *testing.T) {
 	c := spec.Containers[0]
 	for _, arg := range []string{
 		"agent", "--pool=digits", "--base-digest=sha256:base", "--pod-name=$(POD_NAME)", "--repository=demo/digits",
-		"--registry=http://registry:5000", "--http-address=$(POD_IP):8080", "--registry-plain-http",
+		"--registry=https://registry:5000", "--http-address=$(POD_IP):8080",
+		"--registry-token-file=/var/run/secrets/switchyard/registry/token",
+		"--registry-ca-file=/var/run/secrets/switchyard/registry/ca.crt",
 	} {
 		if !slices.Contains(c.Args, arg) {
 			t.Errorf("expected %s, found %v", arg, c.Args)
@@ -193,5 +195,12 @@ func TestDeployment(t *testing.T) {
 		*spec.AutomountServiceAccountToken || *spec.TerminationGracePeriodSeconds != 60 ||
 		spec.ServiceAccountName != "digits-runtime" || len(spec.Volumes[1].Projected.Sources) != 3 {
 		t.Errorf("found %+v", spec)
+	}
+	registry := spec.Volumes[2].Projected.Sources
+	if token := registry[0].ServiceAccountToken; token.Audience != v1alpha1.RegistryAudience || token.Path != "token" {
+		t.Errorf("expected a token for the artifact registry alone, found %+v", token)
+	}
+	if trusted := registry[1].ConfigMap; trusted.Name != "digits-runtime" || trusted.Items[0].Path != "ca.crt" {
+		t.Errorf("expected the pool's certificates, found %+v", trusted)
 	}
 }

@@ -170,7 +170,7 @@ func start(t *testing.T, source agent.Source, r *registrytest.Registry, dir, bas
 	t.Helper()
 	p := &pod{log: &lines{}}
 	log := slog.New(slog.NewTextHandler(p.log, nil))
-	registry, err := artifacts.NewRegistry(r.URL, registrytest.Repository, false)
+	registry, err := artifacts.NewRegistry(r.Options())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -513,7 +513,7 @@ func TestReadinessWaitsForItsReport(t *testing.T) {
 
 func TestABaseThatIsNotOneIsRefused(t *testing.T) {
 	r, _, digest := shelf(t)
-	registry, err := artifacts.NewRegistry(r.URL, registrytest.Repository, false)
+	registry, err := artifacts.NewRegistry(r.Options())
 	if err != nil {
 		t.Fatal(err)
 	}

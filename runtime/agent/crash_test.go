@@ -16,7 +16,7 @@ import (
 // crash leaves in a pod's cache what a process leaves that is killed while it loads a revision.
 func crash(t *testing.T, r *registrytest.Registry, dir, digest string) {
 	t.Helper()
-	registry, err := artifacts.NewRegistry(r.URL, registrytest.Repository, false)
+	registry, err := artifacts.NewRegistry(r.Options())
 	if err != nil {
 		t.Fatal(err)
 	}

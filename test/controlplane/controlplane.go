@@ -132,14 +132,35 @@ func (p *ControlPlane) StartAPIServer(ctx context.Context) error {
 // ServiceAccountKubeconfig writes a kubeconfig that speaks as a service account, by a token of a day. It waits for the
 // account, which a controller may still be making.
 func (p *ControlPlane) ServiceAccountKubeconfig(ctx context.Context, namespace, name, path string) error {
-	client, err := kubernetes.NewForConfig(p.config)
+	token, err := p.serviceAccountToken(ctx, namespace, name)
 	if err != nil {
 		return err
 	}
+	return writeKubeconfig(path, p.config.Host, p.config.CAData, clientcmdapi.AuthInfo{Token: token}, namespace)
+}
+
+// ServiceAccountToken writes a token of a service account for others than the apiserver, as a pod finds it projected.
+func (p *ControlPlane) ServiceAccountToken(ctx context.Context, namespace, name, audience, path string) error {
+	token, err := p.serviceAccountToken(ctx, namespace, name, audience)
+	if err != nil {
+		return err
+	}
+	return writeFile(path, []byte(token))
+}
+
+// serviceAccountToken is good for a day; without audiences it is for the apiserver.
+func (p *ControlPlane) serviceAccountToken(
+	ctx context.Context, namespace, name string, audiences ...string,
+) (token string, err error) {
+	client, err := kubernetes.NewForConfig(p.config)
+	if err != nil {
+		return "", err
+	}
 	seconds := int64(24 * time.Hour / time.Second)
-	var token string
 	err = wait.PollUntilContextTimeout(ctx, poll, startWithin, true, func(ctx context.Context) (bool, error) {
-		request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &seconds}}
+		request := &authenticationv1.TokenRequest{
+			Spec: authenticationv1.TokenRequestSpec{Audiences: audiences, ExpirationSeconds: &seconds},
+		}
 		made, err := client.CoreV1().ServiceAccounts(namespace).CreateToken(ctx, name, request, metav1.CreateOptions{})
 		if apierrors.IsNotFound(err) {
 			return false, nil
@@ -151,9 +172,9 @@ func (p *ControlPlane) ServiceAccountKubeconfig(ctx context.Context, namespace, 
 		return true, nil
 	})
 	if err != nil {
-		return fmt.Errorf("token of service account %s/%s: %w", namespace, name, err)
+		return "", fmt.Errorf("token of service account %s/%s: %w", namespace, name, err)
 	}
-	return writeKubeconfig(path, p.config.Host, p.config.CAData, clientcmdapi.AuthInfo{Token: token}, namespace)
+	return token, nil
 }
 
 // prepare makes the folders and takes the folder's lock, so that two Starts of one folder take turns.

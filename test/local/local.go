@@ -7,7 +7,6 @@ package local
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -38,8 +37,11 @@ const (
 	// RuntimeImage is the image of the pools' pods: localnode runs the runtime's binary for it.
 	RuntimeImage = "switchyard/runtime:local"
 
-	system         = "switchyard-system"
-	serviceAccount = "switchyard-manager"
+	system          = "switchyard-system"
+	managerAccount  = "switchyard-manager"
+	registryAccount = "switchyard-registry"
+	// tlsSecret has the artifact registry's certificate, which the manager makes.
+	tlsSecret = "switchyard-registry-tls"
 
 	// lease is how long a manager that was killed goes on leading. Shorter than a cluster's, for who waits for that; long
 	// enough for a machine that is busy with other tests.
@@ -66,11 +68,11 @@ type Place struct {
 	Kube   kubernetes.Interface
 	Source string // host:port of the source registry, as sources name it
 
-	options    Options
-	kubeconfig string // the manager's
-	address    string // of the artifact registry
-	stop       context.CancelFunc
-	parts      sync.WaitGroup
+	options Options
+	address string // of the artifact registry
+	mounted chan struct{}
+	stop    context.CancelFunc
+	parts   sync.WaitGroup
 
 	mu       sync.Mutex
 	managers []*program // that have not been killed
@@ -78,13 +80,14 @@ type Place struct {
 	registry *program   // nil while it is away
 }
 
-// Start brings everything up; the manager may still be starting when it returns. Close ends it.
+// Start brings everything up, and returns when the artifact registry answers with the certificate that the leading
+// manager has made for it. Close ends it.
 func Start(ctx context.Context, o Options) (place *Place, err error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	ctx, stop := context.WithCancel(ctx)
-	p := &Place{options: o, stop: stop}
+	p := &Place{options: o, stop: stop, mounted: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, p.Close())
@@ -114,15 +117,12 @@ func Start(ctx context.Context, o Options) (place *Place, err error) {
 	if err := p.prepareManager(ctx); err != nil {
 		return nil, err
 	}
-	if err := p.StartRegistry(ctx); err != nil {
-		return nil, err
-	}
 	for range max(1, o.Managers) {
 		if err := p.StartManager(ctx); err != nil {
 			return nil, err
 		}
 	}
-	return p, nil
+	return p, p.StartRegistry(ctx)
 }
 
 // startSource serves a source registry and puts the samples into it.
@@ -198,8 +198,15 @@ func (p *Place) prepareManager(ctx context.Context) error {
 	if out, err := p.Kubectl(ctx, "apply", "-k", filepath.Join(config, "rbac")); err != nil {
 		return fmt.Errorf("%w:\n%s", err, out)
 	}
-	p.kubeconfig = filepath.Join(p.options.Dir, "manager.kubeconfig")
-	if err := p.Plane.ServiceAccountKubeconfig(ctx, system, serviceAccount, p.kubeconfig); err != nil {
+	for name, path := range map[string]string{
+		managerAccount: p.path("manager.kubeconfig"), registryAccount: p.path("registry.kubeconfig"),
+	} {
+		if err := p.Plane.ServiceAccountKubeconfig(ctx, system, name, path); err != nil {
+			return err
+		}
+	}
+	err := p.Plane.ServiceAccountToken(ctx, system, managerAccount, v1alpha1.RegistryAudience, p.path("registry-token"))
+	if err != nil {
 		return err
 	}
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
@@ -207,26 +214,53 @@ func (p *Place) prepareManager(ctx context.Context) error {
 		return err
 	}
 	p.address = listener.Addr().String()
-	if err := listener.Close(); err != nil {
-		return err
-	}
-	return os.WriteFile(p.pushToken(), []byte(rand.Text()), 0o600)
+	p.mountCertificate(ctx)
+	return listener.Close()
 }
 
-func (p *Place) pushToken() string { return filepath.Join(p.options.Dir, "push-token") }
+// mountCertificate has the registry's process find its certificate as kubelet would give it to its pod.
+func (p *Place) mountCertificate(ctx context.Context) {
+	var once sync.Once
+	p.parts.Go(func() {
+		err := localnode.MountSecret(ctx, p.Kube, system, tlsSecret, p.path("registry-tls"), []string{"tls.crt", "tls.key"},
+			func(err error) {
+				if err != nil {
+					p.options.Log.Error("the registry's certificate", "error", err)
+					return
+				}
+				once.Do(func() { close(p.mounted) })
+			})
+		if err != nil {
+			p.options.Log.Error("the registry's certificate", "error", err)
+		}
+	})
+}
+
+// path is a file or folder of this place.
+func (p *Place) path(name string) string { return filepath.Join(p.options.Dir, name) }
 
 // RegistryDir is the folder of the artifact registry.
-func (p *Place) RegistryDir() string { return filepath.Join(p.options.Dir, "registry") }
+func (p *Place) RegistryDir() string { return p.path("registry") }
 
 // StartRegistry starts the artifact registry's process, where none runs, and waits until it answers. It ends with ctx.
+// Its first start needs a manager, which makes its certificate.
 func (p *Place) StartRegistry(ctx context.Context) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.registry != nil {
 		return nil
 	}
-	registry, err := startProgram(ctx, filepath.Join(p.options.Dir, "registry.log"), p.options.Manager, "registry",
-		"--dir", p.RegistryDir(), "--address", p.address, "--push-token-file", p.pushToken())
+	waiting, cancel := context.WithTimeout(ctx, startWithin)
+	defer cancel()
+	select {
+	case <-p.mounted:
+	case <-waiting.Done():
+		return fmt.Errorf("artifact registry: no manager has made Secret %s; see manager-1.log in %s", tlsSecret, p.options.Dir)
+	}
+	registry, err := startProgram(ctx, p.path("registry.log"), p.options.Manager, "registry",
+		"--kubeconfig", p.path("registry.kubeconfig"), "--metrics-address", "0",
+		"--dir", p.RegistryDir(), "--address", p.address, "--tls-dir", p.path("registry-tls"),
+		"--manager-account", system+"/"+managerAccount)
 	if err != nil {
 		return fmt.Errorf("artifact registry: %w", err)
 	}
@@ -265,10 +299,12 @@ func (p *Place) StartManager(ctx context.Context) error {
 	defer p.mu.Unlock()
 	p.started++
 	manager, err := startProgram(ctx, p.managerLog(p.started), p.options.Manager, "run",
-		"--kubeconfig", p.kubeconfig, "--metrics-address", "0", "--health-address", "0",
-		"--leader-elect", "--leader-elect-namespace", system, "--leader-elect-lease-duration", lease.String(),
-		"--runtime-image", RuntimeImage, "--registry-url", "http://"+p.address,
-		"--registry-push-token-file", p.pushToken(), "--source-allow-cidr", "127.0.0.0/8", "--source-allow-cidr", "::1/128")
+		"--kubeconfig", p.path("manager.kubeconfig"), "--namespace", system,
+		"--metrics-address", "0", "--health-address", "0",
+		"--leader-elect", "--leader-elect-lease-duration", lease.String(),
+		"--runtime-image", RuntimeImage, "--registry-url", "https://"+p.address,
+		"--registry-token-file", p.path("registry-token"),
+		"--source-allow-cidr", "127.0.0.0/8", "--source-allow-cidr", "::1/128")
 	if err != nil {
 		return fmt.Errorf("manager: %w", err)
 	}
@@ -313,7 +349,7 @@ func (p *Place) Endpoint(ctx context.Context, namespace, pool string) (string, e
 }
 
 func (p *Place) managerLog(number int) string {
-	return filepath.Join(p.options.Dir, fmt.Sprintf("manager-%d.log", number))
+	return p.path(fmt.Sprintf("manager-%d.log", number))
 }
 
 // ManagerLog is what all managers have logged, one after the other.

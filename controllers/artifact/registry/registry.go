@@ -1,16 +1,20 @@
 // Package registry is the artifact registry: an OCI registry over a folder, from which pods pull what the manager
-// pushed. The registry is distribution's; what is ours stands before it: who may push, and bounds.
+// pushed. The registry is distribution's; what is ours stands before it: who may what, and bounds.
 //
-// Invariants: without the push token nothing in the folder changes (unless everyone may push, as in a source registry
-// of tests); nothing is ever deleted through it; what it says of a blob it has just asked of the disk (no cache), so a
-// lost blob is noticed; a request costs bounded memory and time.
+// Invariants, unless everyone may push, as in a source registry of tests:
+//   - Nothing is answered but to the bearer of a service account's token that the Reviewer knows; nobody is taken for
+//     who he was for more than a minute.
+//   - Only the manager's account changes anything. The account <pool>-runtime of a namespace reads <namespace>/<pool>.
+//   - Everything goes by digest: there are no tags, what is there is never replaced by other bytes, and nothing is
+//     deleted through it.
+//
+// And always: what it says of a blob it has just asked of the disk (no cache), so a lost blob is noticed; a request
+// costs bounded memory and time, and so do all of a stranger's together.
 package registry
 
 import (
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
-	"crypto/subtle"
 	"errors"
 	"fmt"
 	"io"
@@ -24,39 +28,46 @@ import (
 	"github.com/distribution/distribution/v3/configuration"
 	"github.com/distribution/distribution/v3/registry/handlers"
 	_ "github.com/distribution/distribution/v3/registry/storage/driver/filesystem" // the storage below
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/sirupsen/logrus"
 )
 
 const (
 	// maxBody is the largest base that a source may hold, which is one blob.
 	maxBody = 16 << 30
-	// maxToken is far more than any token.
-	maxToken = 4 << 10
+	// HealthPath answers anyone with 200, for probes.
+	HealthPath = "/healthz"
 	// patience is how long requests under way may take to end when the registry is stopped.
 	patience = 5 * time.Second
 )
 
-// Options say where a registry keeps its artifacts and who may push.
+// Options say where a registry keeps its artifacts and who may what.
 type Options struct {
-	Dir       string // made if it is not there
-	PushToken string
-	AllowPush bool  // by anyone, without a token: for source registries of tests and samples
-	MaxBody   int64 // of one request; 16 GiB
+	Dir       string   // made if it is not there
+	Reviewer  Reviewer // tells whose token a request bears
+	Manager   string   // the user's name that may pull and push everywhere: system:serviceaccount:namespace:name
+	AllowPush bool     // everything to anyone, without a token: for source registries of tests and samples
+	MaxBody   int64    // of one request; 16 GiB
 
-	Log *slog.Logger // of requests that failed by our fault; nil: none
+	Now     func() time.Time      // nil: time.Now
+	Metrics prometheus.Registerer // nil: none
+	Log     *slog.Logger          // of requests that were refused, or failed by our fault; nil: none
 }
 
 // Registry is an OCI registry.
 type Registry struct {
 	app     *handlers.App
 	options Options
-	token   [sha256.Size]byte
+	door    *doorkeeper // nil where everything is allowed to anyone
 }
 
 // New opens or makes the registry in a folder.
 func New(o Options) (*Registry, error) {
-	if o.PushToken == "" && !o.AllowPush {
-		return nil, errors.New("registry: expected a push token, found none")
+	if !o.AllowPush && (o.Reviewer == nil || !strings.HasPrefix(o.Manager, accountPrefix)) {
+		return nil, fmt.Errorf("registry: expected a Reviewer, and a Manager %snamespace:name, found %q", accountPrefix, o.Manager)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
 	}
 	if o.MaxBody == 0 {
 		o.MaxBody = maxBody
@@ -72,11 +83,17 @@ func New(o Options) (*Registry, error) {
 	}
 	// distribution writes every request to the standard logger of logrus, which nobody else here uses.
 	logrus.SetOutput(io.Discard)
-	app, err := newApp(o.Dir)
-	if err != nil {
+	r := &Registry{options: o}
+	var err error
+	if !o.AllowPush {
+		if r.door, err = newDoorkeeper(&o); err != nil {
+			return nil, fmt.Errorf("registry: %w", err)
+		}
+	}
+	if r.app, err = newApp(o.Dir); err != nil {
 		return nil, err
 	}
-	return &Registry{app, o, sha256.Sum256([]byte(o.PushToken))}, nil
+	return r, nil
 }
 
 // newApp is distribution's registry; it panics where others return an error.
@@ -100,24 +117,6 @@ func newApp(dir string) (app *handlers.App, err error) {
 	config.HTTP.Secret = rand.Text() // signs the state of an upload, which ends with the process
 	config.HTTP.RelativeURLs = true  // pods, manager and tests know it by different names
 	return handlers.NewApp(context.Background(), config), nil
-}
-
-// ReadToken reads a push token from a file, as a Secret is mounted.
-func ReadToken(path string) (string, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return "", fmt.Errorf("push token: %w", err)
-	}
-	defer func() { _ = file.Close() }()
-	raw, err := io.ReadAll(io.LimitReader(file, maxToken+1))
-	if err != nil {
-		return "", fmt.Errorf("push token: %w", err)
-	}
-	token := strings.TrimSpace(string(raw))
-	if token == "" || len(raw) > maxToken {
-		return "", fmt.Errorf("push token: expected 1 to %d bytes in %s, found %d", maxToken, path, len(raw))
-	}
-	return token, nil
 }
 
 // Serve serves until ctx ends, then lets requests under way end for some seconds and closes.
@@ -158,24 +157,16 @@ func (r *Registry) Close() error { return r.app.Shutdown() }
 
 // ServeHTTP answers a request, if it is allowed.
 func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
-	switch req.Method {
-	case http.MethodGet, http.MethodHead:
-	case http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete:
-		if !r.mayPush(req) {
-			refuse(w, http.StatusForbidden, "DENIED", "only the manager may push")
-			return
-		}
-	default:
-		refuse(w, http.StatusMethodNotAllowed, "UNSUPPORTED", "no such method")
+	if req.URL.Path == HealthPath && (req.Method == http.MethodGet || req.Method == http.MethodHead) {
+		w.WriteHeader(http.StatusOK)
 		return
 	}
-	if strings.HasPrefix(req.URL.Path, "/v2/_catalog") {
-		// It walks the whole folder, and tells the names of all namespaces.
-		refuse(w, http.StatusNotFound, "UNSUPPORTED", "no catalog")
+	if refused := r.check(req); refused != nil {
+		refused.answer(w)
 		return
 	}
 	if req.ContentLength > r.options.MaxBody {
-		refuse(w, http.StatusRequestEntityTooLarge, "SIZE_INVALID", "too large")
+		(&refusal{status: http.StatusRequestEntityTooLarge, code: "SIZE_INVALID", message: "too large"}).answer(w)
 		return
 	}
 	req.Body = http.MaxBytesReader(w, req.Body, r.options.MaxBody)
@@ -187,21 +178,32 @@ func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 }
 
-// mayPush compares digests, so that neither the token's bytes nor its length can be found out by the time it takes.
-func (r *Registry) mayPush(req *http.Request) bool {
-	if r.options.AllowPush {
-		return true
+// check says why a request is not answered, if it is not.
+func (r *Registry) check(req *http.Request) *refusal {
+	switch {
+	case r.door != nil:
+		user, refused, cause := r.door.admit(req)
+		if refused != nil {
+			r.door.tell(req, user, refused, cause)
+		}
+		return refused
+	case strings.HasPrefix(req.URL.Path, "/v2/_catalog"):
+		return refusedPath // it walks the whole folder
 	}
-	token, ok := strings.CutPrefix(req.Header.Get("Authorization"), "Bearer ")
-	given := sha256.Sum256([]byte(token))
-	return subtle.ConstantTimeCompare(given[:], r.token[:]) == 1 && ok
+	return nil
 }
 
-// refuse answers as the distribution specification has it; the words need no escaping.
-func refuse(w http.ResponseWriter, status int, code, message string) {
+// answer says it as the distribution specification has it.
+func (r *refusal) answer(w http.ResponseWriter) {
 	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	fmt.Fprintf(w, `{"errors":[{"code":%q,"message":%q}]}`, code, message)
+	switch r.status {
+	case http.StatusUnauthorized:
+		w.Header().Set("WWW-Authenticate", "Bearer")
+	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
+		w.Header().Set("Retry-After", "1")
+	}
+	w.WriteHeader(r.status)
+	fmt.Fprintf(w, `{"errors":[{"code":%q,"message":%q}]}`, r.code, r.message)
 }
 
 // failures keeps the status, and the beginning of an answer that says what of ours failed (a full disk).

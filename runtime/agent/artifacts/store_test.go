@@ -2,13 +2,21 @@ package artifacts_test
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"math/big"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/switchyard-dev/switchyard/runtime/agent/artifacts"
 	"github.com/switchyard-dev/switchyard/runtime/agent/artifacts/registrytest"
@@ -24,7 +32,7 @@ const (
 
 func newStore(t *testing.T, dir string, r *registrytest.Registry) *artifacts.Store {
 	t.Helper()
-	registry, err := artifacts.NewRegistry(r.URL, registrytest.Repository, false)
+	registry, err := artifacts.NewRegistry(r.Options())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -246,22 +254,81 @@ func TestCancellingEndsAFetch(t *testing.T) {
 	}
 }
 
+// Token and certificates are renewed under a running pod, and are read as they are at the time.
+func TestRenewedTokensAndCertificates(t *testing.T) {
+	r := registrytest.New(t)
+	s := newStore(t, t.TempDir(), r)
+	refused := func(settings, text string) {
+		t.Helper()
+		digest := r.Adapter(sample+"adapters/parity", peft.Settings{ClassNames: []string{settings, "x"}})
+		if _, err := s.Fetch(t.Context(), digest, limit); err == nil || !strings.Contains(err.Error(), text) {
+			t.Errorf("expected an error with %q, found %v", text, err)
+		}
+	}
+	taken := func(settings string) {
+		t.Helper()
+		fetch(t, s, r.Adapter(sample+"adapters/parity", peft.Settings{ClassNames: []string{settings, "x"}}))
+	}
+	taken("a")
+	r.Renew("another")
+	taken("b")
+	if err := os.WriteFile(r.Options().TokenFile, []byte("of another pool"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	refused("c", "it does not take this pod's token: expected status 200, found 401")
+	if err := os.Remove(r.Options().TokenFile); err != nil {
+		t.Fatal(err)
+	}
+	refused("d", "our token for it: open")
+	r.Renew("a third")
+	taken("d")
+
+	other := httptest.NewUnstartedServer(nil)
+	other.TLS = &tls.Config{Certificates: []tls.Certificate{another(t)}}
+	other.StartTLS()
+	defer other.Close()
+	r.Trust(other.Certificate())
+	taken("e") // by the connection that there is
+	r.CloseConnections()
+	refused("f", "certificate signed by unknown authority")
+	if err := os.WriteFile(r.Options().CAFile, []byte("none"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	refused("g", "expected PEM in")
+	r.Trust(r.Certificate())
+	taken("f")
+}
+
+// another is a certificate that comes from nobody.
+func another(t *testing.T) tls.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}
+
 func TestWhereFromItIsPulled(t *testing.T) {
 	for address, ok := range map[string]bool{
-		"https://registry.example:5000": true, "http://127.0.0.1:5000": true, "http://[::1]:5000": true,
-		"http://localhost:5000": true, "http://registry.example:5000": false, "http://10.0.0.1:5000": false,
+		"https://registry.example:5000": true, "https://127.0.0.1:5000": true, "https://[::1]:5000/": true,
+		"http://127.0.0.1:5000": false, "http://localhost:5000": false, "http://registry.example:5000": false,
 		"registry.example": false, "ftp://127.0.0.1": false, "https://u:p@registry.example": false,
 		"https://registry.example/path": false, "": false,
 	} {
-		if _, err := artifacts.NewRegistry(address, "demo/digits", false); (err == nil) != ok {
+		_, err := artifacts.NewRegistry(artifacts.RegistryOptions{Address: address, Repository: "demo/digits"})
+		if (err == nil) != ok {
 			t.Errorf("%q: expected accepted = %t, found %v", address, ok, err)
 		}
 	}
-	if _, err := artifacts.NewRegistry("http://registry.example", "demo/digits", true); err != nil {
-		t.Errorf("plain HTTP is allowed by the flag, found %v", err)
-	}
 	for _, repository := range []string{"", "../x", "Demo/x", "a//b", "/a"} {
-		if _, err := artifacts.NewRegistry("https://registry.example", repository, false); err == nil {
+		o := artifacts.RegistryOptions{Address: "https://registry.example", Repository: repository}
+		if _, err := artifacts.NewRegistry(o); err == nil {
 			t.Errorf("repository %q: expected a refusal", repository)
 		}
 	}

@@ -5,8 +5,10 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
+	"encoding/pem"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -23,6 +25,7 @@ import (
 	"github.com/sirupsen/logrus"
 	"oras.land/oras-go/v2/registry/remote"
 
+	"github.com/switchyard-dev/switchyard/runtime/agent/artifacts"
 	"github.com/switchyard-dev/switchyard/runtime/model"
 	"github.com/switchyard-dev/switchyard/runtime/peft"
 	"github.com/switchyard-dev/switchyard/runtime/weights"
@@ -31,20 +34,23 @@ import (
 // Repository is where everything is pushed.
 const Repository = "demo/digits"
 
-// Registry is distribution's own over a folder, which may be away for a while.
+// Registry is distribution's own over a folder, with TLS, for who bears its token. It may be away for a while.
 type Registry struct {
-	URL  string
 	Dir  string
 	Asks atomic.Int64 // requests it has seen
-	t    testing.TB
-	away atomic.Bool
+
+	t      testing.TB
+	server *httptest.Server
+	files  string // folder of token and ca.crt
+	token  atomic.Pointer[string]
+	away   atomic.Bool
 }
 
 // New starts a registry that lives as long as the test.
 func New(t testing.TB) *Registry {
 	t.Helper()
 	logrus.SetOutput(io.Discard)
-	r := &Registry{Dir: t.TempDir(), t: t}
+	r := &Registry{Dir: t.TempDir(), t: t, files: t.TempDir()}
 	app := handlers.NewApp(context.Background(), &configuration.Configuration{
 		Version: "0.1",
 		Storage: configuration.Storage{
@@ -53,16 +59,58 @@ func New(t testing.TB) *Registry {
 		},
 		Catalog: configuration.Catalog{MaxEntries: 1},
 	})
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
+	r.server = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
 		r.Asks.Add(1)
 		if r.away.Load() {
 			panic(http.ErrAbortHandler) // the connection breaks
 		}
+		if request.Header.Get("Authorization") != "Bearer "+*r.token.Load() {
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
 		app.ServeHTTP(w, request)
 	}))
-	t.Cleanup(server.Close)
-	r.URL = server.URL
+	t.Cleanup(r.server.Close)
+	r.Renew(Pull)
+	r.Trust(r.server.Certificate())
 	return r
+}
+
+// Pull is the token that a registry takes at first.
+const Pull = "a pod's token"
+
+// Renew has the registry take another token, and writes it into the pod's file.
+func (r *Registry) Renew(token string) {
+	r.t.Helper()
+	r.token.Store(&token)
+	r.write("token", []byte(token+"\n"))
+}
+
+// Trust has the pod's file of certificates hold this one and no other.
+func (r *Registry) Trust(certificate *x509.Certificate) {
+	r.t.Helper()
+	r.write("ca.crt", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate.Raw}))
+}
+
+// Certificate is the one that the registry has.
+func (r *Registry) Certificate() *x509.Certificate { return r.server.Certificate() }
+
+// CloseConnections has the pod make new ones.
+func (r *Registry) CloseConnections() { r.server.CloseClientConnections() }
+
+func (r *Registry) write(name string, data []byte) {
+	r.t.Helper()
+	if err := os.WriteFile(filepath.Join(r.files, name), data, 0o600); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// Options are a pod's.
+func (r *Registry) Options() artifacts.RegistryOptions {
+	return artifacts.RegistryOptions{
+		Address: r.server.URL, Repository: Repository,
+		TokenFile: filepath.Join(r.files, "token"), CAFile: filepath.Join(r.files, "ca.crt"),
+	}
 }
 
 // Away has the registry answer nobody, or be back.
@@ -115,16 +163,25 @@ func (r *Registry) Manifest(raw []byte) string {
 
 func (r *Registry) put(d ocispec.Descriptor, data []byte) string {
 	r.t.Helper()
-	repository, err := remote.NewRepository(r.URL[len("http://"):] + "/" + Repository)
+	repository, err := remote.NewRepository(r.server.Listener.Addr().String() + "/" + Repository)
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	repository.PlainHTTP = true
+	repository.Client = bearer{r}
 	d.Digest, d.Size = digest.FromBytes(data), int64(len(data))
 	if err := repository.Push(context.Background(), d, bytes.NewReader(data)); err != nil {
 		r.t.Fatal(err)
 	}
 	return d.Digest.String()
+}
+
+// bearer sends requests with the registry's token.
+type bearer struct{ r *Registry }
+
+// Do sends one.
+func (b bearer) Do(request *http.Request) (*http.Response, error) {
+	request.Header.Set("Authorization", "Bearer "+*b.r.token.Load())
+	return b.r.server.Client().Do(request)
 }
 
 // Damage replaces a blob's content behind the registry's back; nil loses it.
