@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/switchyard-dev/switchyard/runtime/adapters"
+	"github.com/switchyard-dev/switchyard/runtime/arch"
 	"github.com/switchyard-dev/switchyard/runtime/batcher"
 	"github.com/switchyard-dev/switchyard/runtime/engine"
 	"github.com/switchyard-dev/switchyard/runtime/model"
@@ -24,8 +25,6 @@ import (
 )
 
 const (
-	// Beyond a few rows a batch gains nothing on CPUs, and a long one makes the next request wait.
-	maxBatchRows = 32
 	// A request's rows and the rows in flight bound memory: a row of ViT-B holds 600 KiB of pixels.
 	maxRequestRows  = 256
 	maxRowsInFlight = 512
@@ -57,7 +56,7 @@ func newDataPlane(base *model.Base, registry *prometheus.Registry) (*dataPlane, 
 	return &dataPlane{
 		engine: eng, set: adapters.New(eng), images: images,
 		queue: batcher.New(eng, batcher.Options{
-			MaxBatchRows: maxBatchRows, MaxQueueRows: maxRowsInFlight, Observe: server.NewBatchObserver(registry),
+			MaxBatchRows: arch.MaxBatchRows, MaxQueueRows: maxRowsInFlight, Observe: server.NewBatchObserver(registry),
 		}),
 	}, nil
 }

@@ -1,15 +1,19 @@
 package inferencepool
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/switchyard-dev/switchyard/api/v1alpha1"
 	"github.com/switchyard-dev/switchyard/controllers/artifact"
 	"github.com/switchyard-dev/switchyard/controllers/attempt"
 	"github.com/switchyard-dev/switchyard/controllers/source"
+	"github.com/switchyard-dev/switchyard/runtime/arch"
 	"github.com/switchyard-dev/switchyard/runtime/peft"
 	"github.com/switchyard-dev/switchyard/runtime/weights"
 )
@@ -23,6 +27,7 @@ type Source interface {
 type Store interface {
 	Exists(ctx context.Context, repo, revision string) (bool, error)
 	Push(ctx context.Context, repo string, p *artifact.Packed) error
+	File(ctx context.Context, repo, revision, name string, limit int64) ([]byte, error)
 }
 
 // Trust tells by which certificates the artifact registry is known: *certificates.Trust.
@@ -55,14 +60,66 @@ func (e errand) input(pool *v1alpha1.InferencePool) string {
 	return string(raw)
 }
 
-// bringTimeout bounds an attempt, with a base of many gigabytes over a slow line.
-const bringTimeout = time.Hour
+const (
+	// bringTimeout bounds an attempt, with a base of many gigabytes over a slow line.
+	bringTimeout = time.Hour
+	// maxConfig is runtime/model's bound of a base's config.json.
+	maxConfig = 4 << 20
+)
 
-// courier brings base models.
+// courier brings base models, and knows those that it brought or found.
 type courier struct {
 	source Source
 	store  Store
 	dir    string // of temporary folders
+
+	mu    sync.Mutex
+	bases map[string]described // by repository: one a pool
+}
+
+// described is a base model that was brought or found.
+type described struct {
+	digest string
+	base   *arch.Description
+}
+
+// base is the description of a pool's base model, nil where it is not known yet, as after a restart of the manager.
+func (c *courier) base(repo, digest string) *arch.Description {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if d := c.bases[repo]; d.digest == digest {
+		return d.base
+	}
+	return nil
+}
+
+func (c *courier) keep(repo, digest string, base *arch.Description) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.bases[repo] = described{digest, base}
+}
+
+func (c *courier) forget(repo string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.bases, repo)
+}
+
+// describe reads the description of a base model that the artifact registry has.
+func (c *courier) describe(ctx context.Context, repo, digest string) (*arch.Description, error) {
+	if base := c.base(repo, digest); base != nil {
+		return base, nil
+	}
+	raw, err := c.store.File(ctx, repo, digest, "config.json", maxConfig)
+	if err != nil {
+		return nil, err
+	}
+	base, err := arch.Parse(raw)
+	if err != nil {
+		return nil, fmt.Errorf("base model %s: %w", digest, err)
+	}
+	c.keep(repo, digest, base)
+	return base, nil
 }
 
 // bring makes sure that the artifact registry has the base, whole and checked. Its error is an *attempt.Failure.
@@ -76,6 +133,11 @@ func (c *courier) bring(ctx context.Context, e errand) (v1alpha1.ResolvedBaseMod
 			return none, source.StoreFailure(err)
 		}
 		if ok {
+			base, err := c.describe(ctx, e.repo, e.known.Digest)
+			if err != nil {
+				return none, source.StoreFailure(err)
+			}
+			e.known.SizeBytes = cmp.Or(e.known.SizeBytes, base.Bytes()) // which was not always told
 			return e.known, nil
 		}
 	}
@@ -103,6 +165,7 @@ func (c *courier) bring(ctx context.Context, e errand) (v1alpha1.ResolvedBaseMod
 	if err := c.store.Push(ctx, e.repo, packed); err != nil {
 		return none, source.StoreFailure(err)
 	}
+	c.keep(e.repo, packed.Digest, base)
 	return v1alpha1.ResolvedBaseModel{
 		Digest: packed.Digest, Architecture: base.Architecture, SizeBytes: size,
 	}, nil

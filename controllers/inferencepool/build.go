@@ -189,12 +189,16 @@ func container(pool *v1alpha1.InferencePool, base string, r Runtime) *coreac.Con
 		"--metrics-address=$(POD_IP):" + strconv.Itoa(portMetrics),
 		"--drain-delay=" + drainDelay,
 	}
+	env := []*coreac.EnvVarApplyConfiguration{
+		field("POD_NAME", "metadata.name"),
+		field("POD_NAMESPACE", "metadata.namespace"),
+		field("POD_IP", "status.podIP"),
+	}
+	if limit := memoryLimit(pool); limit > 0 { // else the heap may grow to twice what it holds before it is collected
+		env = append(env, coreac.EnvVar().WithName("GOMEMLIMIT").WithValue(strconv.FormatInt(goMemoryLimit(limit), 10)))
+	}
 	return coreac.Container().WithName(placement.RuntimeContainer).WithImage(r.Image).WithArgs(args...).
-		WithEnv(
-			field("POD_NAME", "metadata.name"),
-			field("POD_NAMESPACE", "metadata.namespace"),
-			field("POD_IP", "status.podIP"),
-		).
+		WithEnv(env...).
 		WithPorts(port("http", portHTTP), port("metrics", portMetrics)).
 		WithReadinessProbe(probe("/v2/health/ready").WithPeriodSeconds(1).WithFailureThreshold(3)).
 		// A base of some gigabytes is pulled before it listens: ten minutes.

@@ -30,6 +30,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/switchyard-dev/switchyard/api/v1alpha1"
+	"github.com/switchyard-dev/switchyard/controllers/artifact"
 	"github.com/switchyard-dev/switchyard/controllers/attempt"
 	"github.com/switchyard-dev/switchyard/controllers/placement"
 )
@@ -89,7 +90,7 @@ func New(o Options) *Reconciler {
 	return &Reconciler{
 		client: o.Client, reader: o.Reader, events: o.Events, policy: o.Policy, now: o.Now, trust: o.Trust,
 		runtime:  o.Runtime,
-		courier:  &courier{source: o.Source, store: o.Store, dir: o.TempDir},
+		courier:  &courier{source: o.Source, store: o.Store, dir: o.TempDir, bases: map[string]described{}},
 		attempts: attempt.New[v1alpha1.ResolvedBaseModel](parallelBrings, o.Now),
 		applied:  map[types.NamespacedName]map[string]applied{},
 	}
@@ -146,6 +147,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	}
 	s := &scope{pool: &pool, now: metav1.NewTime(r.now().Truncate(time.Second))}
 	result := ctrl.Result{RequeueAfter: r.bring(ctx, s)}
+	base, _, _ := s.base()
+	s.model = r.courier.base(artifact.Repository(pool.Namespace, pool.Name), base.Digest)
+	s.small = s.tooSmall()
 	if err := r.apply(ctx, s); err != nil {
 		return ctrl.Result{}, err
 	}
@@ -166,6 +170,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 
 func (r *Reconciler) forget(pool types.NamespacedName) {
 	r.attempts.Forget(pool)
+	r.courier.forget(artifact.Repository(pool.Namespace, pool.Name))
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.applied, pool)
@@ -198,7 +203,8 @@ type piece struct {
 	live   client.Object
 }
 
-// apply makes the pool's objects what they should be, once there is a base to serve.
+// apply makes the pool's objects what they should be, once there is a base to serve. Pods that cannot hold what they may
+// be given are not made, and a Deployment that is there is left as it is.
 func (r *Reconciler) apply(ctx context.Context, s *scope) error {
 	base, _, _ := s.base()
 	if base.Digest == "" {
@@ -224,6 +230,9 @@ func (r *Reconciler) apply(ctx context.Context, s *scope) error {
 		{"Deployment", deployment(s.pool, base.Digest, r.runtime), &appsv1.Deployment{ObjectMeta: meta(name)}},
 	}...)
 	for _, p := range pieces {
+		if p.kind == "Deployment" && s.small != "" {
+			continue
+		}
 		ok, err := r.applyPiece(ctx, s.pool, p)
 		if err != nil {
 			return fmt.Errorf("%s %s: %w", p.kind, p.live.GetName(), err)

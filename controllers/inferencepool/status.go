@@ -13,6 +13,7 @@ import (
 	"github.com/switchyard-dev/switchyard/api/v1alpha1"
 	"github.com/switchyard-dev/switchyard/controllers/attempt"
 	"github.com/switchyard-dev/switchyard/controllers/condition"
+	"github.com/switchyard-dev/switchyard/runtime/arch"
 )
 
 // AnnotationLocalAddress is where a Service is reached outside of a cluster: what stands in for kube-proxy writes it.
@@ -22,6 +23,8 @@ const AnnotationLocalAddress = "switchyard.dev/local-address"
 type scope struct {
 	pool       *v1alpha1.InferencePool                      // as it was read, with its former status
 	outcome    *attempt.Outcome[v1alpha1.ResolvedBaseModel] // nil before the first attempt has ended
+	model      *arch.Description                            // of the base; nil as long as it is not known
+	small      string                                       // why the pods' memory limit is too small; "" if it is not
 	taken      string                                       // an object of another's that has a name the pool needs
 	deployment *appsv1.Deployment                           // nil where there is none
 	service    *corev1.Service                              // nil where there is none
@@ -32,7 +35,7 @@ type scope struct {
 // stalls are the reasons that only a change of the spec, the source or the namespace can cure.
 var stalls = []string{
 	v1alpha1.ReasonSourceNotFound, v1alpha1.ReasonSourceInvalid, v1alpha1.ReasonSourceForbidden,
-	v1alpha1.ReasonInvalidBaseModel, v1alpha1.ReasonNameTaken,
+	v1alpha1.ReasonInvalidBaseModel, v1alpha1.ReasonNameTaken, v1alpha1.ReasonResourcesTooSmall,
 }
 
 // base is the base model that is known, or why none is; neither while it is sought. lost is why the artifact registry,
@@ -112,6 +115,8 @@ func (s *scope) ready(base v1alpha1.ResolvedBaseModel, why *attempt.Failure) met
 		return no(v1alpha1.ReasonResolving, "asking the source for the base model")
 	case s.taken != "":
 		return no(v1alpha1.ReasonNameTaken, "%s exists and is not the pool's: it is left as it is", s.taken)
+	case s.small != "":
+		return no(v1alpha1.ReasonResourcesTooSmall, "%s", s.small)
 	case d == nil || d.Status.ObservedGeneration < d.Generation || d.Spec.Replicas == nil || *d.Spec.Replicas != wanted:
 		return no(v1alpha1.ReasonRollingOut, "the Deployment is on its way")
 	case d.Status.UpdatedReplicas < wanted:

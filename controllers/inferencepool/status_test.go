@@ -58,6 +58,14 @@ func TestStatus(t *testing.T) {
 			scope: scope{outcome: brought(), taken: "Service x"},
 			want:  "False NameTaken: BaseModelResolved Stalled",
 		},
+		"memory for nothing": {
+			scope: scope{outcome: brought(), small: "too small"},
+			want:  "False ResourcesTooSmall: BaseModelResolved Stalled",
+		},
+		"memory for too little, and pods of before": {
+			scope: scope{outcome: brought(), small: "too small", deployment: rollout(2, 2, 2)},
+			want:  "False ResourcesTooSmall: BaseModelResolved Available Stalled",
+		},
 		"no Deployment yet": {scope: scope{outcome: brought()}, want: "False RollingOut: BaseModelResolved Reconciling"},
 		"no pod ready": {
 			scope: scope{outcome: brought(), deployment: rollout(2, 2, 0)},
@@ -202,5 +210,21 @@ func TestDeployment(t *testing.T) {
 	}
 	if trusted := registry[1].ConfigMap; trusted.Name != "digits-runtime" || trusted.Items[0].Path != "ca.crt" {
 		t.Errorf("expected the pool's certificates, found %+v", trusted)
+	}
+}
+
+// A pool without a memory limit runs without GOMEMLIMIT; one with a limit leaves a tenth of it free.
+func TestGoIsToldOfTheLimit(t *testing.T) {
+	for limit, want := range map[string]string{"": "", "2Gi": "1932735240"} {
+		pool := wrappers.Pool("demo", "digits").MemoryLimit(limit).Obj()
+		found := ""
+		for _, v := range container(pool, "sha256:base", Runtime{}).Env {
+			if *v.Name == "GOMEMLIMIT" {
+				found = *v.Value
+			}
+		}
+		if found != want {
+			t.Errorf("limit %q: expected GOMEMLIMIT %q, found %q", limit, want, found)
+		}
 	}
 }

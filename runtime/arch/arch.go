@@ -64,7 +64,8 @@ type Description struct {
 	Labels       []string
 	Image        ImageInput
 
-	byPath map[string]int // every path in every naming → index in Modules
+	work   func(rank int) work // of one row, with updates of at most that rank
+	byPath map[string]int      // every path in every naming → index in Modules
 }
 
 // parsers maps config.json's model_type to its parser. A new architecture is one line here.

@@ -65,6 +65,7 @@ func parseViT(raw []byte, labels int) (*Description, error) {
 		Modules:      c.modules(labels),
 		Head:         "classifier",
 		Image:        ImageInput{c.NumChannels, c.ImageSize[0], c.ImageSize[1]},
+		work:         c.work,
 	}, nil
 }
 

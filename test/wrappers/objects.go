@@ -55,6 +55,14 @@ func (b *PoolBuilder) Limits(count int32, memory string) *PoolBuilder {
 	return b
 }
 
+// MemoryLimit of the pods' container, as a quantity; "" is none.
+func (b *PoolBuilder) MemoryLimit(memory string) *PoolBuilder {
+	if memory != "" {
+		b.pool.Spec.Template.Resources.Limits = corev1.ResourceList{corev1.ResourceMemory: resource.MustParse(memory)}
+	}
+	return b
+}
+
 // MaxRank of adapters.
 func (b *PoolBuilder) MaxRank(rank int32) *PoolBuilder {
 	b.pool.Spec.Adapters.MaxRank = &rank

@@ -6,9 +6,11 @@ import (
 	"strings"
 	"testing"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/switchyard-dev/switchyard/api/v1alpha1"
 	"github.com/switchyard-dev/switchyard/controllers/placement"
@@ -86,6 +88,77 @@ func TestASwapToAPoisonousRevisionKeepsTheOldOne(t *testing.T) {
 		t.Errorf("expected answers by %s and then %s alone, found %+v", old, now, r)
 	}
 	s.restarts(victim)
+}
+
+// A pool whose pods could not hold what they may be given says so, with the least limit that would do; its pods go on as
+// they are, and what is said to do does.
+func TestTooLittleMemoryChangesNoPod(t *testing.T) {
+	long(t)
+	s := newSite(t, 1, "parity")
+	asking := s.ask("parity")
+	before := s.deployment()
+	s.kubectl("patch", "lorapool", poolName, "--type=merge", "-p",
+		`{"spec":{"adapters":{"memory":"64Mi"},"template":{"resources":{"limits":{"memory":"100Mi"}}}}}`)
+	least := ""
+	s.await("the pool to be Stalled", func() error {
+		pool := s.pool()
+		for _, kind := range []string{v1alpha1.ConditionReady, v1alpha1.ConditionStalled} {
+			c := apimeta.FindStatusCondition(pool.Status.Conditions, kind)
+			if c == nil || c.Reason != v1alpha1.ReasonResourcesTooSmall || c.ObservedGeneration != pool.Generation {
+				return fmt.Errorf("%s: %+v", kind, c)
+			}
+			if _, err := fmt.Sscanf(c.Message, "spec.template.resources.limits.memory: expected at least %s", &least); err != nil {
+				return fmt.Errorf("%q: %w", c.Message, err)
+			}
+		}
+		return nil
+	})
+	s.answers(asking, 10*clients)
+	if now := s.deployment(); now.Generation != before.Generation || now.UID != before.UID {
+		t.Errorf("expected the Deployment of generation %d, found %d", before.Generation, now.Generation)
+	}
+	s.kubectl("patch", "lorapool", poolName, "--type=merge", "-p", fmt.Sprintf(
+		`{"spec":{"template":{"resources":{"limits":{"memory":%q}}}}}`, strings.TrimSuffix(least, ",")))
+	s.await("the pool to be Ready", func() error { return s.poolIs(1) })
+	s.awaitServed("parity", 1)
+	s.noneLost(asking)
+	if now := s.deployment(); now.Generation == before.Generation {
+		t.Error("expected the Deployment to have the new limit")
+	}
+}
+
+func (s *site) deployment() *appsv1.Deployment {
+	s.t.Helper()
+	var d appsv1.Deployment
+	if err := place.Client.Get(s.t.Context(), client.ObjectKey{Namespace: s.ns, Name: poolName}, &d); err != nil {
+		s.t.Fatal(err)
+	}
+	return &d
+}
+
+// A swap that has no room beside the revision it replaces says so, and that one is served until there is.
+func TestASwapWithoutRoomWaits(t *testing.T) {
+	long(t)
+	s := newSite(t, 1, "parity")
+	old := s.adapter("parity").Status.ServedRevision
+	s.kubectl("patch", "lorapool", poolName, "--type=merge", "-p", `{"spec":{"adapters":{"maxCount":1}}}`)
+	asking := s.ask("parity")
+	s.source("parity", push(t, "parity", "roomy-"+s.ns, inCapitals(t, "parity")))
+	s.await("NoRoomForSwap", func() error {
+		a := s.adapter("parity")
+		ready := apimeta.FindStatusCondition(a.Status.Conditions, v1alpha1.ConditionReady)
+		if ready.Reason != v1alpha1.ReasonNoRoomForSwap || !strings.Contains(ready.Message, "go on serving "+old) ||
+			a.Status.ServedRevision != old {
+			return fmt.Errorf("served %q, %+v", a.Status.ServedRevision, ready)
+		}
+		return nil
+	})
+	s.answers(asking, 10*clients)
+	s.kubectl("patch", "lorapool", poolName, "--type=merge", "-p", `{"spec":{"adapters":{"maxCount":2}}}`)
+	if now := s.awaitServed("parity", 1).Status.ServedRevision; now == old {
+		t.Errorf("expected another revision than %s", old)
+	}
+	s.noneLost(asking)
 }
 
 // awaitCrashed waits until an adapter is known to have ended the process of one pod, which is ready again, and returns

@@ -1,0 +1,78 @@
+package inferencepool
+
+import (
+	"fmt"
+
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/api/resource"
+
+	"github.com/switchyard-dev/switchyard/api/v1alpha1"
+	"github.com/switchyard-dev/switchyard/controllers/placement"
+	"github.com/switchyard-dev/switchyard/runtime/arch"
+)
+
+const (
+	// processBytes is what a runtime takes that serves nothing (40 MiB), and the requests that it reads meanwhile.
+	processBytes = 128 << 20
+	// heapPercent of a pod's memory limit is Go's own (GOMEMLIMIT): near it garbage is collected more often. The rest is
+	// for what Go does not count.
+	heapPercent = 90
+)
+
+// memoryLimit is that of the pods' container; 0 is none.
+func memoryLimit(pool *v1alpha1.InferencePool) int64 {
+	return pool.Spec.Template.Resources.Limits.Memory().Value()
+}
+
+// goMemoryLimit is how much of a pod's memory limit Go may use.
+func goMemoryLimit(limit int64) int64 { return limit / 100 * heapPercent }
+
+// tooSmall says why the pods' memory limit cannot hold what they may be asked to hold at once; "" if it can, or there is
+// none. As long as the model is not known, as after a restart of the manager, what was said before holds.
+func (s *scope) tooSmall() string {
+	base, _, _ := s.base()
+	limit := memoryLimit(s.pool)
+	if limit == 0 || base.Digest == "" {
+		return ""
+	}
+	if s.model == nil {
+		ready := apimeta.FindStatusCondition(s.pool.Status.Conditions, v1alpha1.ConditionReady)
+		if ready != nil && ready.Reason == v1alpha1.ReasonResourcesTooSmall {
+			return ready.Message
+		}
+		return ""
+	}
+	adapters := placement.LimitsOf(s.pool).Bytes
+	batch := s.model.BatchBytes(arch.MaxBatchRows, int(maxRank(s.pool)))
+	sum := base.SizeBytes + adapters + batch + processBytes
+	if goMemoryLimit(limit) >= sum {
+		return ""
+	}
+	return fmt.Sprintf("spec.template.resources.limits.memory: expected at least %s, found %s: the base model takes %s, "+
+		"adapters may take %s (spec.adapters.memory), a batch of %d rows %s and the process itself %s, and a tenth stays free",
+		mebibytes(least(sum)), mebibytes(limit), mebibytes(base.SizeBytes), mebibytes(adapters),
+		arch.MaxBatchRows, mebibytes(batch), mebibytes(processBytes))
+}
+
+// least is the smallest limit, in whole mebibytes, that leaves Go so much.
+func least(bytes int64) int64 {
+	const mebibyte = 1 << 20
+	limit := (bytes/heapPercent*100 + mebibyte - 1) / mebibyte * mebibyte
+	for goMemoryLimit(limit) < bytes {
+		limit += mebibyte
+	}
+	return limit
+}
+
+// mebibytes is a size as a quantity that a spec takes, rounded up.
+func mebibytes(n int64) string {
+	const mebibyte = 1 << 20
+	return resource.NewQuantity((n+mebibyte-1)/mebibyte*mebibyte, resource.BinarySI).String()
+}
+
+func maxRank(pool *v1alpha1.InferencePool) int32 {
+	if n := pool.Spec.Adapters.MaxRank; n != nil {
+		return *n
+	}
+	return 64 // as the API server fills it in
+}

@@ -1,0 +1,79 @@
+package inferencepool
+
+import (
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/switchyard-dev/switchyard/api/v1alpha1"
+	"github.com/switchyard-dev/switchyard/controllers/attempt"
+	"github.com/switchyard-dev/switchyard/controllers/condition"
+	"github.com/switchyard-dev/switchyard/runtime/arch"
+	"github.com/switchyard-dev/switchyard/test/wrappers"
+)
+
+// vitBase is google/vit-base-patch16-224.
+func vitBase(t *testing.T) *arch.Description {
+	t.Helper()
+	d, err := arch.Parse([]byte(`{"model_type": "vit", "num_labels": 1000}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// What is said to be the least limit is enough, and a mebibyte less is not; each number of the sum is named.
+func TestTooSmall(t *testing.T) {
+	model := vitBase(t)
+	outcome := &attempt.Outcome[v1alpha1.ResolvedBaseModel]{
+		Result: v1alpha1.ResolvedBaseModel{Digest: "sha256:base", SizeBytes: model.Bytes()},
+	}
+	of := func(limit, adapters string) *scope {
+		pool := wrappers.Pool("demo", "digits").Limits(512, adapters).MemoryLimit(limit).Obj()
+		return &scope{pool: pool, outcome: outcome, model: model}
+	}
+	if why := of("", "100Gi").tooSmall(); why != "" {
+		t.Errorf("no limit: expected nothing, found %q", why)
+	}
+	expected := regexp.MustCompile(`expected at least (\d+)Mi, found 1Gi: the base model takes 331Mi, adapters may take 2Gi ` +
+		`\(spec.adapters.memory\), a batch of 32 rows (\d+)Mi and the process itself 128Mi`)
+	why := of("1Gi", "2Gi").tooSmall()
+	found := expected.FindStringSubmatch(why)
+	if found == nil {
+		t.Fatalf("expected %s, found %q", expected, why)
+	}
+	t.Log(why)
+	if why := of(found[1]+"Mi", "2Gi").tooSmall(); why != "" {
+		t.Errorf("the least limit: expected nothing, found %q", why)
+	}
+	enough, err := strconv.Atoi(found[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if why := of(strconv.Itoa(enough-1)+"Mi", "2Gi").tooSmall(); !strings.Contains(why, "at least "+found[1]+"Mi") {
+		t.Errorf("a mebibyte less: expected that %sMi is needed, found %q", found[1], why)
+	}
+	if why := of("1Gi", "256Mi").tooSmall(); !strings.Contains(why, "adapters may take 256Mi") {
+		t.Errorf("less for adapters: found %q", why)
+	}
+	if why := of("2Gi", "256Mi").tooSmall(); why != "" {
+		t.Errorf("less for adapters and a larger limit: expected nothing, found %q", why)
+	}
+}
+
+// As long as the manager has not read the base again it neither takes back nor makes up what it said.
+func TestTooSmallAfterARestartOfTheManager(t *testing.T) {
+	s := scope{pool: wrappers.Pool("demo", "digits").Base("sha256:base", "ViT").MemoryLimit("1Mi").Obj(), now: now}
+	if why := s.tooSmall(); why != "" {
+		t.Errorf("expected nothing, found %q", why)
+	}
+	s.set(&s.pool.Status, condition.New(v1alpha1.ConditionReady, false, v1alpha1.ReasonResourcesTooSmall, "as before"))
+	if why := s.tooSmall(); why != "as before" {
+		t.Errorf("expected what was said before, found %q", why)
+	}
+	s.model = vitBase(t)
+	if why := s.tooSmall(); !strings.Contains(why, "found 1Mi") {
+		t.Errorf("expected what is so, found %q", why)
+	}
+}
