@@ -203,8 +203,8 @@ type piece struct {
 	live   client.Object
 }
 
-// apply makes the pool's objects what they should be, once there is a base to serve. Pods that cannot hold what they may
-// be given are not made, and a Deployment that is there is left as it is.
+// apply makes the pool's objects what they should be, once there is a base to serve. Pods that cannot hold what they
+// may be given are not made, and a Deployment that is there is left as it is.
 func (r *Reconciler) apply(ctx context.Context, s *scope) error {
 	base, _, _ := s.base()
 	if base.Digest == "" {

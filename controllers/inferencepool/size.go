@@ -27,8 +27,8 @@ func memoryLimit(pool *v1alpha1.InferencePool) int64 {
 // goMemoryLimit is how much of a pod's memory limit Go may use.
 func goMemoryLimit(limit int64) int64 { return limit / 100 * heapPercent }
 
-// tooSmall says why the pods' memory limit cannot hold what they may be asked to hold at once; "" if it can, or there is
-// none. As long as the model is not known, as after a restart of the manager, what was said before holds.
+// tooSmall says why the pods' memory limit cannot hold what they may be asked to hold at once; "" if it can, or there
+// is none. As long as the model is not known, as after a restart of the manager, what was said before holds.
 func (s *scope) tooSmall() string {
 	base, _, _ := s.base()
 	limit := memoryLimit(s.pool)
@@ -49,7 +49,8 @@ func (s *scope) tooSmall() string {
 		return ""
 	}
 	return fmt.Sprintf("spec.template.resources.limits.memory: expected at least %s, found %s: the base model takes %s, "+
-		"adapters may take %s (spec.adapters.memory), a batch of %d rows %s and the process itself %s, and a tenth stays free",
+		"adapters may take %s (spec.adapters.memory), a batch of %d rows %s and the process itself %s, "+
+		"and a tenth stays free",
 		mebibytes(least(sum)), mebibytes(limit), mebibytes(base.SizeBytes), mebibytes(adapters),
 		arch.MaxBatchRows, mebibytes(batch), mebibytes(processBytes))
 }

@@ -36,8 +36,8 @@ func TestTooSmall(t *testing.T) {
 	if why := of("", "100Gi").tooSmall(); why != "" {
 		t.Errorf("no limit: expected nothing, found %q", why)
 	}
-	expected := regexp.MustCompile(`expected at least (\d+)Mi, found 1Gi: the base model takes 331Mi, adapters may take 2Gi ` +
-		`\(spec.adapters.memory\), a batch of 32 rows (\d+)Mi and the process itself 128Mi`)
+	expected := regexp.MustCompile(`expected at least (\d+)Mi, found 1Gi: the base model takes 331Mi, ` +
+		`adapters may take 2Gi \(spec.adapters.memory\), a batch of 32 rows (\d+)Mi and the process itself 128Mi`)
 	why := of("1Gi", "2Gi").tooSmall()
 	found := expected.FindStringSubmatch(why)
 	if found == nil {

@@ -36,7 +36,9 @@ func brought() *attempt.Outcome[v1alpha1.ResolvedBaseModel] {
 }
 
 func failed(reason string) *attempt.Outcome[v1alpha1.ResolvedBaseModel] {
-	return &attempt.Outcome[v1alpha1.ResolvedBaseModel]{Err: &attempt.Failure{Reason: reason, Message: "because"}, Failures: 1}
+	return &attempt.Outcome[v1alpha1.ResolvedBaseModel]{
+		Err: &attempt.Failure{Reason: reason, Message: "because"}, Failures: 1,
+	}
 }
 
 func TestStatus(t *testing.T) {

@@ -171,7 +171,8 @@ func (e errand) input(adapter *v1alpha1.LoRAAdapter) string {
 	return string(raw)
 }
 
-// fit asks the plan where the adapter stands, if it is not served by all: whether there is room, and which pod is first.
+// fit asks the plan where the adapter stands, if it is not served by all: whether there is room, and which pod is
+// first.
 func (r *Reconciler) fit(ctx context.Context, s *scope) error {
 	target := s.target(s.artifact())
 	if s.pool == nil || target == nil || s.look(target.Digest).allServe() {

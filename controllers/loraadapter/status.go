@@ -80,8 +80,8 @@ func (s *scope) artifact() artifactState {
 	return artifactState{revision: known, lost: failure}
 }
 
-// target is the last revision that could be found, checked and stored, or nil. That it was proven is not forgotten while
-// it is the same: an attempt that finds it again knows nothing of pods.
+// target is the last revision that could be found, checked and stored, or nil. That it was proven is not forgotten
+// while it is the same: an attempt that finds it again knows nothing of pods.
 func (s *scope) target(state artifactState) *v1alpha1.Revision {
 	former := s.adapter.Status.TargetRevision
 	if state.revision == nil {

@@ -141,9 +141,10 @@ func TestStatus(t *testing.T) {
 			want: "False InvalidAdapter: ArtifactResolved Available Stalled", pods: v1alpha1.PodCounts{Desired: 1},
 		},
 		"no room": {
-			scope: scope{pool: pool, outcome: brought("A"), full: placement.Shortage{Reason: "PoolFull", Message: "full"}, pods: []placement.Pod{
-				pod("p", true, wrappers.Assignment("demo", "p").Started(started)),
-			}}, target: "A",
+			scope: scope{
+				pool: pool, outcome: brought("A"), full: placement.Shortage{Reason: "PoolFull", Message: "full"},
+				pods: []placement.Pod{pod("p", true, wrappers.Assignment("demo", "p").Started(started))},
+			}, target: "A",
 			want: "False PoolFull: ArtifactResolved Compatible Reconciling", pods: v1alpha1.PodCounts{Desired: 1},
 		},
 		"no room beside the old one": {
@@ -169,8 +170,8 @@ func TestStatus(t *testing.T) {
 			scope: scope{pool: pool, outcome: brought("B"), first: "p", pods: []placement.Pod{
 				pod("p", true, holds("B", "A").Failed("parity", "B", "CrashedLoading", "x")), pod("q", true, holds("A", "")),
 			}}, known: "A", served: "A", target: "B", serves: "A", failures: 1,
-			says: "1 of 2 pods could not load it, pod p: CrashedLoading: x; the other pods are spared: none is given it before " +
-				"one has served it; pods go on serving A",
+			says: "1 of 2 pods could not load it, pod p: CrashedLoading: x; the other pods are spared: none is given it " +
+				"before one has served it; pods go on serving A",
 			want: "False LoadFailed: ArtifactResolved Compatible Available Reconciling",
 			pods: v1alpha1.PodCounts{Desired: 2, Failed: 1},
 		},
@@ -263,7 +264,8 @@ func TestAnotherBaseIsAskedAnew(t *testing.T) {
 	}
 }
 
-// That a revision was proven holds as long as it is the target, whatever becomes of the pods and whoever finds it again.
+// That a revision was proven holds as long as it is the target, whatever becomes of the pods and whoever finds it
+// again.
 func TestProvenIsKept(t *testing.T) {
 	s := scope{
 		now: now, pool: wrappers.Pool("demo", "digits").Base("sha256:base", "ViT").Obj(), outcome: brought("A"),

@@ -7,7 +7,8 @@ import (
 	"github.com/switchyard-dev/switchyard/test/wrappers"
 )
 
-// A pool is planned only when the cache has what was written last, or has had long enough: what was deleted never comes.
+// A pool is planned only when the cache has what was written last, or has had long enough: what was deleted never
+// comes.
 func TestThePlanWaitsForTheCache(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	r := New(nil, func() time.Time { return now })

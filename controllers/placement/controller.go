@@ -110,8 +110,8 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	return result, nil
 }
 
-// isBehind tells whether the cache lacks what was last written for one of the pods. A plan of what was before that might
-// give to a second pod what is to be tried on one.
+// isBehind tells whether the cache lacks what was last written for one of the pods. A plan of what was before that
+// might give to a second pod what is to be tried on one.
 func (r *Reconciler) isBehind(pods []Pod) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -186,8 +186,8 @@ func (h *history) plan() {
 		if !h.served[digest] && len(now) > 1 {
 			h.fatalf("%s, which nobody has served, is in %v", digest, now)
 		}
-		if digest != "" && len(h.pods) > 0 && before == 0 && len(now) == 0 && slices.ContainsFunc(h.pods, (*machine).living) &&
-			len(h.waiting(digest)) == 0 {
+		if digest != "" && before == 0 && len(now) == 0 && len(h.waiting(digest)) == 0 &&
+			slices.ContainsFunc(h.pods, (*machine).living) {
 			h.fatalf("%s is in no pod", digest)
 		}
 	}
@@ -247,7 +247,8 @@ func (h *history) add() {
 		started: start, answers: map[string]string{}, failed: map[string]bool{}, crashes: map[string]int{},
 		gone: map[string]bool{},
 	}
-	m.pod.Pod = wrappers.Pod("demo", name).Created(start.Add(time.Duration(h.created/2) * time.Second)).Running(start).Obj()
+	at := start.Add(time.Duration(h.created/2) * time.Second)
+	m.pod.Pod = wrappers.Pod("demo", name).Created(at).Running(start).Obj()
 	m.ready(h.r.IntN(2) == 0)
 	h.pods = append(h.pods, m)
 	h.created++

@@ -73,8 +73,8 @@ func (r Report) Answers(e v1alpha1.AssignedAdapter) string {
 	return e.FallbackDigest
 }
 
-// Proves is the digest of an entry that the pod says it answers with, or "". Unlike Answers it takes nothing for granted
-// that the pod has not said.
+// Proves is the digest of an entry that the pod says it answers with, or "". Unlike Answers it takes nothing for
+// granted that the pod has not said.
 func (r Report) Proves(e v1alpha1.AssignedAdapter) string {
 	if r.observed < e.Since {
 		return ""

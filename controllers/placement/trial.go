@@ -62,9 +62,9 @@ func (t trials) admit(digest, pod string) bool {
 	return !open || slices.Contains(pods, pod)
 }
 
-// tryOut finds the pod of each target on trial. It is the one that has it already, whatever became of it there: one that
-// failed goes nowhere else. So a trial moves only when its pod is on its way out, or has not even a node while another
-// pod is ready.
+// tryOut finds the pod of each target on trial. It is the one that has it already, whatever became of it there: one
+// that failed goes nowhere else. So a trial moves only when its pod is on its way out, or has not even a node while
+// another pod is ready.
 func tryOut(members []Adapter, views []view) trials {
 	t := trials{}
 	for _, a := range members {
@@ -118,8 +118,8 @@ func (t trials) hold(pods []*view) (trying map[*view]bool) {
 	return trying
 }
 
-// firstPod is where what is new is tried first: the oldest pod that is ready; while none is, the oldest that has a node.
-// But the last pod that is ready is spared as long as another is down over a trial: it goes there too.
+// firstPod is where what is new is tried first: the oldest pod that is ready; while none is, the oldest that has a
+// node. But the last pod that is ready is spared as long as another is down over a trial: it goes there too.
 func firstPod(pods []*view, trying map[*view]bool) *view {
 	var ready []*view
 	var down, placed *view

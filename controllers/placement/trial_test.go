@@ -54,7 +54,11 @@ func TestFirstPod(t *testing.T) {
 			want: "p=B q=", first: "p",
 		},
 		"a pool that comes up: the oldest that has a node": {
-			pods: []placement.Pod{member(aged("p", 0), nil), member(aged("q", 2).Bound(), nil), member(aged("r", 1).Bound(), nil)},
+			pods: []placement.Pod{
+				member(aged("p", 0), nil),
+				member(aged("q", 2).Bound(), nil),
+				member(aged("r", 1).Bound(), nil),
+			},
 			want: "p= q= r=B", first: "r",
 		},
 		"a pool of which nothing is known yet": {
@@ -62,7 +66,10 @@ func TestFirstPod(t *testing.T) {
 			want: "p=B q=", first: "p",
 		},
 		"it stays where it loads, though another is ready": {
-			pods: []placement.Pod{member(up("p", 0), none()), member(aged("q", 1).Running(start), has("B", "").Pending("a", "B"))},
+			pods: []placement.Pod{
+				member(up("p", 0), none()),
+				member(aged("q", 1).Running(start), has("B", "").Pending("a", "B")),
+			},
 			want: "p= q=B", first: "q",
 		},
 		"it stays where its process ended": {
@@ -72,21 +79,32 @@ func TestFirstPod(t *testing.T) {
 			want: "p= q=B", first: "q",
 		},
 		"it stays where it failed": {
-			pods: []placement.Pod{member(up("p", 0), none()), member(up("q", 1), has("B", "").Failed("a", "B", "CrashedLoading", ""))},
+			pods: []placement.Pod{
+				member(up("p", 0), none()),
+				member(up("q", 1), has("B", "").Failed("a", "B", "CrashedLoading", "")),
+			},
 			want: "p= q=B", first: "q",
 		},
 		"it stays where it could not be pulled": {
-			pods: []placement.Pod{member(up("p", 0), none()), member(up("q", 1), has("B", "").Failed("a", "B", "PullFailed", ""))},
+			pods: []placement.Pod{
+				member(up("p", 0), none()),
+				member(up("q", 1), has("B", "").Failed("a", "B", "PullFailed", "")),
+			},
 			want: "p= q=B", first: "q",
 		},
 		"it leaves a pod on its way out": {
 			pods: []placement.Pod{
-				member(up("p", 0).Terminating(start), has("B", "").Pending("a", "B")), member(up("q", 2), none()), member(up("r", 1), none()),
+				member(up("p", 0).Terminating(start), has("B", "").Pending("a", "B")),
+				member(up("q", 2), none()),
+				member(up("r", 1), none()),
 			},
 			want: "q= r=B", first: "r",
 		},
 		"it waits for no node while another pod is ready": {
-			pods: []placement.Pod{member(aged("p", 0), assigned().Revision(1).Entry("a", "B", "", 1)), member(up("q", 1), none())},
+			pods: []placement.Pod{
+				member(aged("p", 0), assigned().Revision(1).Entry("a", "B", "", 1)),
+				member(up("q", 1), none()),
+			},
 			want: "p= q=B", first: "q",
 		},
 		"but for a node it does while none is": {
@@ -100,7 +118,11 @@ func TestFirstPod(t *testing.T) {
 			want: "p=B q=B",
 		},
 		"served by a pod on its way out too": {
-			pods: []placement.Pod{member(up("p", 0).Terminating(start), has("B", "")), member(up("q", 1), none()), member(up("r", 1), nil)},
+			pods: []placement.Pod{
+				member(up("p", 0).Terminating(start), has("B", "")),
+				member(up("q", 1), none()),
+				member(up("r", 1), nil),
+			},
 			want: "q=B r=B",
 		},
 		"proven before, it goes to all": {
@@ -152,8 +174,11 @@ func TestFirstPod(t *testing.T) {
 		},
 		"but not while another merely comes up": {
 			adapter: adapter("b", "B", 0),
-			pods:    []placement.Pod{member(up("p", 0), none()), member(aged("q", 1).Running(start), has("X", "").Pending("a", "X"))},
-			want:    "p=B q=", first: "p",
+			pods: []placement.Pod{
+				member(up("p", 0), none()),
+				member(aged("q", 1).Running(start), has("X", "").Pending("a", "X")),
+			},
+			want: "p=B q=", first: "p",
 		},
 		"nor when that trial is over": {
 			adapter: adapter("b", "B", 0),

@@ -50,8 +50,8 @@ func TestASuspectIsLoadedLast(t *testing.T) {
 	r, base, digest := shelf(t)
 	d, dir := newDesk(), t.TempDir()
 	p := start(t, d, r, dir, base)
-	revision := d.assign([3]string{"a", digest["parity"]}, [3]string{"b", digest["holes"]}, [3]string{"c", digest["digit"]},
-		[3]string{"d", digest["invalid"]}, [3]string{"e", digest["named"], digest["parity"]})
+	revision := d.assign([3]string{"a", digest["parity"]}, [3]string{"b", digest["holes"]},
+		[3]string{"c", digest["digit"]}, [3]string{"d", digest["invalid"]}, [3]string{"e", digest["named"], digest["parity"]})
 	d.await(t, "all but the invalid one", func(s v1alpha1.AdapterAssignmentStatus) bool {
 		return s.ObservedRevision == revision && len(s.Pending) == 0 && len(s.Failed) == 1
 	})
@@ -84,7 +84,8 @@ func TestASuspectIsLoadedLast(t *testing.T) {
 	}
 }
 
-// What ended two processes is not loaded again as long as it is assigned, by no process of the pod, and holds up nobody.
+// What ended two processes is not loaded again as long as it is assigned, by no process of the pod, and holds up
+// nobody.
 func TestWhatEndsProcessesIsGivenUp(t *testing.T) {
 	r, base, digest := shelf(t)
 	d, dir := newDesk(), t.TempDir()
@@ -121,7 +122,8 @@ func TestWhatEndsProcessesIsGivenUp(t *testing.T) {
 	p.answers(t, "x", digest["digit"])
 }
 
-// A suspect is no reason to wait for a registry that is away, nor is an innocent that cannot be pulled one for a suspect.
+// A suspect is no reason to wait for a registry that is away, nor is an innocent that cannot be pulled one for a
+// suspect.
 func TestASuspectWaitsForNoRegistry(t *testing.T) {
 	r, base, digest := shelf(t)
 	d, dir := newDesk(), t.TempDir()

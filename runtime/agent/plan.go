@@ -61,7 +61,8 @@ func (s state) suspected(digest string) bool {
 }
 
 // next chooses which of the wanted revisions to begin to load. While some are suspected everything is loaded alone, so
-// that the next crash has one cause; first the innocent, so that they answer whatever comes, then the suspects one by one.
+// that the next crash has one cause; first the innocent, so that they answer whatever comes, then the suspects one by
+// one.
 func (s state) next(wanted []string) (digests []string, alone bool) {
 	suspect, busy := "", false
 	for _, digest := range wanted {

@@ -1,8 +1,8 @@
 package arch
 
-// MaxBatchRows is how many rows the runtime computes together. Beyond a few a batch gains nothing on CPUs, and a long one
-// makes the next request wait. It stands here so that who runs batches (cmd/runtime) and who says how much memory they
-// take (controllers/inferencepool) mean the same.
+// MaxBatchRows is how many rows the runtime computes together. Beyond a few a batch gains nothing on CPUs, and a long
+// one makes the next request wait. It stands here so that who runs batches (cmd/runtime) and who says how much memory
+// they take (controllers/inferencepool) mean the same.
 const MaxBatchRows = 32
 
 // Bytes is the memory that the parameters take.

@@ -90,8 +90,8 @@ func TestASwapToAPoisonousRevisionKeepsTheOldOne(t *testing.T) {
 	s.restarts(victim)
 }
 
-// A pool whose pods could not hold what they may be given says so, with the least limit that would do; its pods go on as
-// they are, and what is said to do does.
+// A pool whose pods could not hold what they may be given says so, with the least limit that would do; its pods go on
+// as they are, and what is said to do does.
 func TestTooLittleMemoryChangesNoPod(t *testing.T) {
 	long(t)
 	s := newSite(t, 1, "parity")
@@ -107,7 +107,8 @@ func TestTooLittleMemoryChangesNoPod(t *testing.T) {
 			if c == nil || c.Reason != v1alpha1.ReasonResourcesTooSmall || c.ObservedGeneration != pool.Generation {
 				return fmt.Errorf("%s: %+v", kind, c)
 			}
-			if _, err := fmt.Sscanf(c.Message, "spec.template.resources.limits.memory: expected at least %s", &least); err != nil {
+			const says = "spec.template.resources.limits.memory: expected at least %s"
+			if _, err := fmt.Sscanf(c.Message, says, &least); err != nil {
 				return fmt.Errorf("%q: %w", c.Message, err)
 			}
 		}
@@ -229,7 +230,8 @@ func (s *site) onlyConnectionsLost(adapter string, report *load.Report) {
 	s.t.Helper()
 	s.t.Logf("%s: requests lost with the killed process: %d", adapter, len(report.Failures))
 	if n := len(report.Failures); n > clients {
-		s.t.Errorf("%s: expected at most one lost request of each of %d clients, found %d: %v", adapter, clients, n, report.Err())
+		s.t.Errorf("%s: expected at most one lost request of each of %d clients, found %d: %v",
+			adapter, clients, n, report.Err())
 	}
 	for _, err := range report.Failures {
 		var status *oip.StatusError

@@ -69,7 +69,8 @@ func run(m *testing.M) (code int, err error) {
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
 	lasting = ctx
-	build := exec.CommandContext(ctx, "go", "build", "-tags", "failpoints", "-o", placeDir+"/", "./cmd/manager", "./cmd/runtime")
+	build := exec.CommandContext(ctx, "go", "build", "-tags", "failpoints", "-o", placeDir+"/",
+		"./cmd/manager", "./cmd/runtime")
 	build.Dir = repository
 	if out, err := build.CombinedOutput(); err != nil {
 		return 0, fmt.Errorf("go build: %w\n%s", err, out)

@@ -122,7 +122,8 @@ func (a *AdapterFolder) Write() string {
 }
 
 // Poison makes the adapter in a folder one that kills the process that loads it, and returns the folder. It takes a
-// runtime that was built with -tags failpoints; to the manager, and to a runtime that is shipped, it is as good as before.
+// runtime that was built with -tags failpoints; to the manager, and to a runtime that is shipped, it is as good as
+// before.
 func Poison(t testing.TB, dir string) string {
 	t.Helper()
 	path, config := filepath.Join(dir, "config.json"), map[string]any{}

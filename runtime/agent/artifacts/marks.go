@@ -11,8 +11,8 @@ import (
 )
 
 // marksDir holds a mark for each revision that is being loaded, or that ended a former process while it was. All that a
-// mark says is in its name, <hex of the digest>-<crashes>[-loading]: it is never half written, changing it is one rename,
-// and it fits a disk that is full.
+// mark says is in its name, <hex of the digest>-<crashes>[-loading]: it is never half written, changing it is one
+// rename, and it fits a disk that is full.
 const marksDir = "marks"
 
 const loadingSuffix = "-loading"
@@ -52,8 +52,8 @@ func (s *Store) Crashes() (map[string]int, error) {
 	return counts, errors.Join(errs...)
 }
 
-// MarkLoading says that a revision that has crashed so often is being loaded from now on, and that it will have once more
-// if nothing else is said. It outlives the machine.
+// MarkLoading says that a revision that has crashed so often is being loaded from now on, and that it will have once
+// more if nothing else is said. It outlives the machine.
 func (s *Store) MarkLoading(digest string, crashes int) error {
 	return s.mark(digest, crashes, loadingSuffix)
 }
