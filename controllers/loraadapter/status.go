@@ -98,18 +98,23 @@ type inPods struct {
 	failures    []v1alpha1.PodFailure
 	answers     []string // of each ready pod: the digest with which it answers, or ""
 	pullFailed  bool
-	unavailable bool // no pod answers
+	unavailable bool   // no pod answers
+	doubt       string // of the first ready pod whose report is worth nothing: which, and why
 }
 
 // look reads the pods' reports of an adapter whose target is that digest.
 func (s *scope) look(digest string) inPods {
 	found := inPods{unavailable: true}
+	var doubts []string
 	for _, pod := range s.pods {
 		if !placement.Ready(pod.Pod) {
 			continue
 		}
 		found.counts.Desired++
 		entry, assigned := placement.Entry(pod.Assignment, s.adapter.Name)
+		if why := placement.Doubt(pod.Pod, pod.Assignment); why != "" {
+			doubts = append(doubts, "pod "+pod.Name+": "+why)
+		}
 		if !assigned || !placement.Counts(pod.Pod, pod.Assignment) {
 			found.answers = append(found.answers, "")
 			continue
@@ -133,6 +138,9 @@ func (s *scope) look(digest string) inPods {
 	}
 	slices.SortFunc(found.failures, func(a, b v1alpha1.PodFailure) int { return strings.Compare(a.Pod, b.Pod) })
 	found.failures = found.failures[:min(len(found.failures), maxFailures)]
+	if len(doubts) > 0 {
+		found.doubt = slices.Min(doubts) // always the same one
+	}
 	return found
 }
 
@@ -159,6 +167,9 @@ func (s *scope) status() v1alpha1.LoRAAdapterStatus {
 		v1alpha1.ReasonNoRoomForSwap, v1alpha1.ReasonLoadFailed,
 	}, ready.Reason) && served != digest) {
 		ready.Message += "; pods go on serving " + served
+	}
+	if ready.Reason == v1alpha1.ReasonLoading && found.doubt != "" {
+		ready.Message += "; " + found.doubt
 	}
 	available := condition.New(v1alpha1.ConditionAvailable, true, v1alpha1.ReasonServing, "a ready pod answers for it")
 	if found.unavailable {

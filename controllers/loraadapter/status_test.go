@@ -295,3 +295,31 @@ func TestProvenIsKept(t *testing.T) {
 		t.Error("the outcome was written into: it is the attempt's own")
 	}
 }
+
+// Why a ready pod's report is worth nothing is said where people look, of the same pod every time.
+func TestADoubtfulReportIsTold(t *testing.T) {
+	fresh := pod("p", true, holds("A", ""))
+	stranger := pod("q", true, holds("A", ""))
+	stranger.Assignment = wrappers.Assignment("demo", "q").Owner(wrappers.Pod("demo", "former").Obj()).Obj()
+	still := pod("q", true, holds("A", ""))
+	still.Status.ContainerStatuses = nil
+	for want, doubtful := range map[string]placement.Pod{
+		"pod q: it has no assignment yet":                    pod("q", true, nil),
+		"pod q: the assignment of its name is another pod's": stranger,
+		"pod q: it has not reported yet":                     pod("q", true, wrappers.Assignment("demo", "q")),
+		"pod q: its report is of a process that has ended":   pod("q", true, holds("A", "").Started(started.Add(-time.Second))),
+		"pod q: its container does not run":                  still,
+	} {
+		for _, pods := range [][]placement.Pod{{fresh, doubtful}, {pod("r", true, nil), doubtful, fresh}} {
+			s := scope{
+				pool:    wrappers.Pool("demo", "digits").Base("sha256:base", "ViT").Obj(),
+				adapter: wrappers.LoRAAdapter("demo", "parity").Pool("digits").Obj(),
+				outcome: brought("A"), pods: pods, now: now,
+			}
+			ready := apimeta.FindStatusCondition(s.status().Conditions, v1alpha1.ConditionReady)
+			if ready.Reason != v1alpha1.ReasonLoading || !strings.HasSuffix(ready.Message, " ready pods serve it; "+want) {
+				t.Errorf("expected %s: …; %s, found %s: %s", v1alpha1.ReasonLoading, want, ready.Reason, ready.Message)
+			}
+		}
+	}
+}

@@ -108,17 +108,28 @@ func Ready(pod *corev1.Pod) bool {
 
 // Fresh tells whether the assignment's status was written by the process that now runs in the pod: one that started, to
 // the second, no earlier than the container. A restarted container has forgotten what its predecessor had loaded.
-func Fresh(pod *corev1.Pod, a *v1alpha1.AdapterAssignment) bool {
-	if a == nil || a.Status.StartedAt == nil || !metav1.IsControlledBy(a, pod) {
-		return false
+func Fresh(pod *corev1.Pod, a *v1alpha1.AdapterAssignment) bool { return Doubt(pod, a) == "" }
+
+// Doubt is why a report is not Fresh, for people; "" if it is.
+func Doubt(pod *corev1.Pod, a *v1alpha1.AdapterAssignment) string {
+	switch {
+	case a == nil:
+		return "it has no assignment yet"
+	case !metav1.IsControlledBy(a, pod):
+		return "the assignment of its name is another pod's"
+	case a.Status.StartedAt == nil:
+		return "it has not reported yet"
 	}
 	i := slices.IndexFunc(pod.Status.ContainerStatuses, func(s corev1.ContainerStatus) bool {
 		return s.Name == RuntimeContainer
 	})
 	if i < 0 || pod.Status.ContainerStatuses[i].State.Running == nil {
-		return false
+		return "its container does not run"
 	}
-	return a.Status.StartedAt.Unix() >= pod.Status.ContainerStatuses[i].State.Running.StartedAt.Unix()
+	if a.Status.StartedAt.Unix() < pod.Status.ContainerStatuses[i].State.Running.StartedAt.Unix() {
+		return "its report is of a process that has ended"
+	}
+	return ""
 }
 
 // Counts tells whether the pod's report counts: it is of the process that runs, and the pod is ready to be asked.
