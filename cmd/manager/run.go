@@ -14,6 +14,8 @@ import (
 	"github.com/go-logr/logr"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -55,8 +57,9 @@ type runFlags struct {
 	kubeconfig, namespace         string
 	metricsAddress, healthAddress string
 	metricsSecure                 bool
-	runtimeImage                  string
+	runtimeImage, runtimeRole     string
 	registryURL, registryToken    string
+	registryNamespace             string
 	certificates, registryNames   string
 	sourceAllow                   []netip.Prefix
 	sourcePlainHTTP               []string
@@ -75,8 +78,12 @@ func parseRunFlags(args []string) (*runFlags, error) {
 	set.BoolVar(&f.metricsSecure, "metrics-secure", true, "serve /metrics over TLS, to who may read them by RBAC")
 	set.StringVar(&f.healthAddress, "health-address", ":8081", "`address` of /healthz and /readyz; 0 for none")
 	set.StringVar(&f.runtimeImage, "runtime-image", "", "`image` of the pools' pods")
+	set.StringVar(&f.runtimeRole, "runtime-cluster-role", "switchyard-runtime",
+		"`name` of the ClusterRole with what the pools' pods may do in their namespace")
 	set.StringVar(&f.registryURL, "registry-url", "",
 		"`URL` of the artifact registry, by which pods pull and the manager pushes: https://host:port")
+	set.StringVar(&f.registryNamespace, "registry-namespace", "switchyard-system",
+		"`namespace` of the artifact registry's pods, for the pools' NetworkPolicies; empty where it is not in the cluster")
 	set.StringVar(&f.registryToken, "registry-token-file", "",
 		"`file` with the manager's token for the artifact registry, of its audience; read again as it is renewed")
 	set.StringVar(&f.certificates, "certificates", certificatesSelf,
@@ -175,8 +182,8 @@ func newManager(f *runFlags) (ctrl.Manager, error) {
 		Scheme: scheme,
 		Cache: cache.Options{ByObject: map[client.Object]cache.ByObject{
 			&appsv1.Deployment{}: ours, &appsv1.ReplicaSet{}: ours, &corev1.Pod{}: ours,
-			&corev1.Service{}: ours, &corev1.ServiceAccount{}: ours, &rbacv1.Role{}: ours, &rbacv1.RoleBinding{}: ours,
-			&corev1.ConfigMap{}: ours,
+			&corev1.Service{}: ours, &corev1.ServiceAccount{}: ours, &corev1.ConfigMap{}: ours,
+			&rbacv1.RoleBinding{}: ours, &networkingv1.NetworkPolicy{}: ours, &policyv1.PodDisruptionBudget{}: ours,
 			// The one with the artifact registry's certificate. Those of sources are asked for when they are needed.
 			&corev1.Secret{}: {Namespaces: map[string]cache.Config{f.namespace: {
 				FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, certificatesSecret),
@@ -239,7 +246,10 @@ func (f *runFlags) addControllers(mgr ctrl.Manager) error {
 	return errors.Join(
 		inferencepool.New(inferencepool.Options{
 			Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Events: recorder, Source: from, Store: store, Trust: trust,
-			Policy: policy, Now: time.Now, Runtime: inferencepool.Runtime{Image: f.runtimeImage, Registry: f.registryURL},
+			Policy: policy, Now: time.Now, Runtime: inferencepool.Runtime{
+				Image: f.runtimeImage, Registry: f.registryURL, RegistryNamespace: f.registryNamespace,
+				ClusterRole: f.runtimeRole,
+			},
 		}).SetupWithManager(mgr),
 		loraadapter.New(loraadapter.Options{
 			Client: mgr.GetClient(), Events: recorder, Source: from, Store: store, Policy: policy, Now: time.Now,

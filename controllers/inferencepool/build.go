@@ -3,13 +3,18 @@ package inferencepool
 import (
 	"encoding/json"
 	"maps"
+	"net/url"
 	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	appsac "k8s.io/client-go/applyconfigurations/apps/v1"
 	coreac "k8s.io/client-go/applyconfigurations/core/v1"
 	metaac "k8s.io/client-go/applyconfigurations/meta/v1"
+	networkingac "k8s.io/client-go/applyconfigurations/networking/v1"
+	policyac "k8s.io/client-go/applyconfigurations/policy/v1"
 	rbacac "k8s.io/client-go/applyconfigurations/rbac/v1"
 
 	"github.com/switchyard-dev/switchyard/api/v1alpha1"
@@ -21,6 +26,10 @@ import (
 type Runtime struct {
 	Image    string
 	Registry string // URL from which pods pull
+	// RegistryNamespace is where the artifact registry's pods are; empty where it is none of the cluster's.
+	RegistryNamespace string
+	// ClusterRole is what the pods may do in their namespace.
+	ClusterRole string
 }
 
 // The ports of a pod, and of the pool's Service.
@@ -46,8 +55,13 @@ const (
 	nonRoot = 65532
 )
 
-// agentName names what the pods' agents act as and know: the service account, its role and their binding, and the
-// ConfigMap. The artifact registry knows the pods of <namespace>/<pool> by it.
+// registryLabels tell the artifact registry's pods from others of their namespace.
+var registryLabels = map[string]string{
+	"app.kubernetes.io/name": "switchyard", "app.kubernetes.io/component": "registry",
+}
+
+// agentName names what the pods' agents act as and know: the service account and its binding, and the ConfigMap. The
+// artifact registry knows the pods of <namespace>/<pool> by it.
 func agentName(pool *v1alpha1.InferencePool) string { return pool.Name + "-runtime" }
 
 // selector tells the pool's pods from all others.
@@ -79,23 +93,11 @@ func serviceAccount(pool *v1alpha1.InferencePool) *coreac.ServiceAccountApplyCon
 		WithAutomountServiceAccountToken(false)
 }
 
-// role is all that an agent may do.
-func role(pool *v1alpha1.InferencePool) *rbacac.RoleApplyConfiguration {
-	rule := func(resource string, verbs ...string) *rbacac.PolicyRuleApplyConfiguration {
-		return rbacac.PolicyRule().WithAPIGroups(v1alpha1.GroupVersion.Group).WithResources(resource).WithVerbs(verbs...)
-	}
-	return rbacac.Role(agentName(pool), pool.Namespace).
-		WithLabels(selector(pool)).WithOwnerReferences(owner(pool)).
-		WithRules(
-			rule("adapterassignments", "get", "list", "watch"),
-			rule("adapterassignments/status", "update", "patch"),
-		)
-}
-
-func roleBinding(pool *v1alpha1.InferencePool) *rbacac.RoleBindingApplyConfiguration {
+// roleBinding lets the agents do what the role of all pools' agents says, in their namespace.
+func roleBinding(pool *v1alpha1.InferencePool, r Runtime) *rbacac.RoleBindingApplyConfiguration {
 	return rbacac.RoleBinding(agentName(pool), pool.Namespace).
 		WithLabels(selector(pool)).WithOwnerReferences(owner(pool)).
-		WithRoleRef(rbacac.RoleRef().WithAPIGroup("rbac.authorization.k8s.io").WithKind("Role").WithName(agentName(pool))).
+		WithRoleRef(rbacac.RoleRef().WithAPIGroup("rbac.authorization.k8s.io").WithKind("ClusterRole").WithName(r.ClusterRole)).
 		WithSubjects(rbacac.Subject().WithKind("ServiceAccount").
 			WithNamespace(pool.Namespace).WithName(agentName(pool)))
 }
@@ -105,6 +107,60 @@ func configMap(pool *v1alpha1.InferencePool, ca []byte) *coreac.ConfigMapApplyCo
 	return coreac.ConfigMap(agentName(pool), pool.Namespace).
 		WithLabels(selector(pool)).WithOwnerReferences(owner(pool)).
 		WithData(map[string]string{keyCA: string(ca)})
+}
+
+// networkPolicy lets anybody ask the pods, who themselves may ask for names, the API server and the artifact registry.
+// No selector can name the API server: its ports are open to everywhere, as are those of DNS.
+func networkPolicy(pool *v1alpha1.InferencePool, r Runtime) *networkingac.NetworkPolicyApplyConfiguration {
+	port := func(protocol corev1.Protocol, number int32) *networkingac.NetworkPolicyPortApplyConfiguration {
+		return networkingac.NetworkPolicyPort().WithProtocol(protocol).WithPort(intstr.FromInt32(number))
+	}
+	egress := networkingac.NetworkPolicyEgressRule
+	registry := egress().WithPorts(port(corev1.ProtocolTCP, registryPort(r.Registry)))
+	if r.RegistryNamespace != "" {
+		registry.WithTo(networkingac.NetworkPolicyPeer().
+			WithNamespaceSelector(metaac.LabelSelector().
+				WithMatchLabels(map[string]string{corev1.LabelMetadataName: r.RegistryNamespace})).
+			WithPodSelector(metaac.LabelSelector().WithMatchLabels(registryLabels)))
+	}
+	return networkingac.NetworkPolicy(pool.Name, pool.Namespace).
+		WithLabels(selector(pool)).WithOwnerReferences(owner(pool)).
+		WithSpec(networkingac.NetworkPolicySpec().
+			WithPodSelector(metaac.LabelSelector().WithMatchLabels(selector(pool))).
+			WithPolicyTypes(networkingv1.PolicyTypeIngress, networkingv1.PolicyTypeEgress).
+			WithIngress(networkingac.NetworkPolicyIngressRule().
+				WithPorts(port(corev1.ProtocolTCP, portHTTP), port(corev1.ProtocolTCP, portMetrics))).
+			WithEgress(
+				egress().WithPorts(port(corev1.ProtocolUDP, 53), port(corev1.ProtocolTCP, 53)),
+				egress().WithPorts(port(corev1.ProtocolTCP, 443), port(corev1.ProtocolTCP, 6443)),
+				registry,
+			))
+}
+
+// registryPort is the port of the artifact registry's URL; its Service has its pods' own.
+func registryPort(registry string) int32 {
+	u, err := url.Parse(registry)
+	if err != nil {
+		return 0 // unreachable: the flag was looked at
+	}
+	if n, err := strconv.ParseInt(u.Port(), 10, 32); err == nil {
+		return int32(n)
+	}
+	if u.Scheme == "http" {
+		return 80
+	}
+	return 443
+}
+
+// disruptionBudget has pods drained one at a time: of several one serves on, and one alone, which no budget could keep
+// without keeping its node too, goes. Pods that are not ready serve nobody and hold nobody up.
+func disruptionBudget(pool *v1alpha1.InferencePool) *policyac.PodDisruptionBudgetApplyConfiguration {
+	return policyac.PodDisruptionBudget(pool.Name, pool.Namespace).
+		WithLabels(selector(pool)).WithOwnerReferences(owner(pool)).
+		WithSpec(policyac.PodDisruptionBudgetSpec().
+			WithSelector(metaac.LabelSelector().WithMatchLabels(selector(pool))).
+			WithMaxUnavailable(intstr.FromInt32(1)).
+			WithUnhealthyPodEvictionPolicy(policyv1.AlwaysAllow))
 }
 
 // deployment is the pods: surging, since a pod that serves is never taken before its successor is ready.

@@ -12,6 +12,8 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
@@ -110,8 +112,10 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Owns(&corev1.Service{}).
 		Owns(&corev1.ServiceAccount{}).
 		Owns(&corev1.ConfigMap{}).
-		Owns(&rbacv1.Role{}).
 		Owns(&rbacv1.RoleBinding{}).
+		Owns(&networkingv1.NetworkPolicy{}).
+		// Its status tells of pods at every turn.
+		Owns(&policyv1.PodDisruptionBudget{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Watches(&v1alpha1.LoRAAdapter{}, pool).
 		// The one that the cache has: what all pods are to trust may have changed.
 		Watches(&corev1.Secret{}, handler.EnqueueRequestsFromMapFunc(r.all)).
@@ -224,8 +228,9 @@ func (r *Reconciler) apply(ctx context.Context, s *scope) error {
 	}
 	pieces = append(pieces, []piece{
 		{"ServiceAccount", serviceAccount(s.pool), &corev1.ServiceAccount{ObjectMeta: meta(agent)}},
-		{"Role", role(s.pool), &rbacv1.Role{ObjectMeta: meta(agent)}},
-		{"RoleBinding", roleBinding(s.pool), &rbacv1.RoleBinding{ObjectMeta: meta(agent)}},
+		{"RoleBinding", roleBinding(s.pool, r.runtime), &rbacv1.RoleBinding{ObjectMeta: meta(agent)}},
+		{"NetworkPolicy", networkPolicy(s.pool, r.runtime), &networkingv1.NetworkPolicy{ObjectMeta: meta(name)}},
+		{"PodDisruptionBudget", disruptionBudget(s.pool), &policyv1.PodDisruptionBudget{ObjectMeta: meta(name)}},
 		{"Service", service(s.pool), &corev1.Service{ObjectMeta: meta(name)}},
 		{"Deployment", deployment(s.pool, base.Digest, r.runtime), &appsv1.Deployment{ObjectMeta: meta(name)}},
 	}...)

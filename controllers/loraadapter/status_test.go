@@ -156,13 +156,13 @@ func TestStatus(t *testing.T) {
 		},
 		"on its first pod": {
 			scope: scope{pool: pool, outcome: brought("A"), first: "p", pods: []placement.Pod{
-				pod("p", true, holds("A", "").Pending("parity", "A")), pod("q", true, nil),
+				pod("p", true, holds("A", "").Pending("parity", "A")), pod("q", true, wrappers.Assignment("demo", "q").Started(started)),
 			}}, target: "A", says: "on its first pod, p; the others follow when it serves",
 			want: "False Loading: ArtifactResolved Compatible Reconciling", pods: v1alpha1.PodCounts{Desired: 2},
 		},
 		"on its first pod, which is down over it": {
 			scope: scope{pool: pool, outcome: brought("A"), first: "p", pods: []placement.Pod{
-				pod("p", false, holds("A", "").Pending("parity", "A")), pod("q", true, nil),
+				pod("p", false, holds("A", "").Pending("parity", "A")), pod("q", true, wrappers.Assignment("demo", "q").Started(started)),
 			}}, target: "A", says: "on its first pod, p; the others follow when it serves",
 			want: "False Loading: ArtifactResolved Compatible Reconciling", pods: v1alpha1.PodCounts{Desired: 1},
 		},
