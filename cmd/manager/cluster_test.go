@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -25,10 +26,9 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
-	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/kubernetes"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/util/retry"
@@ -53,9 +53,10 @@ const (
 	registryAccount = "switchyard-registry"
 )
 
-// The cluster of all tests: a real control plane, the manager under its own service account with config/rbac, and a
-// source registry. Tests stand in for kubelet and agents.
+// The cluster of all tests: a real control plane, the manager under its own service account with config/rbac and
+// config/policy, and a source registry. Tests stand in for kubelet and agents.
 var (
+	plane       *controlplane.ControlPlane
 	admin       client.Client
 	kube        kubernetes.Interface // as admin, too
 	sourceHost  string               // host of the source registry
@@ -99,7 +100,7 @@ func withCluster(tests func() int) (code int, err error) {
 		return 0, err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	plane, err := controlplane.Start(ctx, controlplane.Options{
+	plane, err = controlplane.Start(ctx, controlplane.Options{
 		Dir: filepath.Join(dir, "plane"), CRDs: []string{"../../config/crd"},
 	})
 	if err != nil {
@@ -113,12 +114,13 @@ func withCluster(tests func() int) (code int, err error) {
 	if admin, err = client.New(plane.Config(), client.Options{Scheme: scheme}); err != nil {
 		return 0, err
 	}
-	for _, file := range []string{
-		"manager/namespace.yaml", "rbac/service_account.yaml", "rbac/role.yaml", "rbac/role_binding.yaml",
-		"rbac/leader_election.yaml", "rbac/secrets.yaml", "rbac/certificates.yaml", "rbac/registry.yaml",
+	for _, arguments := range [][]string{
+		{"--filename", "../../config/manager/namespace.yaml"},
+		{"--kustomize", "../../config/rbac"},
+		{"--kustomize", "../../config/policy"},
 	} {
-		if err := apply(ctx, filepath.Join("../../config", file)); err != nil {
-			return 0, fmt.Errorf("%s: %w", file, err)
+		if err := kubectl(ctx, append([]string{"apply", "--server-side"}, arguments...)...); err != nil {
+			return 0, err
 		}
 	}
 	sources, err := registry.New(registry.Options{Dir: filepath.Join(dir, "source"), AllowPush: true})
@@ -229,25 +231,13 @@ func push(t *testing.T, name, folder string) string {
 	return ref(name)
 }
 
-// apply creates the objects of a file.
-func apply(ctx context.Context, path string) error {
-	file, err := os.Open(path)
-	if err != nil {
-		return err
+// kubectl runs it as admin.
+func kubectl(ctx context.Context, args ...string) error {
+	cmd := exec.CommandContext(ctx, plane.Kubectl, append([]string{"--kubeconfig", plane.KubeconfigPath}, args...)...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("kubectl %v: %w: %s", args, err, out)
 	}
-	defer func() { _ = file.Close() }()
-	for decoder := yaml.NewYAMLOrJSONDecoder(file, 4096); ; {
-		var o unstructured.Unstructured
-		if err := decoder.Decode(&o.Object); err != nil {
-			if o.Object == nil {
-				return nil // the end of the file
-			}
-			return err
-		}
-		if err := admin.Create(ctx, &o); err != nil {
-			return err
-		}
-	}
+	return nil
 }
 
 // space is a namespace of one test, with the kubelet and the agents of its pods.
@@ -261,17 +251,21 @@ type space struct {
 	failing map[string]string // reasons by digest
 	started time.Time         // of all containers and processes
 	silent  bool              // agents report nothing
+	agents  map[types.UID]client.Client
 }
 
 func newSpace(t *testing.T) *space {
 	t.Helper()
-	namespace := corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "test-"}}
+	namespace := corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
+		GenerateName: "test-", Labels: map[string]string{"pod-security.kubernetes.io/enforce": "restricted"},
+	}}
 	if err := admin.Create(t.Context(), &namespace); err != nil {
 		t.Fatal(err)
 	}
 	s := &space{
 		t: t, ctx: t.Context(), namespace: namespace.Name,
 		pending: map[string]bool{}, failing: map[string]string{}, started: time.Now().Add(-time.Minute),
+		agents: map[types.UID]client.Client{},
 	}
 	var agents sync.WaitGroup
 	ctx, stop := context.WithCancel(t.Context())
@@ -317,8 +311,28 @@ func (s *space) report(ctx context.Context) {
 				})
 			}
 		}
-		_ = admin.Status().Patch(ctx, a, client.MergeFrom(before)) // the next round repairs what failed
+		if agent := s.agent(a); agent != nil {
+			_ = agent.Status().Patch(ctx, a, client.MergeFrom(before)) // the next round repairs what failed
+		}
 	}
+}
+
+// agent is a client that speaks as the pod that an assignment is of; nil if none can be had.
+func (s *space) agent(a *v1alpha1.AdapterAssignment) client.Client {
+	pod := metav1.GetControllerOf(a)
+	if pod == nil {
+		return nil
+	}
+	if s.agents[pod.UID] == nil {
+		config := plane.Config()
+		config.Impersonate = controlplane.AsPod(a.Namespace, a.Spec.PoolName+"-runtime", pod.Name, pod.UID)
+		agent, err := client.New(config, client.Options{Scheme: admin.Scheme(), Mapper: admin.RESTMapper()})
+		if err != nil {
+			return nil
+		}
+		s.agents[pod.UID] = agent
+	}
+	return s.agents[pod.UID]
 }
 
 // pods are those of a pool that are not on their way out.

@@ -16,8 +16,6 @@ import (
 	"syscall"
 	"time"
 
-	authenticationv1 "k8s.io/api/authentication/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
@@ -129,52 +127,22 @@ func (p *ControlPlane) StartAPIServer(ctx context.Context) error {
 	return p.startAPIServer(ctx)
 }
 
-// ServiceAccountKubeconfig writes a kubeconfig that speaks as a service account, by a token of a day. It waits for the
-// account, which a controller may still be making.
+// ServiceAccountKubeconfig writes a kubeconfig that speaks as a service account, by a Token.
 func (p *ControlPlane) ServiceAccountKubeconfig(ctx context.Context, namespace, name, path string) error {
-	token, err := p.serviceAccountToken(ctx, namespace, name)
+	token, err := p.Token(ctx, namespace, name, nil)
 	if err != nil {
 		return err
 	}
 	return writeKubeconfig(path, p.config.Host, p.config.CAData, clientcmdapi.AuthInfo{Token: token}, namespace)
 }
 
-// ServiceAccountToken writes a token of a service account for others than the apiserver, as a pod finds it projected.
+// ServiceAccountToken writes a Token for others than the apiserver, as a pod finds it projected.
 func (p *ControlPlane) ServiceAccountToken(ctx context.Context, namespace, name, audience, path string) error {
-	token, err := p.serviceAccountToken(ctx, namespace, name, audience)
+	token, err := p.Token(ctx, namespace, name, nil, audience)
 	if err != nil {
 		return err
 	}
 	return writeFile(path, []byte(token))
-}
-
-// serviceAccountToken is good for a day; without audiences it is for the apiserver.
-func (p *ControlPlane) serviceAccountToken(
-	ctx context.Context, namespace, name string, audiences ...string,
-) (token string, err error) {
-	client, err := kubernetes.NewForConfig(p.config)
-	if err != nil {
-		return "", err
-	}
-	seconds := int64(24 * time.Hour / time.Second)
-	err = wait.PollUntilContextTimeout(ctx, poll, startWithin, true, func(ctx context.Context) (bool, error) {
-		request := &authenticationv1.TokenRequest{
-			Spec: authenticationv1.TokenRequestSpec{Audiences: audiences, ExpirationSeconds: &seconds},
-		}
-		made, err := client.CoreV1().ServiceAccounts(namespace).CreateToken(ctx, name, request, metav1.CreateOptions{})
-		if apierrors.IsNotFound(err) {
-			return false, nil
-		}
-		if err != nil {
-			return false, err
-		}
-		token = made.Status.Token
-		return true, nil
-	})
-	if err != nil {
-		return "", fmt.Errorf("token of service account %s/%s: %w", namespace, name, err)
-	}
-	return token, nil
 }
 
 // prepare makes the folders and takes the folder's lock, so that two Starts of one folder take turns.

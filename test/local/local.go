@@ -189,14 +189,16 @@ func (p *Place) startNode(ctx context.Context) error {
 	return nil
 }
 
-// prepareManager installs what the manager needs in the cluster: its namespace, its account and what that may do.
+// prepareManager installs what the manager needs in the cluster: its namespace, its account, and what everybody may do.
 func (p *Place) prepareManager(ctx context.Context) error {
 	config := filepath.Join(p.options.Repository, "config")
 	if out, err := p.Kubectl(ctx, "apply", "-f", filepath.Join(config, "manager", "namespace.yaml")); err != nil {
 		return fmt.Errorf("%w:\n%s", err, out)
 	}
-	if out, err := p.Kubectl(ctx, "apply", "-k", filepath.Join(config, "rbac")); err != nil {
-		return fmt.Errorf("%w:\n%s", err, out)
+	for _, folder := range []string{"rbac", "policy"} {
+		if out, err := p.Kubectl(ctx, "apply", "-k", filepath.Join(config, folder)); err != nil {
+			return fmt.Errorf("%w:\n%s", err, out)
+		}
 	}
 	for name, path := range map[string]string{
 		managerAccount: p.path("manager.kubeconfig"), registryAccount: p.path("registry.kubeconfig"),
