@@ -53,8 +53,8 @@ const (
 	registryAccount = "switchyard-registry"
 )
 
-// The cluster of all tests: a real control plane, the manager under its own service account with config/rbac and
-// config/policy, and a source registry. Tests stand in for kubelet and agents.
+// The cluster of all tests: a real control plane with config/default, the manager under its own service account, and a
+// source registry. Tests stand in for kubelet and agents.
 var (
 	plane       *controlplane.ControlPlane
 	admin       client.Client
@@ -114,14 +114,9 @@ func withCluster(tests func() int) (code int, err error) {
 	if admin, err = client.New(plane.Config(), client.Options{Scheme: scheme}); err != nil {
 		return 0, err
 	}
-	for _, arguments := range [][]string{
-		{"--filename", "../../config/manager/namespace.yaml"},
-		{"--kustomize", "../../config/rbac"},
-		{"--kustomize", "../../config/policy"},
-	} {
-		if err := kubectl(ctx, append([]string{"apply", "--server-side"}, arguments...)...); err != nil {
-			return 0, err
-		}
+	// Its Deployments make pods that nobody runs.
+	if err := kubectl(ctx, "apply", "--server-side", "--kustomize", "../../config/default"); err != nil {
+		return 0, err
 	}
 	sources, err := registry.New(registry.Options{Dir: filepath.Join(dir, "source"), AllowPush: true})
 	if err != nil {

@@ -3,6 +3,7 @@ package agent_test
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -14,8 +15,13 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/yaml"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/util/retry"
@@ -24,6 +30,7 @@ import (
 
 	"github.com/switchyard-dev/switchyard/api/v1alpha1"
 	"github.com/switchyard-dev/switchyard/runtime/agent"
+	"github.com/switchyard-dev/switchyard/test/controlplane"
 )
 
 // assets is where the control plane's binaries are, which are built once for all tests.
@@ -43,11 +50,15 @@ func assets(t *testing.T) string {
 	return dir
 }
 
-// cluster is a real API server with the pod's assignment in it.
+// podUID is of the pod that the agents are in.
+const podUID = "uid-of-digits-0"
+
+// cluster is a real API server with the pod's assignment in it, with the roles and policies of a real one.
 type cluster struct {
 	env *envtest.Environment
 	client.WithWatch
-	key client.ObjectKey
+	manager client.Client // who writes assignments
+	key     client.ObjectKey
 
 	mu          sync.Mutex
 	away        bool
@@ -101,14 +112,55 @@ func newCluster(t *testing.T) *cluster {
 	if err := c.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "demo"}}); err != nil {
 		t.Fatal(err)
 	}
-	return &cluster{env: env, WithWatch: c, key: client.ObjectKey{Namespace: "demo", Name: "digits-0"}}
+	install(t, c, "rbac/runtime_role.yaml", "policy/assignment_status.yaml", "policy/assignment_spec.yaml")
+	if err := c.Create(t.Context(), &rbacv1.RoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "demo", Name: "digits-runtime"},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "switchyard-runtime"},
+		Subjects:   []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: "demo", Name: "digits-runtime"}},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	config = rest.CopyConfig(config)
+	config.Impersonate = controlplane.AsServiceAccount("switchyard-system", "switchyard-manager")
+	config.Impersonate.Groups = append(config.Impersonate.Groups, "system:masters") // its role is not this test's
+	manager, err := client.New(config, client.Options{Scheme: scheme})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &cluster{
+		env: env, WithWatch: c, manager: manager, key: client.ObjectKey{Namespace: "demo", Name: "digits-0"},
+	}
 }
 
-// source is the agent's own client.
+// install creates the objects of files of config.
+func install(t *testing.T, c client.Client, files ...string) {
+	t.Helper()
+	for _, name := range files {
+		file, err := os.Open(filepath.Join("../../config", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for decoder := yaml.NewYAMLOrJSONDecoder(file, 4096); ; {
+			var o unstructured.Unstructured
+			if err := decoder.Decode(&o.Object); errors.Is(err, io.EOF) {
+				break
+			} else if err != nil {
+				t.Fatal(err)
+			}
+			if err := c.Create(t.Context(), &o); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_ = file.Close()
+	}
+}
+
+// source is the agent's own client, which speaks as its pod.
 func (c *cluster) source(t *testing.T) *agent.Client {
 	t.Helper()
 	config := rest.CopyConfig(c.env.Config)
 	config.Dial = c.dial
+	config.Impersonate = controlplane.AsPod(c.key.Namespace, "digits-runtime", c.key.Name, podUID)
 	source, err := agent.NewClient(config, c.key.Namespace, c.key.Name, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
@@ -121,7 +173,7 @@ func (c *cluster) assign(t *testing.T, entries ...v1alpha1.AssignedAdapter) int6
 	t.Helper()
 	var revision int64
 	err := retry.RetryOnConflict(retry.DefaultRetry, func() (err error) {
-		revision, err = c.write(t.Context(), entries)
+		revision, err = c.write(t.Context(), podUID, entries)
 		return err
 	})
 	if err != nil {
@@ -130,7 +182,8 @@ func (c *cluster) assign(t *testing.T, entries ...v1alpha1.AssignedAdapter) int6
 	return revision
 }
 
-func (c *cluster) write(ctx context.Context, entries []v1alpha1.AssignedAdapter) (int64, error) {
+// write writes the next revision, as of the pod of that UID.
+func (c *cluster) write(ctx context.Context, uid types.UID, entries []v1alpha1.AssignedAdapter) (int64, error) {
 	var a v1alpha1.AdapterAssignment
 	err := c.Get(ctx, c.key, &a)
 	if client.IgnoreNotFound(err) != nil {
@@ -138,6 +191,8 @@ func (c *cluster) write(ctx context.Context, entries []v1alpha1.AssignedAdapter)
 	}
 	found := err == nil
 	a.Name, a.Namespace = c.key.Name, c.key.Namespace
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: c.key.Name, UID: uid}}
+	a.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(pod, corev1.SchemeGroupVersion.WithKind("Pod"))}
 	a.Spec.PoolName = "digits"
 	a.Spec.Revision++
 	for i := range entries {
@@ -145,9 +200,9 @@ func (c *cluster) write(ctx context.Context, entries []v1alpha1.AssignedAdapter)
 	}
 	a.Spec.Adapters = entries
 	if found {
-		return a.Spec.Revision, c.Update(ctx, &a)
+		return a.Spec.Revision, c.manager.Update(ctx, &a)
 	}
-	return a.Spec.Revision, c.Create(ctx, &a)
+	return a.Spec.Revision, c.manager.Create(ctx, &a)
 }
 
 // await watches the assignment until its status is so.
@@ -249,4 +304,64 @@ func TestAReportIsOfOneObject(t *testing.T) {
 	if err := c.Get(t.Context(), c.key, &a); err != nil || a.Status.ObservedRevision != 0 {
 		t.Errorf("expected no report, found %+v, %v", a.Status, err)
 	}
+}
+
+// While the assignment of the pod's name is still another pod's, as that of a former one may be, reports are refused: that
+// is said in the log, once, the pod serves what it is assigned but is not ready, and tries until it is heard.
+func TestARefusedReport(t *testing.T) {
+	c := newCluster(t)
+	r, base, digest := shelf(t)
+	entries := []v1alpha1.AssignedAdapter{{Name: "x", Digest: digest["parity"]}}
+	if _, err := c.write(t.Context(), "former", entries); err != nil {
+		t.Fatal(err)
+	}
+	c.untilPolicies(t)
+	p := start(t, c.source(t), r, t.TempDir(), base)
+	const refusal = `level=WARN msg="the status cannot be written"`
+	for began := time.Now(); !strings.Contains(p.log.String(), refusal); {
+		if time.Since(began) > patient {
+			t.Fatalf("waited for a refusal, found %s", p.log.String())
+		}
+	}
+	for began := time.Now(); time.Since(began) < patient; {
+		if _, code := p.ask(t, "x"); code == http.StatusOK {
+			break
+		}
+	}
+	p.answers(t, "x", digest["parity"])
+	if p.agent.Ready() == nil {
+		t.Error("expected a pod that cannot report not to be ready")
+	}
+	if _, err := c.write(t.Context(), podUID, entries); err != nil {
+		t.Fatal(err)
+	}
+	p.ready(t)
+	c.served(t, 2)
+	log := p.log.String()
+	for _, want := range []string{
+		"the status of this AdapterAssignment is written only by pod", "(UID former) as system:serviceaccount:demo:digits-runtime",
+		"found system:serviceaccount:demo:digits-runtime in pod", "(UID " + podUID + ")",
+	} {
+		if !strings.Contains(log, want) {
+			t.Errorf("expected %s, found %s", want, log)
+		}
+	}
+	if n := strings.Count(log, refusal); n != 1 {
+		t.Errorf("expected the refusal to be said once, found %d:\n%s", n, log)
+	}
+}
+
+// untilPolicies waits until the API server carries them out: it learns of them by a watch.
+func (c *cluster) untilPolicies(t *testing.T) {
+	t.Helper()
+	var err error
+	for began := time.Now(); time.Since(began) < patient; {
+		a := &v1alpha1.AdapterAssignment{ObjectMeta: metav1.ObjectMeta{Namespace: c.key.Namespace, Name: c.key.Name}}
+		err = c.Status().Patch(t.Context(), a, client.RawPatch(types.MergePatchType, []byte(`{"status":{"bootID":"x"}}`)),
+			&client.SubResourcePatchOptions{PatchOptions: client.PatchOptions{DryRun: []string{metav1.DryRunAll}}})
+		if apierrors.IsForbidden(err) {
+			return
+		}
+	}
+	t.Fatalf("waited for a refusal of an admin's report, found %v", err)
 }
