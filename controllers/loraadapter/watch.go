@@ -24,9 +24,9 @@ type queue = workqueue.TypedRateLimitingInterface[reconcile.Request]
 func (r *Reconciler) watch(b *builder.Builder) *builder.Builder {
 	all := handler.EnqueueRequestsFromMapFunc(r.adaptersOf)
 	return b.
-		For(&v1alpha1.LoRAAdapter{}, builder.WithPredicates(predicate.Or(
-			predicate.GenerationChangedPredicate{}, predicate.Funcs{UpdateFunc: deletionBegan},
-		))).
+		// Its own status too: the cache lags behind what was just written, and a status that goes back to what it was before
+		// that would seem to be there already. Seen again with it, it is written.
+		For(&v1alpha1.LoRAAdapter{}).
 		Watches(&v1alpha1.InferencePool{}, all, builder.WithPredicates(predicate.Funcs{UpdateFunc: poolChanged})).
 		Watches(&corev1.Pod{}, all, builder.WithPredicates(placement.PodChanged())).
 		Watches(&v1alpha1.AdapterAssignment{}, handler.Funcs{
