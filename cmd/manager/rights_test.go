@@ -59,6 +59,7 @@ var rights = map[string]map[string][]string{
 			"rolebindings.rbac.authorization.k8s.io: create get list patch watch",
 			"clusterroles.rbac.authorization.k8s.io switchyard-runtime: bind",
 			"events.events.k8s.io: create patch",
+			"secrets: get", // those of sources, one by one
 		},
 		system: {
 			"leases.coordination.k8s.io: create",
