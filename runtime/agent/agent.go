@@ -66,7 +66,7 @@ type Agent struct {
 	marks      *marks
 	reporter   *reporter
 	quiet      *quiet
-	startedAt  metav1.Time
+	startedAt  *metav1.Time // as it is reported; never written into, since reports hold it
 	bootID     string
 	unreadyFor atomic.Pointer[string] // nil once ready
 }
@@ -100,12 +100,12 @@ func New(options Options) *Agent {
 
 // firstSecond is the first full second not before t. A container's startedAt is taken a moment after its process began;
 // were the second between them cut off here, the process would seem to be the container's predecessor, for ever.
-func firstSecond(t time.Time) metav1.Time {
+func firstSecond(t time.Time) *metav1.Time {
 	whole := t.Truncate(time.Second)
 	if whole.Before(t) {
 		whole = whole.Add(time.Second)
 	}
-	return metav1.NewTime(whole)
+	return new(metav1.NewTime(whole))
 }
 
 // Ready is nil once everything first assigned is loaded or failed, and stays so.
@@ -144,6 +144,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		for {
 			select {
 			case assignment := <-seen:
+				a.succeed(ctx, group, &assignment.Status)
 				a.take(ctx, group, &assigned{assignment.UID, assignment.Spec})
 			case l := <-a.loads:
 				a.finish(ctx, group, l)
@@ -191,6 +192,20 @@ func (a *Agent) remember(ctx context.Context, group *errgroup.Group) {
 	a.step(ctx, group)
 }
 
+// succeed has this process begin no earlier than the one that reported last: that was the container's former process,
+// whatever the node's clock has done since, and a report that seems to be of an earlier one is refused.
+func (a *Agent) succeed(ctx context.Context, group *errgroup.Group, last *v1alpha1.AdapterAssignmentStatus) {
+	if last.BootID == a.bootID || !a.startedAt.Before(last.StartedAt) {
+		return
+	}
+	a.options.Log.Warn("the clock has gone back: the former process began after this one",
+		"former", last.StartedAt.UTC().Format(time.RFC3339), "this", a.startedAt.UTC().Format(time.RFC3339))
+	a.startedAt = last.StartedAt
+	if a.assigned != nil {
+		a.step(ctx, group)
+	}
+}
+
 // take takes up an assignment, unless it is an earlier state of the one that is.
 func (a *Agent) take(ctx context.Context, group *errgroup.Group, next *assigned) {
 	if now := a.assigned; now != nil && now.UID == next.UID && next.Spec.Revision <= now.Spec.Revision {
@@ -231,7 +246,7 @@ func (a *Agent) step(ctx context.Context, group *errgroup.Group) {
 		told = a.latch
 	}
 	a.reporter.set(a.assigned.UID, v1alpha1.AdapterAssignmentStatus{
-		ObservedRevision: spec.Revision, StartedAt: &a.startedAt, BootID: a.bootID, Pending: d.pending, Failed: d.failed,
+		ObservedRevision: spec.Revision, StartedAt: a.startedAt, BootID: a.bootID, Pending: d.pending, Failed: d.failed,
 	}, told)
 	a.untidy = true
 	a.tidy()

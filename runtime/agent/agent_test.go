@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/switchyard-dev/switchyard/api/v1alpha1"
@@ -525,5 +526,32 @@ func TestABaseThatIsNotOneIsRefused(t *testing.T) {
 	const want = "artifactType: expected application/vnd.switchyard.base.v1"
 	if err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("expected %q, found %v", want, err)
+	}
+}
+
+// A process whose node's clock has gone back reports as one that began with the last that did: it is the later one.
+func TestAClockThatGoesBack(t *testing.T) {
+	r, base, digest := shelf(t)
+	d, dir := newDesk(), t.TempDir()
+	first := start(t, d, r, dir, base)
+	revision := d.assign([3]string{"x", digest["parity"], ""})
+	d.served(t, revision)
+	first.stop()
+	later := metav1.NewTime(time.Now().Add(time.Hour).Truncate(time.Second))
+	d.change(func() {
+		d.current = d.current.DeepCopy()
+		d.current.Status = v1alpha1.AdapterAssignmentStatus{BootID: "former", StartedAt: &later, ObservedRevision: revision}
+		d.status = d.current.Status
+	})
+	second := start(t, d, r, dir, base)
+	status := d.await(t, "a report of the second process", func(s v1alpha1.AdapterAssignmentStatus) bool {
+		return s.BootID != "former" && s.StartedAt.Equal(&later) && len(s.Pending) == 0
+	})
+	if len(status.BootID) == 0 || status.ObservedRevision != revision {
+		t.Errorf("found %+v", status)
+	}
+	second.answers(t, "x", digest["parity"])
+	if n := strings.Count(second.log.String(), "the clock has gone back"); n != 1 {
+		t.Errorf("expected the clock to be spoken of once, found %d:\n%s", n, second.log.String())
 	}
 }
