@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -54,8 +55,8 @@ func impersonator(t *testing.T, who rest.ImpersonationConfig) client.Client {
 	return clientOf(t, config)
 }
 
-// refused expects that a request is, and that the refusal says why. The request is a dry run, tried until the API server,
-// which learns of policies by a watch, knows them.
+// refused expects that a request is, and that the refusal says why. It is a dry run, tried until the API server, which
+// learns of policies by a watch, knows them.
 func refused(t *testing.T, c client.Client, try func(client.Client) error, want ...string) {
 	t.Helper()
 	var err error
@@ -85,7 +86,7 @@ func (s *space) assigned(pod *corev1.Pod) *v1alpha1.AdapterAssignment {
 	var a v1alpha1.AdapterAssignment
 	s.until("assignment", func() string {
 		err := admin.Get(s.ctx, client.ObjectKeyFromObject(pod), &a)
-		return fmt.Sprint(err == nil && metav1.IsControlledBy(&a, pod))
+		return strconv.FormatBool(err == nil && metav1.IsControlledBy(&a, pod))
 	}, "true")
 	return &a
 }
@@ -104,8 +105,8 @@ func status(bootID string, started time.Time, observed int64) v1alpha1.AdapterAs
 	return v1alpha1.AdapterAssignmentStatus{BootID: bootID, StartedAt: &at, ObservedRevision: observed}
 }
 
-// A report is written by the pod that it is of: a token of another pod, of another pool, of a former pod, of the manager
-// or of an admin is refused, and nothing is changed by it.
+// A report is written by the pod that it is of: a token of another pod, of another pool, of a former pod, of the
+// manager or of an admin is refused, and nothing is changed by it.
 func TestOnlyAPodReportsOfItself(t *testing.T) {
 	s := newSpace(t)
 	s.set(func() { s.silent = true })
@@ -172,7 +173,7 @@ func TestAReportFromThePast(t *testing.T) {
 	s.create(s.pool("digits").Obj(), s.lora("parity", "parity"))
 	pod := &s.runPods("digits", 1)[0]
 	s.assigned(pod)
-	s.until("a second revision", func() string { return fmt.Sprint(s.assignment(pod.Name).Spec.Revision) }, "2")
+	s.until("a second revision", func() string { return strconv.FormatInt(s.assignment(pod.Name).Spec.Revision, 10) }, "2")
 	agent := holder(t, s.namespace, "digits-runtime", pod)
 	write := func(status v1alpha1.AdapterAssignmentStatus) {
 		t.Helper()
@@ -203,8 +204,8 @@ func TestAReportFromThePast(t *testing.T) {
 	s.untilAdapter("parity", "True Serving")
 }
 
-// What a pod should hold, and whose pod it is, nobody but the manager writes. All else goes on: labels, deletion, and the
-// garbage collector's work.
+// What a pod should hold, and whose pod it is, nobody but the manager writes. All else goes on: labels, deletion, and
+// the garbage collector's work.
 func TestOnlyTheManagerAssigns(t *testing.T) {
 	s := newSpace(t)
 	s.create(s.pool("digits").Replicas(2).Obj(), s.lora("parity", "parity"))
@@ -244,14 +245,14 @@ func TestOnlyTheManagerAssigns(t *testing.T) {
 	former := s.assignment(pod)
 	s.remove(former)
 	s.until("another assignment", func() string {
-		return fmt.Sprint(s.assigned(&pods[0]).UID != former.UID)
+		return strconv.FormatBool(s.assigned(&pods[0]).UID != former.UID)
 	}, "true")
 	s.untilServed("parity", 2)
 	// The collector of this control plane takes an owner away, and dependents with their owner.
 	if err := admin.Delete(s.ctx, &pods[0], client.PropagationPolicy(metav1.DeletePropagationOrphan)); err != nil {
 		t.Fatal(err)
 	}
-	s.until("an orphan", func() string { return fmt.Sprint(len(s.assignment(pod).OwnerReferences)) }, "0")
+	s.until("an orphan", func() string { return strconv.Itoa(len(s.assignment(pod).OwnerReferences)) }, "0")
 	s.remove(s.assignment(pod))
 	s.remove(&pods[1])
 	s.until("collected", func() string { return s.entries(pods[1].Name, nil) }, "none")
@@ -310,7 +311,8 @@ func TestTheManagerKeepsToPools(t *testing.T) {
 		edit func(*appsv1.Deployment)
 		want string
 	}{
-		"no owner":      {func(d *appsv1.Deployment) { d.OwnerReferences = nil }, "ValidatingAdmissionPolicy 'switchyard-manager-"},
+		// Two policies have something against it, and either may be first to say so.
+		"no owner":      {func(d *appsv1.Deployment) { d.OwnerReferences = nil }, "Policy 'switchyard-manager-"},
 		"another owner": {func(d *appsv1.Deployment) { d.OwnerReferences[0].Kind = "Other" }, owned},
 		"another account": {
 			func(d *appsv1.Deployment) { d.Spec.Template.Spec.ServiceAccountName = "other-runtime" }, "run as the account",
@@ -430,7 +432,7 @@ func TestPoliciesAreWhole(t *testing.T) {
 			if err := admin.Get(t.Context(), client.ObjectKey{Name: name}, &p); err != nil {
 				return err.Error()
 			}
-			return fmt.Sprint(p.Status.ObservedGeneration == p.Generation && p.Status.TypeChecking != nil)
+			return strconv.FormatBool(p.Status.ObservedGeneration == p.Generation && p.Status.TypeChecking != nil)
 		}, "true")
 		if !names[name] || *p.Spec.FailurePolicy != admissionv1.Fail || len(p.Status.TypeChecking.ExpressionWarnings) != 0 {
 			t.Errorf("%s: bound %v, %s, %+v", name, names[name], *p.Spec.FailurePolicy, p.Status.TypeChecking)

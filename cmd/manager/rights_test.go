@@ -39,8 +39,8 @@ func registryAccount(t *testing.T) (namespace, name string) {
 	return d.Namespace, name
 }
 
-// rights are all that each account may do, by namespace: "everywhere" is in every one. A right that is not here fails the
-// test, and so does one that is here and is not given.
+// rights are all that each account may do, by namespace: "everywhere" is in every one. A right that is not here fails
+// the test, and so does one that is here and is not given.
 var rights = map[string]map[string][]string{
 	"manager": {
 		"everywhere": {
@@ -100,7 +100,8 @@ func TestRights(t *testing.T) {
 // rightsOf asks the API server for all rights of a client in a namespace, those to the whole cluster among them.
 func rightsOf(t *testing.T, c client.Client, namespace string) map[string]bool {
 	t.Helper()
-	review := &authorizationv1.SelfSubjectRulesReview{Spec: authorizationv1.SelfSubjectRulesReviewSpec{Namespace: namespace}}
+	review := &authorizationv1.SelfSubjectRulesReview{}
+	review.Spec.Namespace = namespace
 	if err := c.Create(t.Context(), review); err != nil {
 		t.Fatal(err)
 	}

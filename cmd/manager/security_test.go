@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -41,8 +42,9 @@ func (w *warnings) take() []string {
 	return texts
 }
 
-// Every pod of Switchyard's is one that restricted pod security takes without a word, writes nowhere but to its volumes,
-// has no capabilities, and no service account but one of its own. The user's part of a pool's pods changes none of it.
+// Every pod of Switchyard's is one that restricted pod security takes without a word, writes nowhere but to its
+// volumes, has no capabilities, and no service account but one of its own. The user's part of a pool's pods changes
+// none of it.
 func TestPodsAreRestricted(t *testing.T) {
 	s := newSpace(t)
 	class := &schedulingv1.PriorityClass{ObjectMeta: metav1.ObjectMeta{Name: s.namespace}, Value: 1}
@@ -97,7 +99,8 @@ func TestPodsAreRestricted(t *testing.T) {
 	said.take()
 
 	for _, key := range []client.ObjectKey{
-		{Namespace: system, Name: "switchyard-manager"}, {Namespace: system, Name: "switchyard-registry"},
+		{Namespace: system, Name: "switchyard-manager"},
+		{Namespace: system, Name: "switchyard-registry"},
 		{Namespace: s.namespace, Name: "digits"},
 	} {
 		var d appsv1.Deployment
@@ -122,7 +125,7 @@ func TestPodsAreRestricted(t *testing.T) {
 			var list corev1.PodList
 			err := admin.List(s.ctx, &list, client.InNamespace(system),
 				client.MatchingLabels{"app.kubernetes.io/component": component})
-			return fmt.Sprint(err == nil && len(list.Items) > 0)
+			return strconv.FormatBool(err == nil && len(list.Items) > 0)
 		}, "true")
 	}
 }
@@ -151,8 +154,8 @@ func (s *space) evict(pod *corev1.Pod) error {
 	})
 }
 
-// A drain takes one of a pool's ready pods at a time, waits for none that is not ready, and is not held up by a pool of one.
-// The pool's pods are under its NetworkPolicy.
+// A drain takes one of a pool's ready pods at a time, waits for none that is not ready, and is not held up by a pool of
+// one. The pool's pods are under its NetworkPolicy.
 func TestDrains(t *testing.T) {
 	s := newSpace(t)
 	s.create(s.pool("digits").Replicas(2).Obj(), s.pool("single").Obj())
@@ -181,7 +184,7 @@ func TestDrains(t *testing.T) {
 				unready = &pod
 			}
 		}
-		return fmt.Sprint(unready != nil)
+		return strconv.FormatBool(unready != nil)
 	}, "true")
 	s.runPod(unready, s.started, false)
 	if err := s.evict(unready); err != nil {

@@ -97,7 +97,8 @@ func serviceAccount(pool *v1alpha1.InferencePool) *coreac.ServiceAccountApplyCon
 func roleBinding(pool *v1alpha1.InferencePool, r Runtime) *rbacac.RoleBindingApplyConfiguration {
 	return rbacac.RoleBinding(agentName(pool), pool.Namespace).
 		WithLabels(selector(pool)).WithOwnerReferences(owner(pool)).
-		WithRoleRef(rbacac.RoleRef().WithAPIGroup("rbac.authorization.k8s.io").WithKind("ClusterRole").WithName(r.ClusterRole)).
+		WithRoleRef(rbacac.RoleRef().
+			WithAPIGroup("rbac.authorization.k8s.io").WithKind("ClusterRole").WithName(r.ClusterRole)).
 		WithSubjects(rbacac.Subject().WithKind("ServiceAccount").
 			WithNamespace(pool.Namespace).WithName(agentName(pool)))
 }

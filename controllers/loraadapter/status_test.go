@@ -156,13 +156,15 @@ func TestStatus(t *testing.T) {
 		},
 		"on its first pod": {
 			scope: scope{pool: pool, outcome: brought("A"), first: "p", pods: []placement.Pod{
-				pod("p", true, holds("A", "").Pending("parity", "A")), pod("q", true, wrappers.Assignment("demo", "q").Started(started)),
+				pod("p", true, holds("A", "").Pending("parity", "A")),
+				pod("q", true, wrappers.Assignment("demo", "q").Started(started)),
 			}}, target: "A", says: "on its first pod, p; the others follow when it serves",
 			want: "False Loading: ArtifactResolved Compatible Reconciling", pods: v1alpha1.PodCounts{Desired: 2},
 		},
 		"on its first pod, which is down over it": {
 			scope: scope{pool: pool, outcome: brought("A"), first: "p", pods: []placement.Pod{
-				pod("p", false, holds("A", "").Pending("parity", "A")), pod("q", true, wrappers.Assignment("demo", "q").Started(started)),
+				pod("p", false, holds("A", "").Pending("parity", "A")),
+				pod("q", true, wrappers.Assignment("demo", "q").Started(started)),
 			}}, target: "A", says: "on its first pod, p; the others follow when it serves",
 			want: "False Loading: ArtifactResolved Compatible Reconciling", pods: v1alpha1.PodCounts{Desired: 1},
 		},
@@ -303,11 +305,12 @@ func TestADoubtfulReportIsTold(t *testing.T) {
 	stranger.Assignment = wrappers.Assignment("demo", "q").Owner(wrappers.Pod("demo", "former").Obj()).Obj()
 	still := pod("q", true, holds("A", ""))
 	still.Status.ContainerStatuses = nil
+	former := pod("q", true, holds("A", "").Started(started.Add(-time.Second)))
 	for want, doubtful := range map[string]placement.Pod{
 		"pod q: it has no assignment yet":                    pod("q", true, nil),
 		"pod q: the assignment of its name is another pod's": stranger,
 		"pod q: it has not reported yet":                     pod("q", true, wrappers.Assignment("demo", "q")),
-		"pod q: its report is of a process that has ended":   pod("q", true, holds("A", "").Started(started.Add(-time.Second))),
+		"pod q: its report is of a process that has ended":   former,
 		"pod q: its container does not run":                  still,
 	} {
 		for _, pods := range [][]placement.Pod{{fresh, doubtful}, {pod("r", true, nil), doubtful, fresh}} {

@@ -306,8 +306,8 @@ func TestAReportIsOfOneObject(t *testing.T) {
 	}
 }
 
-// While the assignment of the pod's name is still another pod's, as that of a former one may be, reports are refused: that
-// is said in the log, once, the pod serves what it is assigned but is not ready, and tries until it is heard.
+// While the assignment of the pod's name is still another pod's, as a former one's may be, reports are refused: that is
+// said in the log, once, the pod serves what it is assigned but is not ready, and tries until it is heard.
 func TestARefusedReport(t *testing.T) {
 	c := newCluster(t)
 	r, base, digest := shelf(t)
@@ -339,7 +339,8 @@ func TestARefusedReport(t *testing.T) {
 	c.served(t, 2)
 	log := p.log.String()
 	for _, want := range []string{
-		"the status of this AdapterAssignment is written only by pod", "(UID former) as system:serviceaccount:demo:digits-runtime",
+		"the status of this AdapterAssignment is written only by pod",
+		"(UID former) as system:serviceaccount:demo:digits-runtime",
 		"found system:serviceaccount:demo:digits-runtime in pod", "(UID " + podUID + ")",
 	} {
 		if !strings.Contains(log, want) {
