@@ -47,6 +47,10 @@ bench: ## what a mixed batch costs beside the base model alone
 bench-ready: build controlplane ## how long an adapter takes from its apply to Ready
 	@go run ./hack/bench-ready
 
+.PHONY: bench-scale
+bench-scale: build controlplane ## a thousand adapters at once: time, memory and writes until all are Ready, and quiet after
+	@go run ./hack/bench-scale
+
 .PHONY: fuzz
 fuzz: ## each fuzz test for FUZZTIME (default 30s)
 	hack/fuzz $(or $(FUZZTIME),30s)

@@ -56,6 +56,7 @@ const (
 type runFlags struct {
 	kubeconfig, namespace         string
 	metricsAddress, healthAddress string
+	pprof                         string
 	metricsSecure                 bool
 	runtimeImage, runtimeRole     string
 	registryURL, registryToken    string
@@ -77,6 +78,7 @@ func parseRunFlags(args []string) (*runFlags, error) {
 	set.StringVar(&f.metricsAddress, "metrics-address", ":9090", "`address` of /metrics; 0 for none")
 	set.BoolVar(&f.metricsSecure, "metrics-secure", true, "serve /metrics over TLS, to who may read them by RBAC")
 	set.StringVar(&f.healthAddress, "health-address", ":8081", "`address` of /healthz and /readyz; 0 for none")
+	set.StringVar(&f.pprof, "pprof-address", "", "`address` of /debug/pprof/, for whoever may reach it; none by default")
 	set.StringVar(&f.runtimeImage, "runtime-image", "", "`image` of the pools' pods")
 	set.StringVar(&f.runtimeRole, "runtime-cluster-role", "switchyard-runtime",
 		"`name` of the ClusterRole with what the pools' pods may do in their namespace")
@@ -191,6 +193,7 @@ func newManager(f *runFlags) (ctrl.Manager, error) {
 		}},
 		Metrics:                       metricsOptions(f.metricsAddress, f.metricsSecure),
 		HealthProbeBindAddress:        f.healthAddress,
+		PprofBindAddress:              f.pprof,
 		LeaderElection:                f.leaderElect,
 		LeaderElectionID:              "manager.switchyard.dev",
 		LeaderElectionNamespace:       f.namespace,

@@ -104,6 +104,17 @@ func Start(ctx context.Context, o Options) (*ControlPlane, error) {
 // Config is that of an admin, without a limit of the client's own. The caller may change it.
 func (p *ControlPlane) Config() *rest.Config { return rest.CopyConfig(p.config) }
 
+// Processes are those that run, by the names of their programs.
+func (p *ControlPlane) Processes() map[string]process.Process {
+	found := map[string]process.Process{}
+	for _, name := range []string{etcd, apiserver, controllers} {
+		if child, lives := running(p.Dir, name); lives {
+			found[name] = child
+		}
+	}
+	return found
+}
+
 // Stop ends the processes; what is in Dir stays.
 func (p *ControlPlane) Stop() error { return Stop(p.Dir) }
 

@@ -30,6 +30,7 @@ import (
 	"github.com/switchyard-dev/switchyard/test/controlplane"
 	"github.com/switchyard-dev/switchyard/test/digits"
 	"github.com/switchyard-dev/switchyard/test/localnode"
+	"github.com/switchyard-dev/switchyard/test/localnode/process"
 	"github.com/switchyard-dev/switchyard/test/ocisource"
 )
 
@@ -52,12 +53,13 @@ const (
 
 // Options of Start.
 type Options struct {
-	Dir           string // for everything it writes
-	Repository    string // the root of this repository
-	Manager       string // the manager's binary
-	Runtime       string // the runtime's binary
-	SourceAddress string // of the source registry; "127.0.0.1:0" takes a free port
-	Managers      int    // of which one leads; 1 where 0
+	Dir           string   // for everything it writes
+	Repository    string   // the root of this repository
+	Manager       string   // the manager's binary
+	Runtime       string   // the runtime's binary
+	SourceAddress string   // of the source registry; "127.0.0.1:0" takes a free port
+	Managers      int      // of which one leads; 1 where 0
+	ManagerFlags  []string // of the managers, after the place's own
 	Log           *slog.Logger
 }
 
@@ -300,13 +302,16 @@ func (p *Place) StartManager(ctx context.Context) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.started++
-	manager, err := startProgram(ctx, p.managerLog(p.started), p.options.Manager, "run",
+	flags := []string{
+		"run",
 		"--kubeconfig", p.path("manager.kubeconfig"), "--namespace", system,
 		"--metrics-address", "0", "--health-address", "0",
 		"--leader-elect", "--leader-elect-lease-duration", lease.String(),
-		"--runtime-image", RuntimeImage, "--registry-url", "https://"+p.address,
+		"--runtime-image", RuntimeImage, "--registry-url", "https://" + p.address,
 		"--registry-token-file", p.path("registry-token"),
-		"--source-allow-cidr", "127.0.0.0/8", "--source-allow-cidr", "::1/128")
+		"--source-allow-cidr", "127.0.0.0/8", "--source-allow-cidr", "::1/128",
+	}
+	manager, err := startProgram(ctx, p.managerLog(p.started), p.options.Manager, append(flags, p.options.ManagerFlags...)...)
 	if err != nil {
 		return fmt.Errorf("manager: %w", err)
 	}
@@ -330,6 +335,36 @@ func (p *Place) KillManager(ctx context.Context) error {
 	p.managers[leader].kill()
 	p.managers = slices.Delete(p.managers, leader, leader+1)
 	return nil
+}
+
+// Processes are those of the control plane, the managers, the artifact registry and the pods' containers, by what they
+// are.
+func (p *Place) Processes() map[string]process.Process {
+	found := p.Plane.Processes()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	add := func(name string, program *program) {
+		if child, err := process.Of(int(program.pid.Load())); err == nil {
+			found[name] = child
+		}
+	}
+	if p.registry != nil {
+		add("artifact registry", p.registry)
+	}
+	for i, manager := range p.managers {
+		name := "manager"
+		if len(p.managers) > 1 {
+			name = fmt.Sprintf("manager %d", i+1)
+		}
+		add(name, manager)
+	}
+	notes, _ := filepath.Glob(filepath.Join(p.options.Dir, "node", "pods", "*", "*.process.json"))
+	for i, note := range notes {
+		if container, lives := process.Noted(note); lives {
+			found[fmt.Sprintf("runtime of pod %d", i+1)] = container
+		}
+	}
+	return found
 }
 
 // Kubectl runs kubectl as admin and returns what it printed.

@@ -25,6 +25,7 @@ type program struct {
 	log    string // its file
 
 	from  atomic.Int64 // where in the log the present process begins
+	pid   atomic.Int64 // of the present process
 	stop  context.CancelFunc
 	ended chan struct{}
 }
@@ -64,7 +65,11 @@ func (p *program) start(ctx context.Context) (*exec.Cmd, error) {
 	cmd := exec.CommandContext(ctx, p.binary, p.args...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	return cmd, cmd.Start()
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	p.pid.Store(int64(cmd.Process.Pid))
+	return cmd, nil
 }
 
 // kill ends the process at once, as kill -9 does, and waits for that.

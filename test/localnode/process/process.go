@@ -44,6 +44,44 @@ func (p Process) Wait(ctx context.Context) error {
 	return wait.PollUntilContextCancel(ctx, every, true, gone)
 }
 
+// Usage is what a process has taken since it started.
+type Usage struct {
+	CPU        time.Duration
+	PeakMemory int64 // bytes that were resident at most
+}
+
+// clockTicks of /proc/PID/stat in a second, on every Linux that Go runs on.
+const clockTicks = 100
+
+// Usage tells what the process has taken so far.
+func (p Process) Usage() (Usage, error) {
+	fields, err := stat(p.PID)
+	if err != nil {
+		return Usage{}, err
+	}
+	const user, system = 11, 12
+	var u Usage
+	for _, i := range []int{user, system} {
+		ticks, err := strconv.ParseInt(fields[i], 10, 64)
+		if err != nil {
+			return Usage{}, fmt.Errorf("/proc/%d/stat: %w", p.PID, err)
+		}
+		u.CPU += time.Duration(ticks) * time.Second / clockTicks
+	}
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID))
+	if err != nil {
+		return Usage{}, err
+	}
+	for line := range strings.Lines(string(text)) {
+		if words := strings.Fields(line); len(words) == 3 && words[0] == "VmHWM:" {
+			kilobytes, err := strconv.ParseInt(words[1], 10, 64)
+			u.PeakMemory = kilobytes << 10
+			return u, err
+		}
+	}
+	return Usage{}, fmt.Errorf("/proc/%d/status: expected VmHWM, found none", p.PID)
+}
+
 // Stop sends SIGTERM to the process and the group it leads, SIGKILL if it is still there after the grace period, and
 // waits for it.
 func (p Process) Stop(grace time.Duration) error {
@@ -110,18 +148,28 @@ func StopNoted(path string, grace time.Duration) error {
 }
 
 func startTime(pid int) (uint64, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	fields, err := stat(pid)
 	if err != nil {
 		return 0, err
 	}
-	// pid (name) state ppid …: proc(5). The name may hold anything, so fields are counted from its last parenthesis.
-	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
 	const state, started = 0, 19
-	if len(fields) <= started {
-		return 0, fmt.Errorf("/proc/%d/stat: expected over %d fields after the name, found %d", pid, started, len(fields))
-	}
 	if fields[state] == "Z" || fields[state] == "X" {
 		return 0, fmt.Errorf("process %d has ended", pid)
 	}
 	return strconv.ParseUint(fields[started], 10, 64)
+}
+
+// stat are the fields of /proc/PID/stat after the name, at least twenty.
+func stat(pid int) ([]string, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return nil, err
+	}
+	// pid (name) state ppid …: proc(5). The name may hold anything, so fields are counted from its last parenthesis.
+	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
+	const least = 20
+	if len(fields) < least {
+		return nil, fmt.Errorf("/proc/%d/stat: expected %d fields after the name, found %d", pid, least, len(fields))
+	}
+	return fields, nil
 }
