@@ -25,6 +25,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
@@ -44,6 +45,8 @@ const (
 	parallel = 4
 	// behind is when to look again after a write that met a newer object than the cache had.
 	behind = 50 * time.Millisecond
+	// countMoment is how long changes of adapters are gathered before they are counted: nothing waits for the counts.
+	countMoment = 500 * time.Millisecond
 	// takenAgain is when to look whether a name that is another's has become free: nothing tells.
 	takenAgain = 10 * time.Second
 	// fieldOwner is under whose name a pool's objects and its status are written.
@@ -103,9 +106,6 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 	if err := mgr.Add(r.attempts); err != nil {
 		return err
 	}
-	pool := handler.EnqueueRequestsFromMapFunc(func(_ context.Context, o client.Object) []reconcile.Request {
-		return []reconcile.Request{{NamespacedName: placement.PoolOf(o)}}
-	})
 	return ctrl.NewControllerManagedBy(mgr).Named("inferencepool").
 		// Its own status too: the cache lags behind what was just written, and a status that goes back to what it was before
 		// that would seem to be there already. Seen again with it, it is written.
@@ -118,7 +118,7 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Owns(&networkingv1.NetworkPolicy{}).
 		// Its status tells of pods at every turn.
 		Owns(&policyv1.PodDisruptionBudget{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
-		Watches(&v1alpha1.LoRAAdapter{}, pool).
+		Watches(&v1alpha1.LoRAAdapter{}, placement.EnqueuePool(countMoment), builder.WithPredicates(countChanged())).
 		// The one that the cache has: what all pods are to trust may have changed.
 		Watches(&corev1.Secret{}, handler.EnqueueRequestsFromMapFunc(r.all)).
 		WatchesRawSource(source.Channel(r.attempts.Ended(), &handler.EnqueueRequestForObject{})).
@@ -136,6 +136,13 @@ func (r *Reconciler) all(ctx context.Context, _ client.Object) (requests []recon
 		requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&pools.Items[i])})
 	}
 	return requests
+}
+
+// countChanged passes adapters of which the pool's counts say something else now.
+func countChanged() predicate.Predicate {
+	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
+		return countOf(e.ObjectOld.(*v1alpha1.LoRAAdapter)) != countOf(e.ObjectNew.(*v1alpha1.LoRAAdapter))
+	}}
 }
 
 // Reconcile begins an attempt to bring the base where one is due, applies the pool's objects, and writes the status.

@@ -136,20 +136,26 @@ func (s *scope) ready(base v1alpha1.ResolvedBaseModel, why *attempt.Failure) met
 func (s *scope) counts() v1alpha1.AdapterCounts {
 	var n v1alpha1.AdapterCounts
 	for i := range s.adapters {
-		a := &s.adapters[i]
-		if !a.DeletionTimestamp.IsZero() {
-			continue
-		}
-		n.Desired++
-		ready := apimeta.FindStatusCondition(a.Status.Conditions, v1alpha1.ConditionReady)
-		switch {
-		case ready == nil || ready.ObservedGeneration != a.Generation:
-		case ready.Status == metav1.ConditionTrue:
-			n.Ready++
-		case ready.Reason == v1alpha1.ReasonLoadFailed,
-			apimeta.IsStatusConditionTrue(a.Status.Conditions, v1alpha1.ConditionStalled):
-			n.Failed++
-		}
+		one := countOf(&s.adapters[i])
+		n.Desired, n.Ready, n.Failed = n.Desired+one.Desired, n.Ready+one.Ready, n.Failed+one.Failed
+	}
+	return n
+}
+
+// countOf is what one adapter adds to the counts.
+func countOf(a *v1alpha1.LoRAAdapter) (n v1alpha1.AdapterCounts) {
+	if !a.DeletionTimestamp.IsZero() {
+		return n
+	}
+	n.Desired = 1
+	ready := apimeta.FindStatusCondition(a.Status.Conditions, v1alpha1.ConditionReady)
+	switch {
+	case ready == nil || ready.ObservedGeneration != a.Generation:
+	case ready.Status == metav1.ConditionTrue:
+		n.Ready = 1
+	case ready.Reason == v1alpha1.ReasonLoadFailed,
+		apimeta.IsStatusConditionTrue(a.Status.Conditions, v1alpha1.ConditionStalled):
+		n.Failed = 1
 	}
 	return n
 }

@@ -24,7 +24,8 @@ import (
 )
 
 const (
-	// moment is how long changes are gathered before they are planned. It is a part of the time to Ready.
+	// moment is how long changes are gathered before they are planned. It is a part of the time to Ready. Large
+	// assignments rest besides (pace.go).
 	moment = 20 * time.Millisecond
 	// behind is when to look again after a write that met a newer object than the cache had, or that it has not yet.
 	behind = 50 * time.Millisecond
@@ -38,6 +39,7 @@ const (
 type Reconciler struct {
 	client client.Client
 	now    func() time.Time
+	pace   pace
 
 	mu      sync.Mutex
 	written map[types.UID]written // by pod
@@ -56,7 +58,7 @@ func New(c client.Client, now func() time.Time) *Reconciler {
 
 // SetupWithManager registers the controller. The cache needs IndexFields.
 func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
-	enqueue := enqueuePool(moment)
+	enqueue := EnqueuePool(moment)
 	// A pod can be seen before the ReplicaSet that leads from it to its pool.
 	appears := builder.WithPredicates(predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
 		return e.ObjectOld.GetUID() != e.ObjectNew.GetUID()
@@ -85,6 +87,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	if err != nil {
 		return ctrl.Result{}, fmt.Errorf("pods: %w", err)
 	}
+	if rest := r.pace.soonest(pods, r.now()); rest > 0 {
+		return ctrl.Result{RequeueAfter: rest}, nil
+	}
 	adapters, err := AdaptersOf(ctx, r.client, &pool)
 	if err != nil {
 		return ctrl.Result{}, fmt.Errorf("adapters: %w", err)
@@ -92,22 +97,37 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	if r.isBehind(pods) {
 		return ctrl.Result{RequeueAfter: behind}, nil
 	}
-	plan := EveryPod(pool.Name, adapters, pods, LimitsOf(&pool))
-	var result ctrl.Result
+	again, err := r.carryOut(ctx, pods, EveryPod(pool.Name, adapters, pods, LimitsOf(&pool)))
+	return ctrl.Result{RequeueAfter: again}, err
+}
+
+// carryOut writes what changes, and tells when to look again; 0 is when something changes.
+func (r *Reconciler) carryOut(ctx context.Context, pods []Pod, plan Plan) (again time.Duration, err error) {
+	sooner := func(d time.Duration) {
+		if again == 0 || d < again {
+			again = d
+		}
+	}
 	for _, pod := range pods {
 		spec, ok := plan.Specs[pod.Name]
-		if !ok {
+		if !ok || pod.Assignment != nil && reflect.DeepEqual(pod.Assignment.Spec, spec) {
+			continue
+		}
+		if rest := r.pace.rest(pod.UID, r.now()); rest > 0 {
+			sooner(rest)
 			continue
 		}
 		switch err := r.write(ctx, pod, spec); {
 		case apierrors.IsConflict(err), apierrors.IsAlreadyExists(err):
-			result.RequeueAfter = behind
+			sooner(behind)
 		case apierrors.IsNotFound(err): // the pod, or its namespace, went meanwhile
 		case err != nil:
-			return ctrl.Result{}, fmt.Errorf("assignment of pod %s: %w", pod.Name, err)
+			return 0, fmt.Errorf("assignment of pod %s: %w", pod.Name, err)
+		default:
+			r.pace.wrote(pod.UID, len(spec.Adapters), r.now())
 		}
 	}
-	return result, nil
+	return again, nil
 }
 
 // isBehind tells whether the cache lacks what was last written for one of the pods. A plan of what was before that
@@ -131,9 +151,6 @@ func (r *Reconciler) isBehind(pods []Pod) bool {
 
 // write creates a pod's assignment, or updates it where it was as the plan knew it.
 func (r *Reconciler) write(ctx context.Context, pod Pod, spec v1alpha1.AdapterAssignmentSpec) error {
-	if pod.Assignment != nil && reflect.DeepEqual(pod.Assignment.Spec, spec) {
-		return nil
-	}
 	if err := r.put(ctx, pod, spec); err != nil {
 		return err
 	}

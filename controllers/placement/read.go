@@ -44,7 +44,8 @@ func IndexFields(ctx context.Context, indexer client.FieldIndexer) error {
 }
 
 // PodsOf finds a pool's pods by their controllers, from the pool over its Deployment and ReplicaSets, never by labels
-// alone, with the assignments that are theirs.
+// alone, with the assignments that are theirs. All are the cache's own, not to be changed: an assignment may be of two
+// thousand entries, and every reconcile of each of its adapters reads it.
 func PodsOf(ctx context.Context, c client.Reader, pool *v1alpha1.InferencePool) ([]Pod, error) {
 	controlledBy := func(o client.Object) []client.ListOption {
 		return []client.ListOption{
@@ -63,7 +64,7 @@ func PodsOf(ctx context.Context, c client.Reader, pool *v1alpha1.InferencePool) 
 		}
 		for j := range sets.Items {
 			var list corev1.PodList
-			if err := c.List(ctx, &list, controlledBy(&sets.Items[j])...); err != nil {
+			if err := c.List(ctx, &list, append(controlledBy(&sets.Items[j]), client.UnsafeDisableDeepCopy)...); err != nil {
 				return nil, err
 			}
 			for k := range list.Items {
@@ -81,7 +82,7 @@ func PodsOf(ctx context.Context, c client.Reader, pool *v1alpha1.InferencePool) 
 // assignmentOf is a pod's assignment, or nil. One of a former pod of the name is none.
 func assignmentOf(ctx context.Context, c client.Reader, pod *corev1.Pod) (*v1alpha1.AdapterAssignment, error) {
 	var a v1alpha1.AdapterAssignment
-	switch err := c.Get(ctx, client.ObjectKeyFromObject(pod), &a); {
+	switch err := c.Get(ctx, client.ObjectKeyFromObject(pod), &a, client.UnsafeDisableDeepCopy); {
 	case apierrors.IsNotFound(err):
 		return nil, nil
 	case err != nil:

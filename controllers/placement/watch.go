@@ -56,8 +56,8 @@ func targetChanged() predicate.Predicate {
 	}}
 }
 
-// enqueuePool enqueues an object's pool a moment later, so that what changes at once is planned and written at once.
-func enqueuePool(moment time.Duration) handler.EventHandler {
+// EnqueuePool enqueues an object's pool a moment later, so that what changes at once is looked at once.
+func EnqueuePool(moment time.Duration) handler.EventHandler {
 	add := func(o client.Object, q workqueue.TypedRateLimitingInterface[reconcile.Request]) {
 		if pool := PoolOf(o); pool.Name != "" {
 			q.AddAfter(reconcile.Request{NamespacedName: pool}, moment)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -60,6 +61,7 @@ type Agent struct {
 	leases     map[string]*adapters.Lease    // of what is loaded, by digest
 	cancel     map[string]context.CancelFunc // of what is loading, by digest
 	awaited    map[string]bool               // names of the first assignment that are not settled yet; nil before it
+	failed     []v1alpha1.FailedAdapter      // as last decided
 	untidy     bool                          // artifacts that nobody wants may lie on disk
 	loads      chan load
 	slots      *semaphore.Weighted
@@ -231,7 +233,8 @@ func (a *Agent) take(ctx context.Context, group *errgroup.Group, next *assigned)
 func (a *Agent) step(ctx context.Context, group *errgroup.Group) {
 	spec := a.assigned.Spec
 	d := decide(spec.Adapters, a.options.Reserved, a.state)
-	a.answer(d.answers)
+	news := a.answer(d.answers) || !slices.Equal(d.failed, a.failed)
+	a.failed = d.failed
 	wanted := make(map[string]bool, len(d.wanted))
 	for _, digest := range d.wanted {
 		wanted[digest] = true
@@ -245,15 +248,18 @@ func (a *Agent) step(ctx context.Context, group *errgroup.Group) {
 	if a.settle(spec.Adapters, d.settled) {
 		told = a.latch
 	}
-	a.reporter.set(a.assigned.UID, v1alpha1.AdapterAssignmentStatus{
-		ObservedRevision: spec.Revision, StartedAt: a.startedAt, BootID: a.bootID, Pending: d.pending, Failed: d.failed,
-	}, told)
+	a.reporter.set(report{
+		uid: a.assigned.UID, about: len(spec.Adapters), news: news || told != nil, told: told,
+		status: v1alpha1.AdapterAssignmentStatus{
+			ObservedRevision: spec.Revision, StartedAt: a.startedAt, BootID: a.bootID, Pending: d.pending, Failed: d.failed,
+		},
+	})
 	a.untidy = true
 	a.tidy()
 }
 
-// answer makes the set answer as was decided.
-func (a *Agent) answer(answers map[string]answer) {
+// answer makes the set answer as was decided, and tells whether any name is served or refused now that was not.
+func (a *Agent) answer(answers map[string]answer) (news bool) {
 	for name, next := range answers {
 		now, known := a.state.answers[name]
 		switch {
@@ -261,8 +267,10 @@ func (a *Agent) answer(answers map[string]answer) {
 		case next.digest != "":
 			a.options.Set.Serve(name, a.leases[next.digest])
 			a.options.Log.Info("adapter served", "adapter", name, "revision", next.digest)
+			news = true
 		case next.failure != nil:
 			a.options.Set.Refuse(name, next.failure)
+			news = true
 		default:
 			a.options.Set.Expect(name)
 		}
@@ -274,6 +282,7 @@ func (a *Agent) answer(answers map[string]answer) {
 		}
 	}
 	a.state.answers = answers
+	return news
 }
 
 // forget lets go of revisions that nobody wants. A failure is forgotten too, and a crash: who assigns its digest again

@@ -6,28 +6,33 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/switchyard-dev/switchyard/api/v1alpha1"
 )
 
-// reporter writes the latest status, at once after a change. What changes while one is being written is written
-// together.
+// reporter writes the latest status: news at once, other changes a moment later. What changes in that moment, while one
+// is being written or in the rest after it, is written together.
 type reporter struct {
 	source  Source
 	backoff func(n int) time.Duration
 	quiet   *quiet
 	wake    chan struct{} // holds one: there is something new
+	urgent  chan struct{} // holds one: and it is news
 
 	mu     sync.Mutex
 	latest *report
+	news   bool // the latest, or one that it replaced unwritten, is
 }
 
 type report struct {
 	uid    types.UID
 	status v1alpha1.AdapterAssignmentStatus
-	told   func() // called once it is written; may be nil
+	about  int    // entries of the assignment
+	news   bool   // somebody waits for it: something is served or has failed. That it is being loaded is no news.
+	told   func() // called once it is written, unless it is replaced before; may be nil
 }
 
 func (r *report) same(other *report) bool {
@@ -41,33 +46,56 @@ func (r *report) tell() {
 }
 
 func newReporter(source Source, backoff func(n int) time.Duration, q *quiet) *reporter {
-	return &reporter{source: source, backoff: backoff, quiet: q, wake: make(chan struct{}, 1)}
+	return &reporter{
+		source: source, backoff: backoff, quiet: q, wake: make(chan struct{}, 1), urgent: make(chan struct{}, 1),
+	}
 }
 
-// set replaces what is to be reported. told, which may be nil, is called once it is written, unless it is replaced
-// before.
-func (r *reporter) set(uid types.UID, status v1alpha1.AdapterAssignmentStatus, told func()) {
+// set replaces what is to be reported.
+func (r *reporter) set(latest report) {
 	r.mu.Lock()
-	r.latest = &report{uid, status, told}
+	r.latest, r.news = &latest, r.news || latest.news
 	r.mu.Unlock()
+	if latest.news {
+		signal(r.urgent)
+	}
 	r.again()
 }
 
 // again has a report that failed tried again now: the API server seems to be there.
-func (r *reporter) again() {
+func (r *reporter) again() { signal(r.wake) }
+
+func signal(c chan struct{}) {
 	select {
-	case r.wake <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
 
 const (
-	// A long status is not written more often than it is worth: a pause for each entry in it, up to a limit.
-	pausePerEntry = time.Millisecond
-	longestPause  = 500 * time.Millisecond
+	// moment is how long what is no news waits for what may be: mostly, what begins to load is loaded by then.
+	moment = 100 * time.Millisecond
+	// entriesPerSecond is how many entries, of the assignment and of its status, the reports are about in the long run:
+	// what a report costs the API server grows with both. entriesAtOnce come before that counts.
+	entriesPerSecond = 1000
+	entriesAtOnce    = 5000
 )
 
+// entries is what the cost of writing the report grows with.
+func (r *report) entries() int {
+	return min(entriesAtOnce, r.about+len(r.status.Pending)+len(r.status.Failed))
+}
+
+// take is the latest report, and whether it is news since one was taken before.
+func (r *reporter) take() (latest *report, news bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	latest, news, r.news = r.latest, r.news, false
+	return latest, news
+}
+
 func (r *reporter) run(ctx context.Context) {
+	entries := rate.NewLimiter(entriesPerSecond, entriesAtOnce)
 	var written *report
 	for {
 		select {
@@ -76,9 +104,7 @@ func (r *reporter) run(ctx context.Context) {
 			return
 		}
 		for n := 0; ; n++ {
-			r.mu.Lock()
-			latest := r.latest
-			r.mu.Unlock()
+			latest, news := r.take()
 			if latest == nil {
 				break
 			}
@@ -86,12 +112,18 @@ func (r *reporter) run(ctx context.Context) {
 				latest.tell()
 				break
 			}
+			if !news && written != nil && n == 0 {
+				if !wait(ctx, moment, r.urgent) {
+					return
+				}
+				latest, _ = r.take()
+			}
 			err := r.source.Report(ctx, latest.uid, &latest.status)
 			if err == nil {
 				written, n = latest, -1
 				latest.tell()
-				entries := len(latest.status.Pending) + len(latest.status.Failed)
-				if !wait(ctx, min(longestPause, time.Duration(entries)*pausePerEntry), nil) {
+				now := time.Now()
+				if !wait(ctx, entries.ReserveN(now, latest.entries()).DelayFrom(now), nil) {
 					return
 				}
 				continue // what has changed meanwhile
