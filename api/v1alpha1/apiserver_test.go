@@ -8,6 +8,7 @@ import (
 	"os"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -47,6 +48,39 @@ func TestApiserver(t *testing.T) {
 	}
 	t.Run("validation", func(t *testing.T) { testValidation(t, c) })
 	t.Run("apply", func(t *testing.T) { testApply(t, c) })
+	t.Run("largest assignment", func(t *testing.T) { testLargestAssignment(t, c) })
+}
+
+// The largest assignment that a pool can have fits an object, also when nothing in it could be loaded.
+func testLargestAssignment(t *testing.T, c client.Client) {
+	const most = 2000 // revisions that a pod holds, fallbacks included
+	name := func(i int) string { return fmt.Sprintf("%04d%s", i, strings.Repeat("n", 63-4)) }
+	digest := func(i int) string { return fmt.Sprintf("sha256:%064x", i) }
+	a := v1alpha1.AdapterAssignment{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace(t, c, "largest"), Name: "pod"},
+		Spec:       v1alpha1.AdapterAssignmentSpec{PoolName: "digits", Revision: 1 << 40},
+	}
+	for i := range most {
+		entry := v1alpha1.AssignedAdapter{Name: name(i), Digest: digest(i), Since: 1 << 40}
+		a.Spec.Adapters = append(a.Spec.Adapters, entry)
+	}
+	if err := c.Create(t.Context(), &a); err != nil {
+		t.Fatal(err)
+	}
+	a.Status = v1alpha1.AdapterAssignmentStatus{ObservedRevision: 1 << 40, StartedAt: new(metav1.Now()), BootID: "boot"}
+	for i := range most {
+		a.Status.Failed = append(a.Status.Failed, v1alpha1.FailedAdapter{
+			Name: name(i), Digest: digest(i), Reason: v1alpha1.FailureInvalidAdapter, Message: strings.Repeat("m", 256),
+		})
+	}
+	if err := c.Status().Update(t.Context(), &a); err != nil {
+		t.Fatal(err)
+	}
+	raw, err := json.Marshal(a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d bytes", len(raw))
 }
 
 func testValidation(t *testing.T, c client.Client) {

@@ -55,7 +55,7 @@ func run(ctx context.Context, bin, repository string, n int) (err error) {
 	if err != nil {
 		return err
 	}
-	defer pool.Close()
+	defer func() { err = errors.Join(err, pool.Close(context.WithoutCancel(ctx))) }()
 	return measure(ctx, pool, n)
 }
 

@@ -66,7 +66,7 @@ func run(ctx context.Context, bin, repository, pprof string, n int, idle time.Du
 	if err != nil {
 		return err
 	}
-	defer pool.Close()
+	defer func() { err = errors.Join(err, pool.Close(context.WithoutCancel(ctx))) }()
 	b := bench{place, pool}
 	if err := b.burst(ctx, n); err != nil {
 		return err

@@ -15,7 +15,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	toolscache "k8s.io/client-go/tools/cache"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/switchyard-dev/switchyard/api/v1alpha1"
 	"github.com/switchyard-dev/switchyard/test/digits"
@@ -25,9 +24,6 @@ import (
 )
 
 const (
-	// Namespace of the pool, which is the only one in it.
-	Namespace = "warm"
-
 	pool = "digits"
 	// atOnce is how many adapters are pushed or applied at the same time.
 	atOnce = 8
@@ -35,10 +31,11 @@ const (
 
 // Pool is a warm pool.
 type Pool struct {
-	place   *local.Place
-	pushed  int
-	stop    context.CancelFunc
-	running sync.WaitGroup
+	place     *local.Place
+	namespace string // the pool is alone in it
+	pushed    int
+	stop      context.CancelFunc
+	running   sync.WaitGroup
 
 	mu      sync.Mutex
 	ready   map[string]time.Time // when an adapter was first seen to be Ready
@@ -48,23 +45,23 @@ type Pool struct {
 
 // New makes a pool of so many pods, which hold up to so many adapters, and waits until it is Ready.
 func New(ctx context.Context, place *local.Place, replicas, maxCount int32) (*Pool, error) {
-	for _, o := range []client.Object{
-		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: Namespace}},
-		wrappers.Pool(Namespace, pool).Source(place.Ref("base", "v1")).Replicas(replicas).Limits(maxCount, "2Gi").Obj(),
-	} {
-		if err := place.Client.Create(ctx, o); err != nil {
-			return nil, err
-		}
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "warm-"}}
+	if err := place.Client.Create(ctx, namespace); err != nil {
+		return nil, err
 	}
-	if out, err := place.Kubectl(ctx, "wait", "-n", Namespace, "--for=condition=Ready", "lorapool/"+pool,
+	if err := place.Client.Create(ctx, wrappers.Pool(namespace.Name, pool).Source(place.Ref("base", "v1")).
+		Replicas(replicas).Limits(maxCount, "2Gi").Obj()); err != nil {
+		return nil, err
+	}
+	if out, err := place.Kubectl(ctx, "wait", "-n", namespace.Name, "--for=condition=Ready", "lorapool/"+pool,
 		"--timeout=60s"); err != nil {
 		return nil, fmt.Errorf("%w:\n%s", err, out)
 	}
-	p := &Pool{place: place, ready: map[string]time.Time{}, changed: make(chan struct{})}
-	ctx, p.stop = context.WithCancel(context.WithoutCancel(ctx))
-	if err := p.watch(ctx); err != nil {
-		p.Close()
-		return nil, err
+	p := &Pool{place: place, namespace: namespace.Name, ready: map[string]time.Time{}, changed: make(chan struct{})}
+	watching, stop := context.WithCancel(context.WithoutCancel(ctx))
+	p.stop = stop
+	if err := p.watch(watching); err != nil {
+		return nil, errors.Join(err, p.Close(ctx))
 	}
 	return p, nil
 }
@@ -72,7 +69,7 @@ func New(ctx context.Context, place *local.Place, replicas, maxCount int32) (*Po
 // watch has see look at each state of each adapter.
 func (p *Pool) watch(ctx context.Context) error {
 	seen, err := cache.New(p.place.Plane.Config(), cache.Options{
-		Scheme: p.place.Client.Scheme(), DefaultNamespaces: map[string]cache.Config{Namespace: {}},
+		Scheme: p.place.Client.Scheme(), DefaultNamespaces: map[string]cache.Config{p.namespace: {}},
 	})
 	if err != nil {
 		return err
@@ -104,10 +101,11 @@ func (p *Pool) see(a *v1alpha1.LoRAAdapter) {
 	p.changed = make(chan struct{})
 }
 
-// Close ends the watch.
-func (p *Pool) Close() {
+// Close ends the watch, and deletes the pool with its namespace.
+func (p *Pool) Close(ctx context.Context) error {
 	p.stop()
 	p.running.Wait()
+	return p.place.Client.Delete(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: p.namespace}})
 }
 
 // Push puts adapters into the source registry: those of the sample, their weights changed by a hair, so that each is
@@ -155,7 +153,7 @@ func (p *Pool) Apply(ctx context.Context, names ...string) (began map[string]tim
 	for _, name := range names {
 		group.Go(func() error {
 			return p.place.Client.Create(ctx,
-				wrappers.LoRAAdapter(Namespace, name).Pool(pool).Source(p.place.Ref(name, "v1")).Obj())
+				wrappers.LoRAAdapter(p.namespace, name).Pool(pool).Source(p.place.Ref(name, "v1")).Obj())
 		})
 		began[name] = time.Now() // once there was a place for it
 	}
