@@ -62,6 +62,7 @@ var (
 	sourceHost  string               // host of the source registry
 	registryDir string               // of the artifact registry
 	managerLog  logged
+	metricsURL  string // of the manager
 )
 
 // logged is what was logged.
@@ -160,13 +161,18 @@ func startParts(ctx context.Context, plane *controlplane.ControlPlane, dir strin
 	if kube, err = kubernetes.NewForConfig(plane.Config()); err != nil {
 		return nil, err
 	}
+	metricsAddress, err := freeAddress(ctx)
+	if err != nil {
+		return nil, err
+	}
+	metricsURL = "http://" + metricsAddress + "/metrics"
 	said := io.MultiWriter(os.Stderr, &managerLog)
 	log := slog.New(slog.NewTextHandler(said, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	var parts errgroup.Group
 	parts.Go(func() error {
 		return run(ctx, []string{
 			"--kubeconfig", path("manager.kubeconfig"), "--namespace", system, "--leader-elect",
-			"--metrics-address", "0", "--health-address", "0", "--runtime-image", "runtime",
+			"--metrics-address", metricsAddress, "--metrics-secure=false", "--health-address", "0", "--runtime-image", "runtime",
 			"--registry-url", "https://" + address, "--registry-token-file", path("registry-token"),
 			"--source-allow-cidr", "127.0.0.0/8", "--source-allow-cidr", "::1/128",
 		}, log)

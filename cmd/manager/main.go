@@ -27,19 +27,19 @@ var commands = map[string]func(ctx context.Context, args []string, log *slog.Log
 }
 
 func main() {
-	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	slog.SetDefault(slog.New(slog.NewTextHandler(os.Stderr, nil)))
 	if len(os.Args) < 2 || commands[os.Args[1]] == nil {
 		fmt.Fprint(os.Stderr, usage)
 		os.Exit(2)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := commands[os.Args[1]](ctx, os.Args[2:], log)
+	err := commands[os.Args[1]](ctx, os.Args[2:], slog.Default())
 	stop()
 	switch {
 	case errors.Is(err, errUsage):
 		os.Exit(2)
 	case err != nil:
-		log.Error("stopped", "error", err)
+		slog.Error("stopped", "error", err)
 		os.Exit(1)
 	}
 }

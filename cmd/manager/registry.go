@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -34,6 +35,7 @@ type registryFlags struct {
 	tlsDir, manager string
 	metricsAddress  string
 	metricsSecure   bool
+	logging         logging
 }
 
 func parseRegistryFlags(args []string) (*registryFlags, error) {
@@ -46,6 +48,7 @@ func parseRegistryFlags(args []string) (*registryFlags, error) {
 	set.StringVar(&f.manager, "manager-account", "", "`namespace/name` of the service account that may push")
 	set.StringVar(&f.metricsAddress, "metrics-address", ":9090", "`address` of /metrics; 0 for none")
 	set.BoolVar(&f.metricsSecure, "metrics-secure", true, "serve /metrics over TLS, to who may read them by RBAC")
+	f.logging.flags(set)
 	if err := set.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return nil, nil
@@ -66,6 +69,9 @@ func parseRegistryFlags(args []string) (*registryFlags, error) {
 func serveRegistry(ctx context.Context, args []string, log *slog.Logger) error {
 	f, err := parseRegistryFlags(args)
 	if f == nil || err != nil {
+		return err
+	}
+	if log, err = f.logging.open(log, os.Stderr); err != nil {
 		return err
 	}
 	ctrl.SetLogger(logr.FromSlogHandler(log.Handler()))

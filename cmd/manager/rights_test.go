@@ -7,7 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	appsv1 "k8s.io/api/apps/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
@@ -17,26 +16,12 @@ func (s *space) accounts() map[string]client.Client {
 	s.t.Helper()
 	s.create(s.pool("digits").Obj())
 	pod := &s.runPods("digits", 1)[0]
-	namespace, account := registryAccount(s.t)
 	return map[string]client.Client{
-		"manager":  holder(s.t, system, "switchyard-manager", nil),
-		"registry": holder(s.t, namespace, account, nil),
+		"manager":  holder(s.t, system, managerAccount, nil),
+		"registry": holder(s.t, system, registryAccount, nil),
 		"pod":      holder(s.t, s.namespace, "digits-runtime", pod),
 		"nobody":   holder(s.t, s.namespace, "default", nil),
 	}
-}
-
-// registryAccount is the one that config/registry gives the artifact registry.
-func registryAccount(t *testing.T) (namespace, name string) {
-	t.Helper()
-	var d appsv1.Deployment
-	if err := admin.Get(t.Context(), client.ObjectKey{Namespace: system, Name: "switchyard-registry"}, &d); err != nil {
-		t.Fatal(err)
-	}
-	if name = d.Spec.Template.Spec.ServiceAccountName; name == "" {
-		name = "default"
-	}
-	return d.Namespace, name
 }
 
 // rights are all that each account may do, by namespace: "everywhere" is in every one. A right that is not here fails
@@ -54,20 +39,30 @@ var rights = map[string]map[string][]string{
 			"pods: list watch",
 			"services: create get list patch watch",
 			"serviceaccounts: create get list patch watch",
+			"configmaps: create get patch",
 			"networkpolicies.networking.k8s.io: create get list patch watch",
 			"poddisruptionbudgets.policy: create get list patch watch",
 			"rolebindings.rbac.authorization.k8s.io: create get list patch watch",
 			"clusterroles.rbac.authorization.k8s.io switchyard-runtime: bind",
 			"events.events.k8s.io: create patch",
 			"secrets: get", // those of sources, one by one
+			"tokenreviews.authentication.k8s.io: create",
+			"subjectaccessreviews.authorization.k8s.io: create",
 		},
 		system: {
 			"leases.coordination.k8s.io: create",
 			"leases.coordination.k8s.io manager.switchyard.dev: get update",
 			"events: create patch",
+			"secrets: create",
+			"secrets switchyard-registry-tls: get list update watch",
 		},
 	},
-	"registry": {},
+	"registry": {
+		"everywhere": {
+			"tokenreviews.authentication.k8s.io: create",
+			"subjectaccessreviews.authorization.k8s.io: create",
+		},
+	},
 	"pod": {
 		"its own": {
 			"adapterassignments.switchyard.dev: list watch",

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"net/url"
+	"os"
 	"strings"
 	"time"
 
@@ -28,6 +29,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"github.com/switchyard-dev/switchyard/api/v1alpha1"
 	"github.com/switchyard-dev/switchyard/controllers/artifact"
@@ -37,6 +39,7 @@ import (
 	"github.com/switchyard-dev/switchyard/controllers/loraadapter"
 	"github.com/switchyard-dev/switchyard/controllers/placement"
 	"github.com/switchyard-dev/switchyard/controllers/source"
+	"github.com/switchyard-dev/switchyard/controllers/telemetry"
 )
 
 const (
@@ -67,6 +70,7 @@ type runFlags struct {
 	recheck                       time.Duration
 	leaderElect                   bool
 	lease                         time.Duration
+	logging                       logging
 }
 
 func parseRunFlags(args []string) (*runFlags, error) {
@@ -101,6 +105,7 @@ func parseRunFlags(args []string) (*runFlags, error) {
 	set.BoolVar(&f.leaderElect, "leader-elect", false, "wait until no other manager leads")
 	set.DurationVar(&f.lease, "leader-elect-lease-duration", 15*time.Second,
 		"`time` after which another manager takes over from one that is gone without a word")
+	f.logging.flags(set)
 	if err := set.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return nil, nil
@@ -138,6 +143,9 @@ func (f *runFlags) speakPlainly(value string) error {
 func run(ctx context.Context, args []string, log *slog.Logger) error {
 	f, err := parseRunFlags(args)
 	if f == nil || err != nil {
+		return err
+	}
+	if log, err = f.logging.open(log, os.Stderr); err != nil {
 		return err
 	}
 	ctrl.SetLogger(logr.FromSlogHandler(log.Handler()))
@@ -182,9 +190,11 @@ func newManager(f *runFlags) (ctrl.Manager, error) {
 	renew, retry := f.lease*2/3, f.lease*2/15                       // as client-go's own, 15 s, 10 s and 2 s
 	mgr, err := ctrl.NewManager(config, ctrl.Options{
 		Scheme: scheme,
+		// A pool has one ConfigMap, which is looked at by its name: to cache it would take the right to list them all.
+		Client: client.Options{Cache: &client.CacheOptions{DisableFor: []client.Object{&corev1.ConfigMap{}}}},
 		Cache: cache.Options{ByObject: map[client.Object]cache.ByObject{
 			&appsv1.Deployment{}: ours, &appsv1.ReplicaSet{}: ours, &corev1.Pod{}: ours,
-			&corev1.Service{}: ours, &corev1.ServiceAccount{}: ours, &corev1.ConfigMap{}: ours,
+			&corev1.Service{}: ours, &corev1.ServiceAccount{}: ours,
 			&rbacv1.RoleBinding{}: ours, &networkingv1.NetworkPolicy{}: ours, &policyv1.PodDisruptionBudget{}: ours,
 			// The one with the artifact registry's certificate. Those of sources are asked for when they are needed.
 			&corev1.Secret{}: {Namespaces: map[string]cache.Config{f.namespace: {
@@ -246,17 +256,27 @@ func (f *runFlags) addControllers(mgr ctrl.Manager) error {
 	}
 	policy := attempt.Policy{Recheck: f.recheck, Least: retryLeast, Most: retryMost}
 	recorder := mgr.GetEventRecorder("switchyard")
+	counts, err := telemetry.NewMetrics(metrics.Registry)
+	if err != nil {
+		return err
+	}
+	pools := inferencepool.New(inferencepool.Options{
+		Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Events: recorder, Metrics: counts, Source: from, Store: store,
+		Trust: trust, Policy: policy, Now: time.Now, Runtime: inferencepool.Runtime{
+			Image: f.runtimeImage, Registry: f.registryURL, RegistryNamespace: f.registryNamespace,
+			ClusterRole: f.runtimeRole,
+		},
+	})
+	adapters := loraadapter.New(loraadapter.Options{
+		Client: mgr.GetClient(), Events: recorder, Metrics: counts, Source: from, Store: store, Policy: policy, Now: time.Now,
+	})
+	objects := telemetry.NewObjects(mgr.GetCache(), map[telemetry.Kind]telemetry.Load{
+		telemetry.Base: pools.Load, telemetry.Adapter: adapters.Load,
+	})
 	return errors.Join(
-		inferencepool.New(inferencepool.Options{
-			Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Events: recorder, Source: from, Store: store, Trust: trust,
-			Policy: policy, Now: time.Now, Runtime: inferencepool.Runtime{
-				Image: f.runtimeImage, Registry: f.registryURL, RegistryNamespace: f.registryNamespace,
-				ClusterRole: f.runtimeRole,
-			},
-		}).SetupWithManager(mgr),
-		loraadapter.New(loraadapter.Options{
-			Client: mgr.GetClient(), Events: recorder, Source: from, Store: store, Policy: policy, Now: time.Now,
-		}).SetupWithManager(mgr),
+		metrics.Registry.Register(objects),
+		pools.SetupWithManager(mgr),
+		adapters.SetupWithManager(mgr),
 		placement.New(mgr.GetClient(), time.Now).SetupWithManager(mgr),
 	)
 }

@@ -50,7 +50,8 @@ type Attempts[R any] struct {
 
 type object[R any] struct {
 	input   string
-	cancel  context.CancelFunc // nil while none runs
+	cancel  context.CancelFunc // nil while none runs or waits
+	running bool               // it has a slot
 	outcome *Outcome[R]        // nil until one has ended
 }
 
@@ -79,6 +80,22 @@ func (a *Attempts[R]) Start(ctx context.Context) error {
 	a.mu.Unlock()
 	a.running.Wait()
 	return nil
+}
+
+// Load is how many attempts run, and how many wait until they may.
+func (a *Attempts[R]) Load() (running, waiting int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, o := range a.objects {
+		switch {
+		case o.cancel == nil:
+		case o.running:
+			running++
+		default:
+			waiting++
+		}
+	}
+	return running, waiting
 }
 
 // Outcome is that of the last attempt with this input.
@@ -135,9 +152,13 @@ func (a *Attempts[R]) run(
 	case <-ctx.Done():
 		return
 	}
+	a.mu.Lock()
+	o.running = true
+	a.mu.Unlock()
 	result, err := guarded(ctx, work)
 	<-a.slots
 	a.mu.Lock()
+	o.running = false
 	given := ctx.Err() != nil
 	outcome := &Outcome[R]{Result: result, Err: err, Ended: a.now()}
 	if err != nil {

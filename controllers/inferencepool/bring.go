@@ -13,6 +13,7 @@ import (
 	"github.com/switchyard-dev/switchyard/controllers/artifact"
 	"github.com/switchyard-dev/switchyard/controllers/attempt"
 	"github.com/switchyard-dev/switchyard/controllers/source"
+	"github.com/switchyard-dev/switchyard/controllers/telemetry"
 	"github.com/switchyard-dev/switchyard/runtime/arch"
 	"github.com/switchyard-dev/switchyard/runtime/peft"
 	"github.com/switchyard-dev/switchyard/runtime/weights"
@@ -69,9 +70,10 @@ const (
 
 // courier brings base models, and knows those that it brought or found.
 type courier struct {
-	source Source
-	store  Store
-	dir    string // of temporary folders
+	source  Source
+	store   Store
+	metrics *telemetry.Metrics
+	dir     string // of temporary folders
 
 	mu    sync.Mutex
 	bases map[string]described // by repository: one a pool
@@ -166,6 +168,7 @@ func (c *courier) bring(ctx context.Context, e errand) (v1alpha1.ResolvedBaseMod
 		return none, source.StoreFailure(err)
 	}
 	c.keep(e.repo, packed.Digest, base)
+	c.metrics.Stored(ctx, telemetry.Base, packed.Digest, packed.Size)
 	return v1alpha1.ResolvedBaseModel{
 		Digest: packed.Digest, Architecture: base.Architecture, SizeBytes: size,
 	}, nil

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
-	"slices"
 	"sync"
 	"time"
 
@@ -16,7 +15,6 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
@@ -36,6 +34,7 @@ import (
 	"github.com/switchyard-dev/switchyard/controllers/artifact"
 	"github.com/switchyard-dev/switchyard/controllers/attempt"
 	"github.com/switchyard-dev/switchyard/controllers/placement"
+	"github.com/switchyard-dev/switchyard/controllers/telemetry"
 )
 
 const (
@@ -58,6 +57,7 @@ type Options struct {
 	Client  client.Client
 	Reader  client.Reader // past the cache, which holds only what bears a pool's label
 	Events  events.EventRecorder
+	Metrics *telemetry.Metrics
 	Source  Source
 	Store   Store
 	Trust   Trust
@@ -72,6 +72,7 @@ type Reconciler struct {
 	client   client.Client
 	reader   client.Reader
 	events   events.EventRecorder
+	metrics  *telemetry.Metrics
 	courier  *courier
 	attempts *attempt.Attempts[v1alpha1.ResolvedBaseModel]
 	policy   attempt.Policy
@@ -94,8 +95,10 @@ type applied struct {
 func New(o Options) *Reconciler {
 	return &Reconciler{
 		client: o.Client, reader: o.Reader, events: o.Events, policy: o.Policy, now: o.Now, trust: o.Trust,
-		runtime:  o.Runtime,
-		courier:  &courier{source: o.Source, store: o.Store, dir: o.TempDir, bases: map[string]described{}},
+		runtime: o.Runtime, metrics: o.Metrics,
+		courier: &courier{
+			source: o.Source, store: o.Store, metrics: o.Metrics, dir: o.TempDir, bases: map[string]described{},
+		},
 		attempts: attempt.New[v1alpha1.ResolvedBaseModel](parallelBrings, o.Now),
 		applied:  map[types.NamespacedName]map[string]applied{},
 	}
@@ -113,7 +116,6 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Owns(&appsv1.Deployment{}).
 		Owns(&corev1.Service{}).
 		Owns(&corev1.ServiceAccount{}).
-		Owns(&corev1.ConfigMap{}).
 		Owns(&rbacv1.RoleBinding{}).
 		Owns(&networkingv1.NetworkPolicy{}).
 		// Its status tells of pods at every turn.
@@ -137,6 +139,9 @@ func (r *Reconciler) all(ctx context.Context, _ client.Object) (requests []recon
 	}
 	return requests
 }
+
+// Load is how many attempts to bring a base model run, and how many wait.
+func (r *Reconciler) Load() (running, waiting int) { return r.attempts.Load() }
 
 // countChanged passes adapters of which the pool's counts say something else now.
 func countChanged() predicate.Predicate {
@@ -204,7 +209,9 @@ func (r *Reconciler) bring(ctx context.Context, s *scope) (next time.Duration) {
 		}
 	}
 	r.attempts.Run(ctx, key, input, func(ctx context.Context) (v1alpha1.ResolvedBaseModel, error) {
-		return r.courier.bring(ctx, e)
+		base, err := r.courier.bring(ctx, e)
+		r.metrics.Ended(ctx, telemetry.Base, err)
+		return base, err
 	})
 	return 0 // called again when it ends
 }
@@ -332,32 +339,6 @@ func (r *Reconciler) write(ctx context.Context, s *scope) error {
 	if err := r.client.Status().Patch(ctx, next, patch, fieldOwner); err != nil {
 		return err
 	}
-	r.tell(s.pool, next)
+	telemetry.Tell(ctx, r.events, next, story(s.pool, next))
 	return nil
-}
-
-// waits are the reasons that pass by themselves, and are no news.
-var waits = []string{v1alpha1.ReasonResolving, v1alpha1.ReasonRollingOut, v1alpha1.ReasonNoPods}
-
-// tell makes an event when the pool becomes ready, or of what hinders it.
-func (r *Reconciler) tell(before, after *v1alpha1.InferencePool) {
-	for _, kind := range []string{v1alpha1.ConditionReady, v1alpha1.ConditionBaseModelResolved} {
-		was := apimeta.FindStatusCondition(before.Status.Conditions, kind)
-		is := apimeta.FindStatusCondition(after.Status.Conditions, kind)
-		switch {
-		case was != nil && was.Status == is.Status && was.Reason == is.Reason:
-		case slices.Contains(waits, is.Reason):
-		case is.Status == metav1.ConditionTrue:
-			r.events.Eventf(after, nil, corev1.EventTypeNormal, is.Reason, "Serve", "%s", is.Message)
-		case kind == v1alpha1.ConditionBaseModelResolved || is.Reason != reasonOf(after, v1alpha1.ConditionBaseModelResolved):
-			r.events.Eventf(after, nil, corev1.EventTypeWarning, is.Reason, "Serve", "%s", is.Message)
-		}
-	}
-}
-
-func reasonOf(pool *v1alpha1.InferencePool, kind string) string {
-	if c := apimeta.FindStatusCondition(pool.Status.Conditions, kind); c != nil {
-		return c.Reason
-	}
-	return ""
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/switchyard-dev/switchyard/api/v1alpha1"
 	"github.com/switchyard-dev/switchyard/controllers/attempt"
 	"github.com/switchyard-dev/switchyard/controllers/condition"
+	"github.com/switchyard-dev/switchyard/controllers/telemetry"
 	"github.com/switchyard-dev/switchyard/runtime/arch"
 )
 
@@ -148,14 +149,12 @@ func countOf(a *v1alpha1.LoRAAdapter) (n v1alpha1.AdapterCounts) {
 		return n
 	}
 	n.Desired = 1
-	ready := apimeta.FindStatusCondition(a.Status.Conditions, v1alpha1.ConditionReady)
-	switch {
-	case ready == nil || ready.ObservedGeneration != a.Generation:
-	case ready.Status == metav1.ConditionTrue:
+	switch telemetry.StateOf(a.Generation, a.Status.Conditions) {
+	case telemetry.Ready:
 		n.Ready = 1
-	case ready.Reason == v1alpha1.ReasonLoadFailed,
-		apimeta.IsStatusConditionTrue(a.Status.Conditions, v1alpha1.ConditionStalled):
+	case telemetry.Failed:
 		n.Failed = 1
+	case telemetry.Pending:
 	}
 	return n
 }

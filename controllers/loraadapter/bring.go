@@ -12,6 +12,7 @@ import (
 	"github.com/switchyard-dev/switchyard/controllers/artifact"
 	"github.com/switchyard-dev/switchyard/controllers/attempt"
 	"github.com/switchyard-dev/switchyard/controllers/source"
+	"github.com/switchyard-dev/switchyard/controllers/telemetry"
 	"github.com/switchyard-dev/switchyard/runtime/arch"
 	"github.com/switchyard-dev/switchyard/runtime/peft"
 	"github.com/switchyard-dev/switchyard/runtime/weights"
@@ -50,9 +51,10 @@ const (
 
 // courier brings adapters.
 type courier struct {
-	source Source
-	store  Store
-	dir    string // of temporary folders
+	source  Source
+	store   Store
+	metrics *telemetry.Metrics
+	dir     string // of temporary folders
 
 	mu    sync.Mutex
 	bases map[string]*arch.Description // by digest
@@ -121,6 +123,7 @@ func (c *courier) keep(
 	if err := c.store.Push(ctx, e.repo, packed); err != nil {
 		return v1alpha1.Revision{}, source.StoreFailure(err)
 	}
+	c.metrics.Stored(ctx, telemetry.Adapter, packed.Digest, packed.Size)
 	return v1alpha1.Revision{
 		Digest: packed.Digest, SourceRevision: revision, SizeBytes: info.Bytes,
 		Rank: int32(info.Rank), NumLabels: int32(info.NumLabels), //nolint:gosec // bounded by peft

@@ -5,23 +5,22 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
-	"slices"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/events"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
+	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/switchyard-dev/switchyard/api/v1alpha1"
 	"github.com/switchyard-dev/switchyard/controllers/artifact"
 	"github.com/switchyard-dev/switchyard/controllers/attempt"
 	"github.com/switchyard-dev/switchyard/controllers/placement"
 	"github.com/switchyard-dev/switchyard/controllers/source"
+	"github.com/switchyard-dev/switchyard/controllers/telemetry"
 	"github.com/switchyard-dev/switchyard/runtime/arch"
 )
 
@@ -40,6 +39,7 @@ const (
 type Options struct {
 	Client   client.Client
 	Events   events.EventRecorder
+	Metrics  *telemetry.Metrics
 	Source   Source
 	Store    Store
 	TempDir  string // in which adapters are unpacked for a moment; "" is the system's
@@ -50,12 +50,14 @@ type Options struct {
 
 // Reconciler reconciles LoRAAdapters.
 type Reconciler struct {
-	client   client.Client
-	events   events.EventRecorder
-	courier  *courier
-	attempts *attempt.Attempts[v1alpha1.Revision]
-	policy   attempt.Policy
-	now      func() time.Time
+	client    client.Client
+	events    events.EventRecorder
+	metrics   *telemetry.Metrics
+	stopwatch *telemetry.Stopwatch
+	courier   *courier
+	attempts  *attempt.Attempts[v1alpha1.Revision]
+	policy    attempt.Policy
+	now       func() time.Time
 }
 
 // New is a reconciler.
@@ -65,7 +67,10 @@ func New(o Options) *Reconciler {
 	}
 	return &Reconciler{
 		client: o.Client, events: o.Events, policy: o.Policy, now: o.Now,
-		courier:  &courier{source: o.Source, store: o.Store, dir: o.TempDir, bases: map[string]*arch.Description{}},
+		metrics: o.Metrics, stopwatch: telemetry.NewStopwatch(),
+		courier: &courier{
+			source: o.Source, store: o.Store, metrics: o.Metrics, dir: o.TempDir, bases: map[string]*arch.Description{},
+		},
 		attempts: attempt.New[v1alpha1.Revision](o.Parallel, o.Now),
 	}
 }
@@ -80,14 +85,21 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Complete(r)
 }
 
+// Load is how many attempts to bring an adapter run, and how many wait.
+func (r *Reconciler) Load() (running, waiting int) { return r.attempts.Load() }
+
 // Reconcile reads the scope, begins an attempt to bring the artifact where one is due, and writes the status.
 func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
 	var adapter v1alpha1.LoRAAdapter
 	if err := r.client.Get(ctx, req.NamespacedName, &adapter); err != nil {
 		if apierrors.IsNotFound(err) {
 			r.attempts.Forget(req.NamespacedName)
+			r.stopwatch.Forget(req.NamespacedName)
 		}
 		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
+	if adapter.Status.ObservedGeneration != adapter.Generation {
+		r.stopwatch.Begin(req.NamespacedName, adapter.Generation, r.now())
 	}
 	s, err := r.read(ctx, &adapter)
 	if err != nil {
@@ -144,7 +156,9 @@ func (r *Reconciler) bring(ctx context.Context, s *scope) (next time.Duration) {
 	}
 	e.known = s.known()
 	r.attempts.Run(ctx, key, input, func(ctx context.Context) (v1alpha1.Revision, error) {
-		return r.courier.bring(ctx, e)
+		revision, err := r.courier.bring(ctx, e)
+		r.metrics.Ended(ctx, telemetry.Adapter, err)
+		return revision, err
 	})
 	return 0 // called again when it ends
 }
@@ -206,33 +220,19 @@ func (r *Reconciler) write(ctx context.Context, s *scope) error {
 	if err := r.client.Status().Patch(ctx, next, patch, fieldOwner); err != nil {
 		return err
 	}
-	r.tell(s.adapter, next)
+	telemetry.Tell(ctx, r.events, next, story(s.adapter, next))
+	r.clock(ctx, next)
 	return nil
 }
 
-// waits are the reasons that pass by themselves, and are no news.
-var waits = []string{
-	v1alpha1.ReasonResolving, v1alpha1.ReasonLoading, v1alpha1.ReasonPoolNotReady, v1alpha1.ReasonNoPods,
-}
-
-// tell makes an event of what a user will ask for: that it is served, or why it is not.
-func (r *Reconciler) tell(before, after *v1alpha1.LoRAAdapter) {
-	for _, kind := range []string{v1alpha1.ConditionReady, v1alpha1.ConditionArtifactResolved} {
-		was := apimeta.FindStatusCondition(before.Status.Conditions, kind)
-		is := apimeta.FindStatusCondition(after.Status.Conditions, kind)
-		same := was != nil && was.Status == is.Status && was.Reason == is.Reason &&
-			was.ObservedGeneration == is.ObservedGeneration
-		switch {
-		case same || kind == v1alpha1.ConditionArtifactResolved && is.Status != metav1.ConditionFalse:
-		case kind == v1alpha1.ConditionReady && is.Status == metav1.ConditionTrue:
-			r.events.Eventf(after, nil, corev1.EventTypeNormal, is.Reason, "Serve", "every ready pod serves %s",
-				after.Status.TargetRevision.Digest)
-			return
-		case slices.Contains(waits, is.Reason):
-		default:
-			r.events.Eventf(after, nil, corev1.EventTypeWarning, is.Reason, "Serve", "%s", is.Message)
-			return
-		}
+// clock counts how long a generation took that is Ready now.
+func (r *Reconciler) clock(ctx context.Context, a *v1alpha1.LoRAAdapter) {
+	if telemetry.StateOf(a.Generation, a.Status.Conditions) != telemetry.Ready {
+		return
+	}
+	if took, timed := r.stopwatch.End(client.ObjectKeyFromObject(a), a.Generation, r.now()); timed {
+		r.metrics.Ready(took)
+		ctrllog.FromContext(ctx).Info("ready", "generation", a.Generation, "took", took.String())
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/event"
+	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 
 	"github.com/switchyard-dev/switchyard/api/v1alpha1"
@@ -125,6 +126,8 @@ func (r *Reconciler) carryOut(ctx context.Context, pods []Pod, plan Plan) (again
 			return 0, fmt.Errorf("assignment of pod %s: %w", pod.Name, err)
 		default:
 			r.pace.wrote(pod.UID, len(spec.Adapters), r.now())
+			ctrllog.FromContext(ctx).Info("assignment written", "pod", pod.Name, "revision", spec.Revision,
+				"adapters", len(spec.Adapters), "noRoomFor", len(plan.Full), "onFirstPod", len(plan.First))
 		}
 	}
 	return again, nil

@@ -34,6 +34,9 @@ func Of(namespace string, s v1alpha1.Source, secret *v1alpha1.SecretReference) S
 // Known tells whether a source is of a kind that this manager knows. The API server takes no other.
 func (s Spec) Known() bool { return s.Source.OCI != nil || s.Source.HTTP != nil }
 
+// String is a source as messages name it.
+func (s Spec) String() string { return s.origin(nil).String() }
+
 // origin is a source as the fetcher takes it.
 func (s Spec) origin(credentials *artifact.Credentials) artifact.Origin {
 	o := artifact.Origin{Credentials: credentials}
