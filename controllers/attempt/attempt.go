@@ -3,7 +3,8 @@
 // is called again when it ends.
 //
 // Invariants: an object has one attempt at a time, that of its last input, and an outcome is only ever given for the
-// input it is of; at most a given number run at once; all have ended when Start returns.
+// input it is of; at most a given number run at once, and those of one namespace never keep all the others' waiting; all
+// have ended when Start returns.
 package attempt
 
 import (
@@ -39,13 +40,22 @@ func (f *Failure) Error() string { return f.Message }
 type Attempts[R any] struct {
 	now   func() time.Time
 	slots chan struct{}
+	share int // of the slots, for one namespace
 	ended chan event.GenericEvent
 
 	mu      sync.Mutex
+	spaces  map[string]*space // in which attempts run or wait
 	stopped bool
 	running sync.WaitGroup
 	stop    chan struct{}
 	objects map[types.NamespacedName]*object[R]
+}
+
+// space is a namespace's share of the slots: a source that hangs holds one for as long as it may, and whoever can name
+// one such source can name a thousand.
+type space struct {
+	slots    chan struct{}
+	attempts int
 }
 
 type object[R any] struct {
@@ -55,11 +65,12 @@ type object[R any] struct {
 	outcome *Outcome[R]        // nil until one has ended
 }
 
-// New has room for so many attempts at once.
+// New has room for so many attempts at once, half of them for one namespace.
 func New[R any](parallel int, now func() time.Time) *Attempts[R] {
 	return &Attempts[R]{
-		now: now, slots: make(chan struct{}, parallel), ended: make(chan event.GenericEvent, parallel),
-		stop: make(chan struct{}), objects: map[types.NamespacedName]*object[R]{},
+		now: now, slots: make(chan struct{}, parallel), share: max(parallel/2, 1),
+		ended: make(chan event.GenericEvent, parallel), stop: make(chan struct{}),
+		spaces: map[string]*space{}, objects: map[types.NamespacedName]*object[R]{},
 	}
 }
 
@@ -147,16 +158,15 @@ func (a *Attempts[R]) forget(key types.NamespacedName) {
 func (a *Attempts[R]) run(
 	ctx context.Context, key types.NamespacedName, o *object[R], work func(context.Context) (R, error),
 ) {
-	select {
-	case a.slots <- struct{}{}:
-	case <-ctx.Done():
+	done, ok := a.begin(ctx, key.Namespace)
+	if !ok {
 		return
 	}
 	a.mu.Lock()
 	o.running = true
 	a.mu.Unlock()
 	result, err := guarded(ctx, work)
-	<-a.slots
+	done()
 	a.mu.Lock()
 	o.running = false
 	given := ctx.Err() != nil
@@ -179,6 +189,48 @@ func (a *Attempts[R]) run(
 		ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name},
 	}}:
 	case <-a.stop:
+	}
+}
+
+// begin waits for a slot of the namespace's and then for one of all.
+func (a *Attempts[R]) begin(ctx context.Context, namespace string) (done func(), ok bool) {
+	s := a.enter(namespace)
+	select {
+	case s.slots <- struct{}{}:
+	case <-ctx.Done():
+		a.leave(namespace)
+		return nil, false
+	}
+	done = func() {
+		<-s.slots
+		a.leave(namespace)
+	}
+	select {
+	case a.slots <- struct{}{}:
+	case <-ctx.Done():
+		done()
+		return nil, false
+	}
+	return func() { <-a.slots; done() }, true
+}
+
+func (a *Attempts[R]) enter(namespace string) *space {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s := a.spaces[namespace]
+	if s == nil {
+		s = &space{slots: make(chan struct{}, a.share)}
+		a.spaces[namespace] = s
+	}
+	s.attempts++
+	return s
+}
+
+func (a *Attempts[R]) leave(namespace string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.spaces[namespace].attempts--; a.spaces[namespace].attempts == 0 {
+		delete(a.spaces, namespace)
 	}
 }
 

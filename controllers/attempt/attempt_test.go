@@ -3,6 +3,8 @@ package attempt_test
 import (
 	"context"
 	"errors"
+	"strconv"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -69,6 +71,45 @@ func TestAttempts(t *testing.T) {
 		}
 		<-given
 		a.Run(ctx, key, "7", func(context.Context) (string, error) { panic("after the end") })
+	})
+}
+
+// A namespace whose sources hang keeps those of another waiting for no longer than it takes to have a slot.
+func TestNamespacesShareTheSlots(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, stop := context.WithCancel(t.Context())
+		a := attempt.New[string](4, time.Now)
+		stopped := make(chan error)
+		go func() { stopped <- a.Start(ctx) }()
+		var running, most atomic.Int32
+		for i := range 100 {
+			name := types.NamespacedName{Namespace: "hostile", Name: strconv.Itoa(i)}
+			a.Run(ctx, name, "1", func(ctx context.Context) (string, error) {
+				most.Store(max(most.Load(), running.Add(1)))
+				<-ctx.Done()
+				running.Add(-1)
+				return "", ctx.Err()
+			})
+		}
+		synctest.Wait()
+		if n := running.Load(); n != 2 {
+			t.Errorf("expected half of the slots taken, found %d", n)
+		}
+		a.Run(ctx, key, "1", func(context.Context) (string, error) { return "one", nil })
+		if e := <-a.Ended(); e.Object.GetNamespace() != key.Namespace {
+			t.Errorf("expected that of the other namespace, found %s", e.Object.GetNamespace())
+		}
+		for i := range 100 { // all of them have their turn
+			a.Forget(types.NamespacedName{Namespace: "hostile", Name: strconv.Itoa(i)})
+			synctest.Wait()
+		}
+		if running.Load() != 0 || most.Load() != 2 {
+			t.Errorf("expected none left and never more than 2, found %d and %d", running.Load(), most.Load())
+		}
+		stop()
+		if err := <-stopped; err != nil {
+			t.Error(err)
+		}
 	})
 }
 
