@@ -192,7 +192,7 @@ func (a *Attempts[R]) run(
 	}
 }
 
-// begin waits for a slot of the namespace's and then for one of all.
+// begin waits for a slot of the namespace's and then for one of all; done gives both back.
 func (a *Attempts[R]) begin(ctx context.Context, namespace string) (done func(), ok bool) {
 	s := a.enter(namespace)
 	select {
@@ -201,17 +201,20 @@ func (a *Attempts[R]) begin(ctx context.Context, namespace string) (done func(),
 		a.leave(namespace)
 		return nil, false
 	}
-	done = func() {
+	leave := func() {
 		<-s.slots
 		a.leave(namespace)
 	}
 	select {
 	case a.slots <- struct{}{}:
 	case <-ctx.Done():
-		done()
+		leave()
 		return nil, false
 	}
-	return func() { <-a.slots; done() }, true
+	return func() {
+		<-a.slots
+		leave()
+	}, true
 }
 
 func (a *Attempts[R]) enter(namespace string) *space {

@@ -3,8 +3,13 @@ package certificates
 import (
 	"bytes"
 	"crypto/x509"
+	"errors"
+	"fmt"
 	"maps"
+	"net"
 	"time"
+
+	"k8s.io/apimachinery/pkg/util/validation"
 )
 
 // The keys of the Secret.
@@ -36,6 +41,9 @@ const (
 func next(
 	data map[string][]byte, names []string, now time.Time,
 ) (wanted map[string][]byte, did step, again time.Time, err error) {
+	if err := checkNames(names); err != nil {
+		return nil, none, again, err
+	}
 	cas := readCAs(data[KeyCA], now)
 	current := read(data[KeyCertificate], data[KeyPrivate], cas, names, now)
 	successor := read(data[keyNextCertificate], data[keyNextPrivate], cas, names, now)
@@ -59,6 +67,19 @@ func next(
 		did = mended
 	}
 	return wanted, did, again, nil
+}
+
+// checkNames refuses what is neither an address nor a host's name: a certificate for it would be of use to nobody.
+func checkNames(names []string) error {
+	if len(names) == 0 {
+		return errors.New("names of the artifact registry: expected at least one, found none")
+	}
+	for _, name := range names {
+		if net.ParseIP(name) == nil && len(validation.IsDNS1123Subdomain(name)) > 0 {
+			return fmt.Errorf("names of the artifact registry: expected host names and addresses, found %q", name)
+		}
+	}
+	return nil
 }
 
 // predecessor is the CA of the certificate before: the youngest that is not the present one's; nil if there is none.
