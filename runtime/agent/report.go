@@ -55,10 +55,10 @@ func newReporter(source Source, backoff func(n int) time.Duration, q *quiet) *re
 func (r *reporter) set(latest report) {
 	r.mu.Lock()
 	r.latest, r.news = &latest, r.news || latest.news
-	r.mu.Unlock()
 	if latest.news {
 		signal(r.urgent)
 	}
+	r.mu.Unlock()
 	r.again()
 }
 
@@ -91,6 +91,10 @@ func (r *reporter) take() (latest *report, news bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	latest, news, r.news = r.latest, r.news, false
+	select {
+	case <-r.urgent: // it is taken
+	default:
+	}
 	return latest, news
 }
 
