@@ -124,7 +124,9 @@ func TestLogging(t *testing.T) {
 		"a level":          {logging: logging{level: "warn"}, text: "level=WARN msg=two"},
 		"json":             {logging: logging{format: "json"}, text: `"msg":"two"`},
 		"another format":   {logging: logging{format: "xml"}, err: `--log-format: expected text or json, found "xml"`},
-		"an unknown level": {logging: logging{level: "loud"}, err: `--log-level: expected debug, info, warn or error, found "loud"`},
+		"an unknown level": {
+			logging: logging{level: "loud"}, err: `--log-level: expected debug, info, warn or error, found "loud"`,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var out bytes.Buffer

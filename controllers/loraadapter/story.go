@@ -18,8 +18,8 @@ var waits = []string{
 }
 
 // story is what a change of the status adds to what `kubectl describe` tells of an adapter: what its source had, where
-// that is going, that it is served, or why it is not. When all goes well a generation has two events; pods that come and
-// go are the pool's story.
+// that is going, that it is served, or why it is not. When all goes well a generation has two events; pods that come
+// and go are the pool's story.
 func story(before, after *v1alpha1.LoRAAdapter) (told []telemetry.Event) {
 	const r = v1alpha1.ConditionArtifactResolved
 	artifact, ready := turn(before, after, r), turn(before, after, v1alpha1.ConditionReady)

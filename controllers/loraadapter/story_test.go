@@ -5,7 +5,6 @@ import (
 	"testing"
 
 	"github.com/switchyard-dev/switchyard/api/v1alpha1"
-	"github.com/switchyard-dev/switchyard/controllers/attempt"
 	"github.com/switchyard-dev/switchyard/controllers/placement"
 	"github.com/switchyard-dev/switchyard/test/wrappers"
 )
@@ -22,7 +21,6 @@ func TestStory(t *testing.T) {
 	pool := wrappers.Pool("demo", "digits").Base("sha256:base", "ViT").Obj()
 	p := func(a *wrappers.AssignmentBuilder) placement.Pod { return pod("p", true, a) }
 	q := func(a *wrappers.AssignmentBuilder) placement.Pod { return pod("q", true, a) }
-	fails := func(reason string) *attempt.Outcome[v1alpha1.Revision] { return failed(reason) }
 	for name, chapters := range map[string][]chapter{
 		"all goes well": {
 			{"it is applied before its pool", func(*scope) {}, []string{"!PoolNotFound"}},
@@ -49,16 +47,16 @@ func TestStory(t *testing.T) {
 		},
 		"it is cured": {
 			{"its source is not there", func(s *scope) {
-				s.pool, s.outcome, s.pods = pool, fails("SourceNotFound"), []placement.Pod{p(nil)}
+				s.pool, s.outcome, s.pods = pool, failed("SourceNotFound"), []placement.Pod{p(nil)}
 			}, []string{"!SourceNotFound"}},
-			{"still not", func(s *scope) { s.outcome = fails("SourceNotFound") }, nil},
+			{"still not", func(s *scope) { s.outcome = failed("SourceNotFound") }, nil},
 			{"a new spec", func(s *scope) { s.adapter.Generation, s.outcome = 2, nil }, nil},
 			{"has a better one", func(s *scope) { s.outcome = brought("A") }, []string{"Resolved |0 of 1 ready pods serve it"}},
 			{"a pod cannot load it", func(s *scope) {
 				s.pods = []placement.Pod{p(holds("A", "").Failed("parity", "A", "TrialFailed", "NaN"))}
 			}, []string{"!LoadFailed |TrialFailed: NaN"}},
 			{"then it can", func(s *scope) { s.pods = []placement.Pod{p(holds("A", ""))} }, []string{"Serving"}},
-			{"the registry loses it, and the source has", func(s *scope) { s.outcome = fails("SourceNotFound") }, []string{
+			{"the registry loses it, and the source has", func(s *scope) { s.outcome = failed("SourceNotFound") }, []string{
 				"!SourceNotFound the artifact registry has lost A",
 			}},
 			{"it is found again", func(s *scope) { s.outcome = brought("A") }, []string{"Resolved |as before"}},
@@ -72,7 +70,8 @@ func TestStory(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := scope{adapter: wrappers.LoRAAdapter("demo", "parity").Pool("digits").Source("reg/parity:v1").Generation(1).Obj(), now: now}
+			adapter := wrappers.LoRAAdapter("demo", "parity").Pool("digits").Source("reg/parity:v1").Generation(1).Obj()
+			s := scope{adapter: adapter, now: now}
 			for _, c := range chapters {
 				before := s.adapter.DeepCopy()
 				c.do(&s)

@@ -52,7 +52,7 @@ func NewMetrics(r prometheus.Registerer) (*Metrics, error) {
 		}),
 		stored: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "switchyard_artifacts_stored_total",
-			Help: "Artifacts that were brought from their source, checked and pushed to the artifact registry.",
+			Help: "Artifacts that were fetched, checked and pushed to the artifact registry.",
 		}, []string{"kind"}),
 		bytes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "switchyard_artifact_bytes_total",
@@ -60,7 +60,7 @@ func NewMetrics(r prometheus.Registerer) (*Metrics, error) {
 		}, []string{"kind"}),
 		refusals: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "switchyard_refusals_total",
-			Help: "Attempts to bring an artifact that failed, by the reason that the status tells. Each try counts.",
+			Help: "Attempts to bring an artifact that failed, by reason. Each try counts.",
 		}, []string{"kind", "reason"}),
 	}
 	for _, kind := range []Kind{Adapter, Base} { // from the first scrape on, so that rates are right

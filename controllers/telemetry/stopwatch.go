@@ -8,8 +8,8 @@ import (
 )
 
 // Stopwatch takes the time of generations from when they are first seen. It begins with the first look at a generation
-// of which the status says nothing yet, for a creationTimestamp has only seconds; what was under way before this process
-// is not timed. It holds what is being timed, no more.
+// of which the status says nothing yet, for a creationTimestamp has only seconds; what was under way before this
+// process is not timed. It holds what is being timed, no more.
 type Stopwatch struct {
 	mu    sync.Mutex
 	began map[types.NamespacedName]began

@@ -48,11 +48,11 @@ func TestWhatIsCounted(t *testing.T) {
 # TYPE switchyard_artifact_bytes_total counter
 switchyard_artifact_bytes_total{kind="adapter"} 150
 switchyard_artifact_bytes_total{kind="base"} 0
-# HELP switchyard_artifacts_stored_total Artifacts that were brought from their source, checked and pushed to the artifact registry.
+# HELP switchyard_artifacts_stored_total Artifacts that were fetched, checked and pushed to the artifact registry.
 # TYPE switchyard_artifacts_stored_total counter
 switchyard_artifacts_stored_total{kind="adapter"} 2
 switchyard_artifacts_stored_total{kind="base"} 0
-# HELP switchyard_refusals_total Attempts to bring an artifact that failed, by the reason that the status tells. Each try counts.
+# HELP switchyard_refusals_total Attempts to bring an artifact that failed, by reason. Each try counts.
 # TYPE switchyard_refusals_total counter
 switchyard_refusals_total{kind="adapter",reason="SourceNotFound"} 2
 switchyard_refusals_total{kind="base",reason="other"} 2

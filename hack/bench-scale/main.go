@@ -1,5 +1,5 @@
-// Command bench-scale applies many adapters at once to a warm pool of two pods and prints how long it took until all were
-// Ready, what the processes took for it, what was written to the API server, and how quiet it is afterwards. Every
+// Command bench-scale applies many adapters at once to a warm pool of two pods and prints how long it took until all
+// were Ready, what the processes took for it, what was written to the API server, and how quiet it is afterwards. Every
 // adapter has weights of its own.
 package main
 

@@ -86,11 +86,11 @@ func quiet(t *testing.T) {
 	t.Helper()
 	const between = 2 * time.Second
 	last := writes(t)
-	err := wait.PollUntilContextTimeout(t.Context(), between, soon, false, func(context.Context) (bool, error) {
-		now := writes(t)
+	err := wait.PollUntilContextTimeout(t.Context(), between, soon, false, func(ctx context.Context) (bool, error) {
+		now, err := warm.CountWrites(ctx, place.Kube)
 		all, _ := now.Since(last).Total()
 		last = now
-		return all == 0, nil
+		return all == 0, err
 	})
 	if err != nil {
 		t.Fatalf("the API server is written to without end: %v", err)

@@ -311,7 +311,8 @@ func (p *Place) StartManager(ctx context.Context) error {
 		"--registry-token-file", p.path("registry-token"),
 		"--source-allow-cidr", "127.0.0.0/8", "--source-allow-cidr", "::1/128",
 	}
-	manager, err := startProgram(ctx, p.managerLog(p.started), p.options.Manager, append(flags, p.options.ManagerFlags...)...)
+	flags = append(flags, p.options.ManagerFlags...)
+	manager, err := startProgram(ctx, p.managerLog(p.started), p.options.Manager, flags...)
 	if err != nil {
 		return fmt.Errorf("manager: %w", err)
 	}

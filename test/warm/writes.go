@@ -13,7 +13,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 )
 
-// Writes counts what the API server was asked to write since it started, by what was asked: "PATCH loraadapters/status".
+// Writes counts what the API server was asked to write since it started, by what was asked:
+// "PATCH loraadapters/status".
 type Writes map[string]int
 
 // writing are the verbs of the API server's own counter.
