@@ -120,10 +120,10 @@ func TestLogging(t *testing.T) {
 		text    string // that the log holds; "" if it is the given one
 		err     string
 	}{
-		"no flags":         {},
-		"a level":          {logging: logging{level: "warn"}, text: "level=WARN msg=two"},
-		"json":             {logging: logging{format: "json"}, text: `"msg":"two"`},
-		"another format":   {logging: logging{format: "xml"}, err: `--log-format: expected text or json, found "xml"`},
+		"no flags":       {},
+		"a level":        {logging: logging{level: "warn"}, text: "level=WARN msg=two"},
+		"json":           {logging: logging{format: "json"}, text: `"msg":"two"`},
+		"another format": {logging: logging{format: "xml"}, err: `--log-format: expected text or json, found "xml"`},
 		"an unknown level": {
 			logging: logging{level: "loud"}, err: `--log-level: expected debug, info, warn or error, found "loud"`,
 		},

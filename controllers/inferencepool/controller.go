@@ -110,9 +110,10 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 		return err
 	}
 	return ctrl.NewControllerManagedBy(mgr).Named("inferencepool").
+		For(&v1alpha1.InferencePool{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		// Its own status too: the cache lags behind what was just written, and a status that goes back to what it was before
-		// that would seem to be there already. Seen again with it, it is written.
-		For(&v1alpha1.InferencePool{}).
+		// that would seem to be there already. Seen again with it, it is written; with what else is counted till then.
+		Watches(&v1alpha1.InferencePool{}, placement.EnqueuePool(countMoment)).
 		Owns(&appsv1.Deployment{}).
 		Owns(&corev1.Service{}).
 		Owns(&corev1.ServiceAccount{}).
