@@ -10,6 +10,10 @@ help: ## list the targets
 build: ## bin/manager and bin/runtime
 	@go build -o bin/ ./cmd/...
 
+.PHONY: images
+images: ## container images of the manager and the runtime as archives in bin/images, without a container engine
+	@go run ./hack/images
+
 .PHONY: controlplane
 controlplane: ## build etcd, kube-apiserver, kube-controller-manager and kubectl, once, into the user's cache
 	@hack/controlplane/build >/dev/null
