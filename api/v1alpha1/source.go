@@ -55,7 +55,7 @@ type SecretReference struct {
 const (
 	// SecretTypeSource is a Secret for one host: host (with the port, if the URL has one) and either token, sent as a
 	// bearer token, or username and password. It is sent to that host alone, never across a redirect.
-	SecretTypeSource = "switchyard.dev/source"
+	SecretTypeSource = "switchyard.dev/source" //nolint:gosec // the name of a type
 
 	SecretKeyHost     = "host"
 	SecretKeyToken    = "token"

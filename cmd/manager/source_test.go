@@ -110,7 +110,10 @@ func TestArchivesAndSecrets(t *testing.T) {
 			adapter: adapter("another-sum", good, strings.Repeat("0", 64), ""), stalled: true,
 			want: "False SourceInvalid", message: "expected an archive whose sha256 is",
 		},
-		{adapter: adapter("not-there", url+"/x.tar.gz?"+query, "", ""), want: "False SourceNotFound", message: "404", stalled: true},
+		{
+			adapter: adapter("not-there", url+"/x.tar.gz?"+query, "", ""),
+			want:    "False SourceNotFound", message: "404", stalled: true,
+		},
 		{
 			adapter: adapter("metadata", "https://169.254.169.254/latest/x.tar.gz?"+query, "", ""), stalled: true,
 			want: "False SourceForbidden", message: "it leads to a link-local address",
@@ -140,7 +143,8 @@ func TestArchivesAndSecrets(t *testing.T) {
 		if !strings.Contains(ready.Message, c.message) || stalled != c.stalled {
 			t.Errorf("%s: expected %q, stalled %v, found %q, %v", a.Name, c.message, c.stalled, ready.Message, stalled)
 		}
-		if target := a.Status.TargetRevision; c.message == "" && target.SourceRevision != "sha256:"+hex.EncodeToString(sum[:]) {
+		if target := a.Status.TargetRevision; c.message == "" &&
+			target.SourceRevision != "sha256:"+hex.EncodeToString(sum[:]) {
 			t.Errorf("%s: expected the archive's sum as its revision, found %+v", a.Name, target)
 		}
 	}
@@ -219,7 +223,8 @@ func TestALostArchiveThatHasChanged(t *testing.T) {
 		return says(a.Generation, a.Status.Conditions, v1alpha1.ConditionArtifactResolved)
 	}, "ArtifactResolved=False SourceInvalid")
 	want := "the artifact registry has lost " + digest + ", and it cannot be had from the source again: "
-	if !strings.HasPrefix(resolved.Message, want) || !strings.Contains(resolved.Message, "its archive is another than it was") {
+	if !strings.HasPrefix(resolved.Message, want) ||
+		!strings.Contains(resolved.Message, "its archive is another than it was") {
 		t.Errorf("expected %s…, found %s", want, resolved.Message)
 	}
 }

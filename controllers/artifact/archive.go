@@ -31,9 +31,9 @@ type bounds struct {
 	bytes   int64 // of all its files
 }
 
-// unpack reads a .tar.gz to its end and writes the files that a kind is made of into a folder. They are at the archive's
-// root, or in the one folder that holds all of it; what lies deeper is skipped. An archive that has in it what could lead
-// out of a folder is refused, wherever that is.
+// unpack reads a .tar.gz to its end and writes the files that a kind is made of into a folder. They are at the
+// archive's root, or in the one folder that holds all of it; what lies deeper is skipped. An archive that has in it
+// what could lead out of a folder is refused, wherever that is.
 func unpack(
 	ctx context.Context, where string, archive io.Reader, kind Kind, limits bounds, root *os.Root,
 ) error {
@@ -49,7 +49,7 @@ func unpack(
 	files := tar.NewReader(all)
 	for {
 		header, err := files.Next()
-		if err == io.EOF { //nolint:errorlint // as the interface says
+		if err == io.EOF {
 			break
 		}
 		if err != nil {

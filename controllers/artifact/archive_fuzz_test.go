@@ -45,8 +45,8 @@ func fuzzArchive(lines string, at, change, cut int) []byte {
 	return out.Bytes()
 }
 
-// Whatever an archive holds, it is refused as invalid in few words, or its files are in the folder: those that a kind is
-// made of, as large as there is room for, and nothing anywhere else.
+// Whatever an archive holds, it is refused as invalid in few words, or its files are in the folder: those that a kind
+// is made of, as large as there is room for, and nothing anywhere else.
 func FuzzUnpack(f *testing.F) {
 	f.Add("0adapter_config.json {}\n0adapter_model.safetensors x", 0, 0, 0)
 	f.Fuzz(func(t *testing.T, lines string, at, change, cut int) {

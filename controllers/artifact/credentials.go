@@ -40,8 +40,8 @@ func NewCredentials(host, token, username, password string) (*Credentials, error
 	return &Credentials{map[endpoint]string{at: header}}, nil
 }
 
-// ParseDockerConfig reads the credentials that docker login writes, by host. Entries for a part of a host, or for several
-// by a pattern, are left out, and so are those of a credential helper, which have nothing in them.
+// ParseDockerConfig reads the credentials that docker login writes, by host. Entries for a part of a host, or for
+// several by a pattern, are left out, and so are those of a credential helper, which have nothing in them.
 func ParseDockerConfig(raw []byte) (*Credentials, error) {
 	var config struct {
 		Auths map[string]struct {

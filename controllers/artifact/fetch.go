@@ -51,9 +51,9 @@ func NewFetcher(o FetcherOptions) *Fetcher {
 }
 
 // Fetch writes the files of an origin into an empty folder, and returns the revision that the origin has of them: an
-// artifact's is the digest of its manifest, an archive's its own. Given a revision, it is that one or an error, whatever
-// a tag or a URL stands for by now. Only the files that a kind is made of are written. After an error the folder holds
-// rubbish.
+// artifact's is the digest of its manifest, an archive's its own. Given a revision, it is that one or an error,
+// whatever a tag or a URL stands for by now. Only the files that a kind is made of are written. After an error the
+// folder holds rubbish.
 func (f *Fetcher) Fetch(ctx context.Context, kind Kind, from Origin, revision, dir string) (found string, err error) {
 	root, err := openEmpty(dir)
 	if err != nil {

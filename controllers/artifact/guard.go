@@ -19,8 +19,9 @@ const leastPace = 64 << 10
 var errSlow = errors.New("too slow")
 
 // guard carries the requests for one origin. What gives access goes where it belongs and nowhere else: each host gets
-// what the Secret has for it, the token that a registry gave in exchange goes to that registry alone, and a request that
-// a redirect made gets nothing at all, were it to the same host. For who writes a redirect chooses what is asked there.
+// what the Secret has for it, the token that a registry gave in exchange goes to that registry alone, and a request
+// that a redirect made gets nothing at all, were it to the same host. For who writes a redirect chooses what is asked
+// there.
 type guard struct {
 	next         http.RoundTripper
 	scheme, host string // of the origin

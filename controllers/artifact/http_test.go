@@ -49,8 +49,9 @@ func hexSum(data []byte) string {
 func TestArchives(t *testing.T) {
 	want := pack(t, artifact.Adapter, parity(), peft.Settings{}).Digest
 	for name, archive := range map[string]*wrappers.ArchiveBuilder{
-		"the files":          wrappers.Archive(t).Folder("", parity()),
-		"the files after ./": wrappers.Archive(t).Entry(tar.Header{Typeflag: tar.TypeDir, Name: "./"}, "").Folder("./", parity()),
+		"the files": wrappers.Archive(t).Folder("", parity()),
+		"the files after ./": wrappers.Archive(t).Entry(tar.Header{Typeflag: tar.TypeDir, Name: "./"}, "").
+			Folder("./", parity()),
 		"a folder": wrappers.Archive(t).Entry(tar.Header{Typeflag: tar.TypeDir, Name: "parity/"}, "").
 			Folder("parity/", parity()),
 		"a folder after ./":   wrappers.Archive(t).Folder("./parity/", parity()),
@@ -79,12 +80,24 @@ func TestArchives(t *testing.T) {
 			expectOnly(t, dir, "adapter_config.json", "adapter_model.safetensors", "config.json")
 
 			// The same again by its revision, and no other.
-			if _, err := fetcher.Fetch(t.Context(), artifact.Adapter, artifact.Origin{URL: url}, found, t.TempDir()); err != nil {
+			if _, err := fetcher.Fetch(
+				t.Context(),
+				artifact.Adapter,
+				artifact.Origin{URL: url},
+				found,
+				t.TempDir(),
+			); err != nil {
 				t.Error(err)
 			}
 			other := "sha256:" + strings.Repeat("0", 64)
 			_, err = fetcher.Fetch(t.Context(), artifact.Adapter, artifact.Origin{URL: url}, other, t.TempDir())
-			expectError(t, err, artifact.Invalid, false, "its archive is another than it was: expected \""+other+"\", found "+found)
+			expectError(
+				t,
+				err,
+				artifact.Invalid,
+				false,
+				"its archive is another than it was: expected \""+other+"\", found "+found,
+			)
 		})
 	}
 }
@@ -152,7 +165,10 @@ func TestHostileArchives(t *testing.T) {
 		{"a way up from below", adapterArchive(t).File("a/../../evil", "x").Bytes(), `found "a/../../evil"`},
 		{"a way up and back", adapterArchive(t).File("a/../config.json", "x").Bytes(), `found "a/../config.json"`},
 		{"a path of Windows", adapterArchive(t).File(`..\evil`, "x").Bytes(), `found "..\\evil"`},
-		{"a long path", adapterArchive(t).File(strings.Repeat("x/", 600)+"x", "").Bytes(), "expected a path that stays within"},
+		{
+			"a long path", adapterArchive(t).File(strings.Repeat("x/", 600)+"x", "").Bytes(),
+			"expected a path that stays within",
+		},
 		{
 			"a symbolic link", adapterArchive(t).Link(tar.TypeSymlink, "config.json", "/etc/passwd").Bytes(),
 			`"config.json": expected files and folders only, found a symbolic link`,
@@ -191,7 +207,13 @@ func TestHostileArchives(t *testing.T) {
 			from := artifact.Origin{URL: web(t, gives(c.data)) + "/a.tar.gz?" + secretQuery}
 			_, err := fetcher.Fetch(t.Context(), artifact.Adapter, from, "", dir)
 			expectError(t, err, artifact.Invalid, false, c.text)
-			if where := `source "` + strings.TrimSuffix(from.URL, "?"+secretQuery) + `": `; !strings.HasPrefix(err.Error(), where) {
+			if where := `source "` + strings.TrimSuffix(
+				from.URL,
+				"?"+secretQuery,
+			) + `": `; !strings.HasPrefix(
+				err.Error(),
+				where,
+			) {
 				t.Errorf("expected %s first, found %v", where, err)
 			}
 			expectOnly(t, dir, "adapter_config.json", "adapter_model.safetensors", "config.json")
@@ -209,7 +231,8 @@ func TestHostileArchives(t *testing.T) {
 
 func TestURLsRefused(t *testing.T) {
 	for _, url := range []string{
-		"ftp://host/a", "file:///etc/passwd", "https:///a", "https://user:" + secret + "@host/a", "host/a", "://", "https://%zz/a",
+		"ftp://host/a", "file:///etc/passwd", "https:///a", "https://user:" + secret + "@host/a",
+		"host/a", "://", "https://%zz/a",
 		"https://host/" + strings.Repeat("x", 2048),
 	} {
 		_, err := newFetcher(artifact.FetcherOptions{}).
@@ -438,7 +461,15 @@ func TestAURLIsNotToldToOthers(t *testing.T) {
 	other := web(t, second.see(gives(data)))
 	first := web(t, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, other+"/a", http.StatusFound) })
 	from := artifact.Origin{URL: first + "/a?" + secretQuery}
-	if _, err := newFetcher(artifact.FetcherOptions{}).Fetch(t.Context(), artifact.Adapter, from, "", t.TempDir()); err != nil {
+	if _, err := newFetcher(
+		artifact.FetcherOptions{},
+	).Fetch(
+		t.Context(),
+		artifact.Adapter,
+		from,
+		"",
+		t.TempDir(),
+	); err != nil {
 		t.Fatal(err)
 	}
 	if len(second.requests) != 1 || second.requests[0].referer != "" {

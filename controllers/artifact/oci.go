@@ -102,8 +102,8 @@ func (f *Fetcher) open(from Origin) (*remote.Repository, *guard, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	// A client of its own for each artifact: its cache keeps the token that a registry gives in exchange for what the guard
-	// adds, or to anyone who asks. It knows no credentials itself, for it would take them wherever a registry says.
+	// A client of its own for each artifact: its cache keeps the token that a registry gives in exchange for what the
+	// guard adds, or to anyone who asks. It knows no credentials itself, for it would take them wherever a registry says.
 	client := &auth.Client{
 		Client:               &http.Client{Transport: g, CheckRedirect: sameScheme},
 		Header:               http.Header{"User-Agent": {userAgent}},

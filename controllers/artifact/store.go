@@ -64,7 +64,8 @@ func NewStore(o StoreOptions) (*Store, error) {
 
 // dialTrusting opens connections to whose certificate comes from one of the roots as they are at that time.
 func dialTrusting(
-	roots func(context.Context) (*x509.CertPool, error), dial func(ctx context.Context, network, address string) (net.Conn, error),
+	roots func(context.Context) (*x509.CertPool, error),
+	dial func(ctx context.Context, network, address string) (net.Conn, error),
 ) func(ctx context.Context, network, address string) (net.Conn, error) {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		trusted, err := roots(ctx)

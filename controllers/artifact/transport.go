@@ -31,9 +31,9 @@ func defaultTransport() *http.Transport {
 	}
 }
 
-// sourceTransport is the way to sources: only to addresses that may be asked, by no proxy, whose address would be the only
-// one to be looked at, and with a connection for each request: what is left of one on an idle connection net/http would
-// write to the log, in the server's words.
+// sourceTransport is the way to sources: only to addresses that may be asked, by no proxy, whose address would be the
+// only one to be looked at, and with a connection for each request: what is left of one on an idle connection net/http
+// would write to the log, in the server's words.
 func sourceTransport(to addresses) *http.Transport {
 	transport := defaultTransport()
 	transport.Proxy = nil

@@ -3,8 +3,8 @@
 // is called again when it ends.
 //
 // Invariants: an object has one attempt at a time, that of its last input, and an outcome is only ever given for the
-// input it is of; at most a given number run at once, and those of one namespace never keep all the others' waiting; all
-// have ended when Start returns.
+// input it is of; at most a given number run at once, and those of one namespace never keep all the others' waiting;
+// all have ended when Start returns.
 package attempt
 
 import (

@@ -66,7 +66,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	now := r.Now()
 	data, did, again, failed := next(secret.Data, r.Names, now)
 	if failed != nil {
-		return ctrl.Result{}, fmt.Errorf("Secret %s: %w", r.Secret, failed)
+		return ctrl.Result{}, fmt.Errorf("certificate in Secret %s: %w", r.Secret, failed)
 	}
 	result := ctrl.Result{RequeueAfter: min(max(again.Sub(now), behind), atMost)}
 	if did == none {

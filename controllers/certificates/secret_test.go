@@ -47,7 +47,7 @@ func TestALifeOfCertificates(t *testing.T) {
 	if did != made {
 		t.Fatalf("expected %q, found %q", made, did)
 	}
-	now, first := t0, data
+	first := data
 	for _, c := range []struct {
 		did step
 		at  time.Duration // since the first was made; skew moves the two thirds by a third of an hour
@@ -65,7 +65,7 @@ func TestALifeOfCertificates(t *testing.T) {
 		if _, early, _ := after(t, data, again.Add(-time.Second)); early != none {
 			t.Errorf("expected nothing to do before %v, found %q", again, early)
 		}
-		now = again
+		now := again
 		if data, did, again = after(t, data, now); did != c.did {
 			t.Fatalf("after %v: expected %q, found %q", now.Sub(t0), c.did, did)
 		}
@@ -187,8 +187,8 @@ func TestNoKeyOfACAIsKept(t *testing.T) {
 	}
 }
 
-// Through a year of rotations every handshake succeeds, however late the registry and the pods learn of a change, if they
-// learn of it within half the grace period.
+// Through a year of rotations every handshake succeeds, however late the registry and the pods learn of a change, if
+// they learn of it within half the grace period.
 func TestNobodyIsSurprised(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)

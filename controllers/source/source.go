@@ -99,7 +99,7 @@ func (f *Fetcher) credentials(ctx context.Context, from Spec) (*artifact.Credent
 
 // parse reads the credentials of a Secret, whose errors hold nothing of it.
 func parse(secret *corev1.Secret) (*artifact.Credentials, error) {
-	switch secret.Type {
+	switch secret.Type { //nolint:exhaustive // all others are refused
 	case corev1.SecretTypeDockerConfigJson:
 		return artifact.ParseDockerConfig(secret.Data[corev1.DockerConfigJsonKey])
 	case v1alpha1.SecretTypeSource:

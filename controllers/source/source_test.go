@@ -25,31 +25,41 @@ func TestSecrets(t *testing.T) {
 	}{
 		{"docker's", corev1.SecretTypeDockerConfigJson, config(`{"auths": {"a.example": {"auth": "aGlkZGVuOnA="}}}`), ""},
 		{"a token", v1alpha1.SecretTypeSource, map[string]string{"host": "a.example", "token": hidden}, ""},
-		{"a token from a file", v1alpha1.SecretTypeSource, map[string]string{"host": "a.example\n", "token": hidden + "\r\n"}, ""},
+		{
+			"a token from a file", v1alpha1.SecretTypeSource,
+			map[string]string{"host": "a.example\n", "token": hidden + "\r\n"}, "",
+		},
 		{
 			"a password", v1alpha1.SecretTypeSource,
-			map[string]string{"host": "a.example:8443", "username": hidden, "password": hidden}, "",
+			map[string]string{"host": "a.example:8443", "username": hidden, "password": hidden},
+			"",
 		},
 
 		{"no type", "", map[string]string{"host": "a.example", "token": hidden}, "found another"},
 		{"another type", corev1.SecretTypeOpaque, map[string]string{"host": "a.example", "token": hidden}, "found another"},
 		{
-			"basic-auth", corev1.SecretTypeBasicAuth, map[string]string{"username": hidden, "password": hidden},
+			"basic-auth", corev1.SecretTypeBasicAuth,
+			map[string]string{"username": hidden, "password": hidden},
 			"expected type kubernetes.io/dockerconfigjson or switchyard.dev/source, found another",
 		},
 		{
-			"docker's former", corev1.SecretTypeDockercfg, map[string]string{corev1.DockerConfigKey: `{"a": {"auth": "aGlkZGVuOnA="}}`},
+			"docker's former", corev1.SecretTypeDockercfg,
+			map[string]string{corev1.DockerConfigKey: `{"a": {"auth": "aGlkZGVuOnA="}}`},
 			"found another",
 		},
 		{"a token's", corev1.SecretTypeServiceAccountToken, map[string]string{"token": hidden}, "found another"},
 		{"docker's, empty", corev1.SecretTypeDockerConfigJson, nil, "as docker login writes it"},
 		{"docker's, no JSON", corev1.SecretTypeDockerConfigJson, config(hidden), "as docker login writes it"},
 		{"no host", v1alpha1.SecretTypeSource, map[string]string{"token": hidden}, "host: expected host or host:port"},
-		{"a URL", v1alpha1.SecretTypeSource, map[string]string{"host": "https://" + hidden, "token": hidden}, "host: expected"},
+		{
+			"a URL", v1alpha1.SecretTypeSource,
+			map[string]string{"host": "https://" + hidden, "token": hidden}, "host: expected",
+		},
 		{"no token", v1alpha1.SecretTypeSource, map[string]string{"host": hidden}, "found less"},
 		{
 			"both", v1alpha1.SecretTypeSource,
-			map[string]string{"host": "a", "token": hidden, "username": hidden, "password": hidden}, "found both",
+			map[string]string{"host": "a", "token": hidden, "username": hidden, "password": hidden},
+			"found both",
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {

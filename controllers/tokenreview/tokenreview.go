@@ -1,8 +1,8 @@
 // Package tokenreview asks the API server whose a service account's token is.
 //
 // A token is somebody's only if it was made for our audience: one that is meant for the API server, or for another
-// service, is worth nothing here, so that nobody who gets one from its owner can come to us in the owner's name. That its
-// pod and its account are still there is the API server's to check.
+// service, is worth nothing here, so that nobody who gets one from its owner can come to us in the owner's name. That
+// its pod and its account are still there is the API server's to check.
 package tokenreview
 
 import (
@@ -26,8 +26,8 @@ func New(client authenticationclient.TokenReviewInterface, audience string) *Rev
 	return &Reviewer{client, audience}
 }
 
-// Review is the user's name that a token is of; "" if it is nobody's, or of another audience. Its error says that the API
-// server did not tell.
+// Review is the user's name that a token is of; "" if it is nobody's, or of another audience. Its error says that the
+// API server did not tell.
 func (r *Reviewer) Review(ctx context.Context, token string) (user string, err error) {
 	review, err := r.client.Create(ctx, &authenticationv1.TokenReview{
 		Spec: authenticationv1.TokenReviewSpec{Token: token, Audiences: []string{r.audience}},

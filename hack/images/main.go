@@ -1,5 +1,5 @@
-// Command images builds the images of the manager and of the runtime, and writes each as a docker-archive into a folder:
-// `make images`. Docker is not needed, nor a registry, nor a base image: the programs are static.
+// Command images builds the images of the manager and of the runtime, and writes each as a docker-archive into a
+// folder: `make images`. Docker is not needed, nor a registry, nor a base image: the programs are static.
 //
 //	ctr -n k8s.io images import bin/images/manager.tar
 //	kind load image-archive bin/images/manager.tar

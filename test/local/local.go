@@ -1,6 +1,7 @@
 // Package local is the whole of Switchyard on one machine, on loopback and without root: a real control plane
 // (test/controlplane), the manager and the artifact registry under their own service accounts, test/localnode running
-// the pods, and a source registry filled with the samples. `make up`, the demo, the benchmark and the integration tests are made of it.
+// the pods, and a source registry filled with the samples. `make up`, the demo, the benchmark and the integration tests
+// are made of it.
 //
 // Everything ends with the context given to Start, or with the process.
 package local
@@ -259,7 +260,11 @@ func (p *Place) StartRegistry(ctx context.Context) error {
 	select {
 	case <-p.mounted:
 	case <-waiting.Done():
-		return fmt.Errorf("artifact registry: no manager has made Secret %s; see manager-1.log in %s", tlsSecret, p.options.Dir)
+		return fmt.Errorf(
+			"artifact registry: no manager has made Secret %s; see manager-1.log in %s",
+			tlsSecret,
+			p.options.Dir,
+		)
 	}
 	registry, err := startProgram(ctx, p.path("registry.log"), p.options.Manager, "registry",
 		"--kubeconfig", p.path("registry.kubeconfig"), "--metrics-address", "0",

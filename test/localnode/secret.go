@@ -13,8 +13,8 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// MountSecret keeps a folder as a kubelet keeps the mount of some keys of a Secret, for a process that is no pod of this
-// node, until ctx ends. written is called after each change, with what went wrong with it if anything did.
+// MountSecret keeps a folder as a kubelet keeps the mount of some keys of a Secret, for a process that is no pod of
+// this node, until ctx ends. written is called after each change, with what went wrong with it if anything did.
 func MountSecret(
 	ctx context.Context, client kubernetes.Interface, namespace, name, folder string, keys []string, written func(error),
 ) error {

@@ -33,7 +33,14 @@ const (
 )
 
 var reasons = []string{
-	reasonNoToken, reasonBadToken, reasonBusy, reasonUnavailable, reasonAccount, reasonRepository, reasonPush, reasonRequest,
+	reasonNoToken,
+	reasonBadToken,
+	reasonBusy,
+	reasonUnavailable,
+	reasonAccount,
+	reasonRepository,
+	reasonPush,
+	reasonRequest,
 }
 
 // refusal is the answer to a request that is not let through.

@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -101,13 +102,13 @@ type reviewer struct {
 	mu      sync.Mutex
 	users   map[string]string
 	away    error
-	asked   int
+	asked   atomic.Int64
 	waiting chan struct{} // where there is one, it answers when that is closed
 }
 
 func (r *reviewer) Review(ctx context.Context, token string) (string, error) {
 	r.mu.Lock()
-	r.asked++
+	r.asked.Add(1)
 	waiting := r.waiting
 	r.mu.Unlock()
 	if waiting != nil {
@@ -171,8 +172,8 @@ func (k *keeper) expect(what, token string, status, reviews int) {
 	if got := k.ask("GET", "/v2/", "Bearer "+token, ""); got.Code != status {
 		k.t.Errorf("%s: expected status %d, found %d: %s", what, status, got.Code, got.Body)
 	}
-	if k.reviewer.asked != reviews {
-		k.t.Errorf("%s: expected %d reviews so far, found %d", what, reviews, k.reviewer.asked)
+	if k.reviewer.asked.Load() != int64(reviews) {
+		k.t.Errorf("%s: expected %d reviews so far, found %d", what, reviews, k.reviewer.asked.Load())
 	}
 }
 
@@ -220,11 +221,17 @@ func TestHowItRefuses(t *testing.T) {
 		}
 		if err := json.Unmarshal(got.Body.Bytes(), &answer); err != nil || len(answer.Errors) != 1 ||
 			got.Code != c.status || answer.Errors[0].Code != "UNAUTHORIZED" || got.Header().Get("WWW-Authenticate") != "Bearer" {
-			t.Errorf("%.20q: expected %d in the words of the specification, found %d: %s", c.authorization, c.status, got.Code, got.Body)
+			t.Errorf(
+				"%.20q: expected %d in the words of the specification, found %d: %s",
+				c.authorization,
+				c.status,
+				got.Code,
+				got.Body,
+			)
 		}
 	}
-	if k.reviewer.asked != 1 {
-		t.Errorf("expected only what may be a token reviewed, found %d", k.reviewer.asked)
+	if k.reviewer.asked.Load() != 1 {
+		t.Errorf("expected only what may be a token reviewed, found %d", k.reviewer.asked.Load())
 	}
 	if got := k.ask("GET", "/v2/", "bearer p", ""); got.Code != 200 {
 		t.Errorf("a scheme has no case, found %d", got.Code)
@@ -329,8 +336,8 @@ func TestRequestsShareAReview(t *testing.T) {
 		}
 		close(r.waiting)
 		asking.Wait()
-		if r.asked != 1 {
-			t.Errorf("expected 1 review, found %d", r.asked)
+		if r.asked.Load() != 1 {
+			t.Errorf("expected 1 review, found %d", r.asked.Load())
 		}
 	})
 }
@@ -350,8 +357,8 @@ func TestReviewsAreBounded(t *testing.T) {
 			})
 		}
 		synctest.Wait()
-		if r.asked != mostReviews {
-			t.Errorf("expected %d reviews at once, found %d", mostReviews, r.asked)
+		if r.asked.Load() != mostReviews {
+			t.Errorf("expected %d reviews at once, found %d", mostReviews, r.asked.Load())
 		}
 		asking.Wait()
 		if took := time.Since(began); took > reviewTime {

@@ -64,7 +64,11 @@ type Registry struct {
 // New opens or makes the registry in a folder.
 func New(o Options) (*Registry, error) {
 	if !o.AllowPush && (o.Reviewer == nil || !strings.HasPrefix(o.Manager, accountPrefix)) {
-		return nil, fmt.Errorf("registry: expected a Reviewer, and a Manager %snamespace:name, found %q", accountPrefix, o.Manager)
+		return nil, fmt.Errorf(
+			"registry: expected a Reviewer, and a Manager %snamespace:name, found %q",
+			accountPrefix,
+			o.Manager,
+		)
 	}
 	if o.Now == nil {
 		o.Now = time.Now

@@ -103,7 +103,10 @@ func (i Image) config(layer hash.Hash) ([]byte, error) {
 		"os":           "linux",
 		"created":      time.Unix(0, 0).UTC().Format(time.RFC3339),
 		"config":       map[string]any{"User": User, "Entrypoint": i.Entrypoint, "WorkingDir": "/"},
-		"rootfs":       map[string]any{"type": "layers", "diff_ids": []string{"sha256:" + hex.EncodeToString(layer.Sum(nil))}},
+		"rootfs": map[string]any{
+			"type":     "layers",
+			"diff_ids": []string{"sha256:" + hex.EncodeToString(layer.Sum(nil))},
+		},
 	})
 }
 

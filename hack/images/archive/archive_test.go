@@ -60,7 +60,8 @@ func TestAnArchiveIsWhatItsManifestSays(t *testing.T) {
 		RepoTags, Layers []string
 	}
 	decode(t, parts["manifest.json"], &manifest)
-	if len(manifest) != 1 || len(manifest[0].Layers) != 1 || !reflect.DeepEqual(manifest[0].RepoTags, []string{"example.com/a/b:c"}) {
+	if len(manifest) != 1 || len(manifest[0].Layers) != 1 ||
+		!reflect.DeepEqual(manifest[0].RepoTags, []string{"example.com/a/b:c"}) {
 		t.Fatalf("manifest: %s", parts["manifest.json"])
 	}
 	var config struct {
