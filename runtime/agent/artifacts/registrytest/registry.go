@@ -95,8 +95,12 @@ func (r *Registry) Trust(certificate *x509.Certificate) {
 // Certificate is the one that the registry has.
 func (r *Registry) Certificate() *x509.Certificate { return r.server.Certificate() }
 
-// CloseConnections has the pod make new ones.
-func (r *Registry) CloseConnections() { r.server.CloseClientConnections() }
+// CloseConnections has the pod make new ones, and the test's own pushes too, which may not have seen yet that theirs is
+// gone.
+func (r *Registry) CloseConnections() {
+	r.server.CloseClientConnections()
+	r.server.Client().CloseIdleConnections()
+}
 
 func (r *Registry) write(name string, data []byte) {
 	r.t.Helper()
