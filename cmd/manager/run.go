@@ -77,13 +77,8 @@ func parseRunFlags(args []string) (*runFlags, error) {
 	var f runFlags
 	set := flag.NewFlagSet("manager run", flag.ContinueOnError)
 	set.StringVar(&f.kubeconfig, "kubeconfig", "", "`file` of the cluster (default: the one this pod is in)")
-	set.StringVar(
-		&f.namespace,
-		"namespace",
-		"",
-		"`namespace` of the manager's own objects: its lease, the certificate of "+
-			"the artifact registry (default: this pod's)",
-	)
+	set.StringVar(&f.namespace, "namespace", "", "`namespace` of the manager's own objects: its lease, the certificate of "+
+		"the artifact registry (default: this pod's)")
 	set.StringVar(&f.metricsAddress, "metrics-address", ":9090", "`address` of /metrics; 0 for none")
 	set.BoolVar(&f.metricsSecure, "metrics-secure", true, "serve /metrics over TLS, to who may read them by RBAC")
 	set.StringVar(&f.healthAddress, "health-address", ":8081", "`address` of /healthz and /readyz; 0 for none")
@@ -101,12 +96,8 @@ func parseRunFlags(args []string) (*runFlags, error) {
 		"who keeps the artifact registry's certificate in the Secret "+certificatesSecret+": self or cert-manager")
 	set.StringVar(&f.registryNames, "registry-tls-names", "",
 		"host `names` and addresses, separated by commas, by which the artifact registry is known besides --registry-url's")
-	set.Func(
-		"source-allow-cidr",
-		"`range` of addresses that sources may have though it is private, loopback or otherwise "+
-			"special; may be given several times",
-		f.allowSource,
-	)
+	set.Func("source-allow-cidr", "`range` of addresses that sources may have though it is private, loopback or "+
+		"otherwise special; may be given several times", f.allowSource)
 	set.Func("source-plain-http", "`host:port` that is spoken to without TLS as a source, as loopback hosts are; may be "+
 		"given several times", f.speakPlainly)
 	set.DurationVar(&f.recheck, "recheck-interval", 10*time.Minute,

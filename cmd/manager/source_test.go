@@ -111,8 +111,8 @@ func TestArchivesAndSecrets(t *testing.T) {
 			want: "False SourceInvalid", message: "expected an archive whose sha256 is",
 		},
 		{
-			adapter: adapter("not-there", url+"/x.tar.gz?"+query, "", ""),
-			want:    "False SourceNotFound", message: "404", stalled: true,
+			adapter: adapter("not-there", url+"/x.tar.gz?"+query, "", ""), stalled: true,
+			want: "False SourceNotFound", message: "not found: status 404",
 		},
 		{
 			adapter: adapter("metadata", "https://169.254.169.254/latest/x.tar.gz?"+query, "", ""), stalled: true,
@@ -143,8 +143,8 @@ func TestArchivesAndSecrets(t *testing.T) {
 		if !strings.Contains(ready.Message, c.message) || stalled != c.stalled {
 			t.Errorf("%s: expected %q, stalled %v, found %q, %v", a.Name, c.message, c.stalled, ready.Message, stalled)
 		}
-		if target := a.Status.TargetRevision; c.message == "" &&
-			target.SourceRevision != "sha256:"+hex.EncodeToString(sum[:]) {
+		target := a.Status.TargetRevision
+		if c.message == "" && target.SourceRevision != "sha256:"+hex.EncodeToString(sum[:]) {
 			t.Errorf("%s: expected the archive's sum as its revision, found %+v", a.Name, target)
 		}
 	}
@@ -222,10 +222,10 @@ func TestALostArchiveThatHasChanged(t *testing.T) {
 		resolved = apimeta.FindStatusCondition(a.Status.Conditions, v1alpha1.ConditionArtifactResolved)
 		return says(a.Generation, a.Status.Conditions, v1alpha1.ConditionArtifactResolved)
 	}, "ArtifactResolved=False SourceInvalid")
-	want := "the artifact registry has lost " + digest + ", and it cannot be had from the source again: "
-	if !strings.HasPrefix(resolved.Message, want) ||
-		!strings.Contains(resolved.Message, "its archive is another than it was") {
-		t.Errorf("expected %s…, found %s", want, resolved.Message)
+	lost := "the artifact registry has lost " + digest + ", and it cannot be had from the source again: "
+	const changed = "its archive is another than it was"
+	if m := resolved.Message; !strings.HasPrefix(m, lost) || !strings.Contains(m, changed) {
+		t.Errorf("expected %s…%s…, found %s", lost, changed, m)
 	}
 }
 
@@ -244,6 +244,30 @@ func TestTheManagerMayNotListSecrets(t *testing.T) {
 		}
 		if review.Status.Allowed != want {
 			t.Errorf("%s: expected %v, found %+v", verb, want, review.Status)
+		}
+	}
+}
+
+func TestSourceFlags(t *testing.T) {
+	needed := []string{
+		"--runtime-image", "runtime", "--registry-url", "https://registry:5000", "--registry-token-file", "token",
+	}
+	f, err := parseRunFlags(append(needed, "--source-allow-cidr", "10.1.2.3/8", "--source-allow-cidr", "fd00::/8",
+		"--source-plain-http", "models:8080", "--source-plain-http", "registry"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprint(f.sourceAllow, f.sourcePlainHTTP); got != "[10.0.0.0/8 fd00::/8] [models:8080 registry]" {
+		t.Errorf("found %s", got)
+	}
+	for _, wrong := range [][]string{
+		{"--source-allow-cidr", "10.0.0.1"},
+		{"--source-allow-cidr", "everything"},
+		{"--source-plain-http", "http://models"},
+		{"--source-plain-http", ""},
+	} {
+		if _, err := parseRunFlags(append(needed, wrong...)); err == nil {
+			t.Errorf("%v: expected it to be refused", wrong)
 		}
 	}
 }

@@ -236,13 +236,8 @@ func TestARegistryThatAsksForAPassword(t *testing.T) {
 		t.Error(err)
 	}
 	before := len(w.sent())
-	expectError(
-		t,
-		fetchParity(t, at, login(t, "registry.example")),
-		artifact.SecretInvalid,
-		true,
-		"the Secret has no credentials",
-	)
+	expectError(t, fetchParity(t, at, login(t, "registry.example")), artifact.SecretInvalid, true,
+		"the Secret has no credentials")
 	if n := len(w.sent()); n != before {
 		t.Errorf("expected no request, found %d", n-before)
 	}

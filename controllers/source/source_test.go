@@ -27,7 +27,8 @@ func TestSecrets(t *testing.T) {
 		{"a token", v1alpha1.SecretTypeSource, map[string]string{"host": "a.example", "token": hidden}, ""},
 		{
 			"a token from a file", v1alpha1.SecretTypeSource,
-			map[string]string{"host": "a.example\n", "token": hidden + "\r\n"}, "",
+			map[string]string{"host": "a.example\n", "token": hidden + "\r\n"},
+			"",
 		},
 		{
 			"a password", v1alpha1.SecretTypeSource,
@@ -53,7 +54,8 @@ func TestSecrets(t *testing.T) {
 		{"no host", v1alpha1.SecretTypeSource, map[string]string{"token": hidden}, "host: expected host or host:port"},
 		{
 			"a URL", v1alpha1.SecretTypeSource,
-			map[string]string{"host": "https://" + hidden, "token": hidden}, "host: expected",
+			map[string]string{"host": "https://" + hidden, "token": hidden},
+			"host: expected",
 		},
 		{"no token", v1alpha1.SecretTypeSource, map[string]string{"host": hidden}, "found less"},
 		{
