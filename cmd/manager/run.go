@@ -77,8 +77,8 @@ func parseRunFlags(args []string) (*runFlags, error) {
 	var f runFlags
 	set := flag.NewFlagSet("manager run", flag.ContinueOnError)
 	set.StringVar(&f.kubeconfig, "kubeconfig", "", "`file` of the cluster (default: the one this pod is in)")
-	set.StringVar(&f.namespace, "namespace", "", "`namespace` of the manager's own objects: its lease, the certificate of "+
-		"the artifact registry (default: this pod's)")
+	set.StringVar(&f.namespace, "namespace", "", "`namespace` of the manager's own objects: its lease, the certificate "+
+		"of the artifact registry (default: this pod's)")
 	set.StringVar(&f.metricsAddress, "metrics-address", ":9090", "`address` of /metrics; 0 for none")
 	set.BoolVar(&f.metricsSecure, "metrics-secure", true, "serve /metrics over TLS, to who may read them by RBAC")
 	set.StringVar(&f.healthAddress, "health-address", ":8081", "`address` of /healthz and /readyz; 0 for none")

@@ -49,8 +49,8 @@ func TestManyAtOnceCostFewWrites(t *testing.T) {
 	found := writes(t).Since(before)
 	all, _ := found.Total()
 	t.Logf("%.1f writes for each of %d adapters: %v", float64(all)/float64(n), n, found)
-	// However slow the machine, each adapter is told of, assigned to, loaded by and reported by each pod once; and a tenth
-	// for writes that met a newer object. On one that is not slow most of these are written together.
+	// However slow the machine, each adapter is told of, assigned to, loaded by and reported by each pod once; and half
+	// as often again for writes that met a newer object. On one that is not slow most of these are written together.
 	for what, most := range map[string]int{
 		"PATCH loraadapters/status":       4 * n, // the source is asked; on its first pod; proven; Ready
 		"PUT adapterassignments":          pods * n,
@@ -58,7 +58,7 @@ func TestManyAtOnceCostFewWrites(t *testing.T) {
 		"PATCH inferencepools/status":     n,
 		"POST events":                     3 * n,
 	} {
-		if found[what] > most+n/10 {
+		if found[what] > most+n/2 {
 			t.Errorf("%s: expected at most %d, found %d", what, most, found[what])
 		}
 	}
