@@ -177,10 +177,15 @@ func startParts(ctx context.Context, plane *controlplane.ControlPlane, dir strin
 			"--source-allow-cidr", "127.0.0.0/8", "--source-allow-cidr", "::1/128",
 		}, log)
 	})
-	mounted := make(chan error, 8)
+	mounted := make(chan error, 1) // the first time
 	parts.Go(func() error {
 		return localnode.MountSecret(ctx, kube, system, certificatesSecret, path("tls"), []string{"tls.crt", "tls.key"},
-			func(err error) { mounted <- err })
+			func(err error) {
+				select {
+				case mounted <- err:
+				default:
+				}
+			})
 	})
 	parts.Go(func() error {
 		select {
