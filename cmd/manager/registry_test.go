@@ -56,8 +56,8 @@ func as(t *testing.T, account string) *rest.Config {
 	return config
 }
 
-// open is the artifact registry over the folder of the one that runs, at a time of its own, asking the API server that a
-// config reaches.
+// open is the artifact registry over the folder of the one that runs, at a time of its own, asking the API server that
+// a config reaches.
 func open(t *testing.T, config *rest.Config, now func() time.Time) *registry.Registry {
 	t.Helper()
 	asking, err := kubernetes.NewForConfig(config)
@@ -84,7 +84,8 @@ func tokenOf(t *testing.T, namespace, account string, pod *corev1.Pod, audiences
 			Kind: "Pod", APIVersion: "v1", Name: pod.Name, UID: pod.UID,
 		}
 	}
-	made, err := kube.CoreV1().ServiceAccounts(namespace).CreateToken(t.Context(), account, request, metav1.CreateOptions{})
+	made, err := kube.CoreV1().ServiceAccounts(namespace).CreateToken(
+		t.Context(), account, request, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -365,7 +366,8 @@ func TestPoolsAreToldWhomToTrust(t *testing.T) {
 	s.runPods("digits", 1)
 	told := func() string {
 		var found corev1.ConfigMap
-		if err := admin.Get(t.Context(), client.ObjectKey{Namespace: s.namespace, Name: "digits-runtime"}, &found); err != nil {
+		key := client.ObjectKey{Namespace: s.namespace, Name: "digits-runtime"}
+		if err := admin.Get(t.Context(), key, &found); err != nil {
 			return err.Error()
 		}
 		return found.Data["ca.crt"]
@@ -403,6 +405,7 @@ func TestMetricsAreForWhoMayReadThem(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
 		go func() {
+			//nolint:contextcheck // as waits for its account as long as the test does
 			ended <- serveMetrics(ctx, as(t, account), &registryFlags{metricsAddress: address, metricsSecure: true})
 		}()
 		for want, token := range tokens {
