@@ -72,3 +72,10 @@ func TestAddresses(t *testing.T) {
 		}
 	}
 }
+
+// A proxy's address would be the only one that is looked at, and what it may reach is more than we may.
+func TestSourcesAreAskedWithoutAProxy(t *testing.T) {
+	if transport := sourceTransport(addresses{}); transport.Proxy != nil || !transport.DisableKeepAlives {
+		t.Error("expected no proxy, and a connection for each request")
+	}
+}

@@ -321,6 +321,7 @@ func TestARegistryThatTakesTokensOfAnotherHost(t *testing.T) {
 // A token that a registry gave in exchange for credentials is for that registry, and not for where it sends us.
 func TestATokenStaysWithItsRegistry(t *testing.T) {
 	var blobs, gate witness
+	var moved []string
 	artifactOf := byHand().adapter()
 	elsewhere := web(t, blobs.see(func(w http.ResponseWriter, r *http.Request) {
 		for d, data := range artifactOf.blobs {
@@ -333,13 +334,16 @@ func TestATokenStaysWithItsRegistry(t *testing.T) {
 		answered := true
 		gate.see(func(w http.ResponseWriter, r *http.Request) {
 			switch {
+			case strings.HasPrefix(r.URL.Path, "/moved/"): // without its token, on the same host
+				moved = append(moved, r.Header.Get("Authorization"))
+				http.Redirect(w, r, elsewhere+r.URL.Path, http.StatusTemporaryRedirect)
 			case r.URL.Path == "/token":
 				fmt.Fprint(w, `{"token": "exchanged"}`)
 			case r.Header.Get("Authorization") != "Bearer exchanged":
 				w.Header().Set("WWW-Authenticate", `Bearer realm="http://`+r.Host+`/token",service="x"`)
 				w.WriteHeader(http.StatusUnauthorized)
 			case strings.Contains(r.URL.Path, "/blobs/"):
-				http.Redirect(w, r, elsewhere+r.URL.Path, http.StatusTemporaryRedirect)
+				http.Redirect(w, r, "/moved"+r.URL.Path, http.StatusTemporaryRedirect)
 			default:
 				answered = false
 			}
@@ -353,6 +357,9 @@ func TestATokenStaysWithItsRegistry(t *testing.T) {
 	}
 	if sent := blobs.sent(); !slices.Equal(sent, []string{"", ""}) {
 		t.Errorf("expected two blobs without a header, found %q", sent)
+	}
+	if !slices.Equal(moved, []string{"", ""}) {
+		t.Errorf("expected none across a redirect to the same host, found %q", moved)
 	}
 	if sent := gate.sent(); !slices.Contains(sent, userHeader) || !slices.Contains(sent, "Bearer exchanged") {
 		t.Errorf("expected both headers, found %q", sent)
