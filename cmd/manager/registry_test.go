@@ -84,8 +84,8 @@ func tokenOf(t *testing.T, namespace, account string, pod *corev1.Pod, audiences
 			Kind: "Pod", APIVersion: "v1", Name: pod.Name, UID: pod.UID,
 		}
 	}
-	made, err := kube.CoreV1().ServiceAccounts(namespace).CreateToken(
-		t.Context(), account, request, metav1.CreateOptions{})
+	made, err := kube.CoreV1().ServiceAccounts(namespace).
+		CreateToken(t.Context(), account, request, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,7 +172,7 @@ func TestWhoseTokenPulls(t *testing.T) {
 		{"the manager's", "GET", own, manager, 200},
 		{"another pool's", "GET", own, tokenOf(t, s.namespace, "other-runtime", nil, audience), 403},
 		{"another namespace's", "GET", "/v2/elsewhere/digits/manifests/" + digest, token, 403},
-		{"an account that is none of pods", "GET", own, tokenOf(t, s.namespace, "default", nil, audience), 403},
+		{"an account that is none of pods", "GET", own, tokenOf(t, system, registryAccount, nil, audience), 403},
 		{"for the API server", "GET", own, tokenOf(t, s.namespace, account, &pod), 401},
 		{"for another service", "GET", own, tokenOf(t, s.namespace, account, &pod, "vault"), 401},
 		{"for another service, of the manager", "GET", own, tokenOf(t, system, managerAccount, nil, "vault"), 401},
@@ -388,14 +388,16 @@ func TestPoolsAreToldWhomToTrust(t *testing.T) {
 // /metrics of both parts are for who may read them, and the parts may find that out with the rights that they have.
 func TestMetricsAreForWhoMayReadThem(t *testing.T) {
 	s := newSpace(t)
-	reader := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: "scraper"}}
-	s.create(reader, &rbacv1.ClusterRoleBinding{
+	for _, name := range []string{"scraper", "other"} {
+		s.create(&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: name}})
+	}
+	s.create(&rbacv1.ClusterRoleBinding{
 		ObjectMeta: metav1.ObjectMeta{Name: s.namespace + "-scraper"},
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "switchyard-metrics-reader"},
 		Subjects:   []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: s.namespace, Name: "scraper"}},
 	})
 	tokens := map[string]string{
-		"401": "", "403": tokenOf(t, s.namespace, "default", nil), "200": tokenOf(t, s.namespace, "scraper", nil),
+		"401": "", "403": tokenOf(t, s.namespace, "other", nil), "200": tokenOf(t, s.namespace, "scraper", nil),
 	}
 	for _, account := range []string{managerAccount, registryAccount} {
 		address, err := freeAddress(t.Context())
@@ -403,10 +405,9 @@ func TestMetricsAreForWhoMayReadThem(t *testing.T) {
 			t.Fatal(err)
 		}
 		ctx, stop := context.WithCancel(t.Context())
-		ended := make(chan error, 1)
+		config, ended := as(t, account), make(chan error, 1)
 		go func() {
-			//nolint:contextcheck // as waits for its account as long as the test does
-			ended <- serveMetrics(ctx, as(t, account), &registryFlags{metricsAddress: address, metricsSecure: true})
+			ended <- serveMetrics(ctx, config, &registryFlags{metricsAddress: address, metricsSecure: true})
 		}()
 		for want, token := range tokens {
 			s.until(account+"'s metrics", func() string { return metricsStatus(t, address, token) }, want)

@@ -124,7 +124,8 @@ func (i *identities) review(ctx context.Context, key [sha256.Size]byte, token, a
 	return user, nil
 }
 
-// makeRoom removes what is out of date, and if nothing is, anything.
+// makeRoom removes, where all is full, what is out of date, and then anything, until a quarter is free: so that it is
+// seldom done, however much garbage comes.
 func (i *identities) makeRoom(kept map[[sha256.Size]byte]identity) {
 	if len(kept) < mostTokens {
 		return
@@ -135,7 +136,7 @@ func (i *identities) makeRoom(kept map[[sha256.Size]byte]identity) {
 		}
 	}
 	for key := range kept {
-		if len(kept) < mostTokens {
+		if len(kept) <= mostTokens/4*3 {
 			return
 		}
 		delete(kept, key)
