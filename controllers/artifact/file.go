@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 
@@ -11,10 +12,24 @@ import (
 	"oras.land/oras-go/v2/content"
 	"oras.land/oras-go/v2/errdef"
 
+	"github.com/switchyard-dev/switchyard/runtime/arch"
 	"github.com/switchyard-dev/switchyard/runtime/quote"
 )
 
-// File reads one small file of an artifact, checked against its digest: a base's config.json, say, without its weights.
+// Base reads the description of a base model that the registry has, without its weights.
+func (s *Store) Base(ctx context.Context, repo, revision string) (*arch.Description, error) {
+	raw, err := s.File(ctx, repo, revision, baseConfig, maxConfig)
+	if err != nil {
+		return nil, err
+	}
+	base, err := arch.Parse(raw)
+	if err != nil {
+		return nil, fmt.Errorf("base model %s: %w", revision, err)
+	}
+	return base, nil
+}
+
+// File reads one small file of an artifact, checked against its digest.
 func (s *Store) File(ctx context.Context, repo, revision, name string, limit int64) ([]byte, error) {
 	r, err := s.open(repo)
 	if err != nil {

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"fmt"
 	"os"
 	"sync"
 	"time"
@@ -28,7 +27,7 @@ type Source interface {
 type Store interface {
 	Exists(ctx context.Context, repo, revision string) (bool, error)
 	Push(ctx context.Context, repo string, p *artifact.Packed) error
-	File(ctx context.Context, repo, revision, name string, limit int64) ([]byte, error)
+	Base(ctx context.Context, repo, revision string) (*arch.Description, error)
 }
 
 // Trust tells by which certificates the artifact registry is known: *certificates.Trust.
@@ -61,12 +60,8 @@ func (e errand) input(pool *v1alpha1.InferencePool) string {
 	return string(raw)
 }
 
-const (
-	// bringTimeout bounds an attempt, with a base of many gigabytes over a slow line.
-	bringTimeout = time.Hour
-	// maxConfig is runtime/model's bound of a base's config.json.
-	maxConfig = 4 << 20
-)
+// bringTimeout bounds an attempt, with a base of many gigabytes over a slow line.
+const bringTimeout = time.Hour
 
 // courier brings base models, and knows those that it brought or found.
 type courier struct {
@@ -112,13 +107,9 @@ func (c *courier) describe(ctx context.Context, repo, digest string) (*arch.Desc
 	if base := c.base(repo, digest); base != nil {
 		return base, nil
 	}
-	raw, err := c.store.File(ctx, repo, digest, "config.json", maxConfig)
+	base, err := c.store.Base(ctx, repo, digest)
 	if err != nil {
 		return nil, err
-	}
-	base, err := arch.Parse(raw)
-	if err != nil {
-		return nil, fmt.Errorf("base model %s: %w", digest, err)
 	}
 	c.keep(repo, digest, base)
 	return base, nil

@@ -27,7 +27,7 @@ type Source interface {
 type Store interface {
 	Exists(ctx context.Context, repo, revision string) (bool, error)
 	Push(ctx context.Context, repo string, p *artifact.Packed) error
-	File(ctx context.Context, repo, revision, name string, limit int64) ([]byte, error)
+	Base(ctx context.Context, repo, revision string) (*arch.Description, error)
 }
 
 // errand is what one attempt is to bring, and all that its outcome depends on.
@@ -43,8 +43,6 @@ type errand struct {
 const (
 	// bringTimeout bounds an attempt, with the largest adapter over a slow line.
 	bringTimeout = 15 * time.Minute
-	// maxConfig is runtime/model's bound of a base's config.json.
-	maxConfig = 4 << 20
 	// maxBases is how many bases' descriptions are kept.
 	maxBases = 64
 )
@@ -138,12 +136,9 @@ func (c *courier) base(ctx context.Context, repo, digest string) (*arch.Descript
 	if base != nil {
 		return base, nil
 	}
-	raw, err := c.store.File(ctx, repo, digest, "config.json", maxConfig)
+	base, err := c.store.Base(ctx, repo, digest)
 	if err != nil {
 		return nil, err
-	}
-	if base, err = arch.Parse(raw); err != nil {
-		return nil, fmt.Errorf("base model %s: %w", digest, err)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
