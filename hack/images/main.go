@@ -1,6 +1,9 @@
-// Command images builds the images of the manager and of the runtime, and writes each as a docker-archive into a
-// folder: `make images`. Docker is not needed, nor a registry, nor a base image: the programs are static.
+// Command images builds images and writes each as a docker-archive into a folder: `make images` those of the manager and
+// of the runtime. Docker is not needed, nor a registry, nor a base image: the programs are static. The others are for
+// tests: e2e is test/e2e's own, pause and coredns those of hack/cluster.
 //
+//	go run ./hack/images              manager and runtime
+//	go run ./hack/images e2e          others, by name
 //	ctr -n k8s.io images import bin/images/manager.tar
 //	kind load image-archive bin/images/manager.tar
 package main
@@ -11,10 +14,12 @@ import (
 	"flag"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -27,13 +32,16 @@ const (
 	certificates = "/etc/ssl/certs/ca-certificates.crt"
 )
 
-// programs are the images by name: the package of each one's program, and what else it holds.
+// programs are the images by name: the package of each one's program, the folder of its module, and what else it holds.
 var programs = map[string]struct {
-	pkg   string
-	files map[string]string
+	pkg, module string
+	files       map[string]string
 }{
-	"manager": {"./cmd/manager", map[string]string{certificates: certificates}},
-	"runtime": {"./cmd/runtime", nil},
+	"manager": {"./cmd/manager", ".", map[string]string{certificates: certificates}},
+	"runtime": {"./cmd/runtime", ".", nil},
+	"e2e":     {"./test/e2e/pod", ".", map[string]string{"/samples": "hack/samples/digits"}},
+	"pause":   {"./hack/images/pause", ".", nil},
+	"coredns": {".", "hack/coredns", nil},
 }
 
 func main() {
@@ -41,8 +49,12 @@ func main() {
 	out := flag.String("out", "bin/images", "`folder` to write to")
 	tag := flag.String("tag", "dev", "`tag` of the images")
 	flag.Parse()
+	names := flag.Args()
+	if len(names) == 0 {
+		names = []string{"manager", "runtime"}
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := write(ctx, *root, *out, *tag)
+	err := write(ctx, *root, *out, *tag, names)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "images:", err)
@@ -50,15 +62,19 @@ func main() {
 	}
 }
 
-func write(ctx context.Context, root, out, tag string) (err error) {
+func write(ctx context.Context, root, out, tag string, names []string) (err error) {
 	dir, err := os.MkdirTemp("", "switchyard-images-")
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	for name, program := range programs {
+	for _, name := range names {
+		program, known := programs[name]
+		if !known {
+			return fmt.Errorf("expected names of %v, found %q", slices.Sorted(maps.Keys(programs)), name)
+		}
 		binary := filepath.Join(dir, name)
-		if err := build(ctx, root, program.pkg, binary); err != nil {
+		if err := build(ctx, filepath.Join(root, program.module), program.pkg, binary); err != nil {
 			return err
 		}
 		image := archive.Image{
@@ -85,9 +101,9 @@ func write(ctx context.Context, root, out, tag string) (err error) {
 }
 
 // build makes a static program that is the same wherever it is built.
-func build(ctx context.Context, root, pkg, to string) error {
+func build(ctx context.Context, module, pkg, to string) error {
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", to, pkg)
-	cmd.Dir, cmd.Env = root, append(os.Environ(), "CGO_ENABLED=0")
+	cmd.Dir, cmd.Env = module, append(os.Environ(), "CGO_ENABLED=0")
 	if text, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("go build %s: %w\n%s", pkg, err, strings.TrimSpace(string(text)))
 	}

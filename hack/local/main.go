@@ -17,12 +17,9 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"syscall"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/switchyard-dev/switchyard/test/background"
 	"github.com/switchyard-dev/switchyard/test/local"
 )
 
@@ -31,18 +28,15 @@ const (
 	pool      = "digits"
 	// sourceAddress is the source registry's, by which config/samples names it.
 	sourceAddress = "127.0.0.1:5001"
-
-	// upFile is the descriptor by which run tells up that it is up: exec gives the first extra file this number.
-	upFile = 3
 )
 
 // place is where a running Switchyard keeps its files.
 type place struct{ repository, bin, dir string }
 
 func (p place) env() string  { return filepath.Join(p.dir, "env") }
-func (p place) pid() string  { return filepath.Join(p.dir, "pid") }
-func (p place) log() string  { return filepath.Join(p.dir, "log") }
 func (p place) data() string { return filepath.Join(p.dir, "data") }
+
+func (p place) program() background.Program { return background.Program{Dir: p.dir} }
 
 func main() {
 	repository := flag.String("repository", ".", "`folder` of this repository")
@@ -79,38 +73,18 @@ func absolute(repository, bin, dir string) (place, error) {
 
 // up starts run in the background and waits until it is up.
 func (p place) up() error {
-	if err := os.MkdirAll(p.dir, 0o700); err != nil {
-		return err
-	}
-	if pid, ok := p.running(); ok {
-		fmt.Printf("already up (process %d)\n", pid)
-		return p.printEnv()
-	}
-	log, err := os.Create(p.log())
-	if err != nil {
-		return err
-	}
-	defer func() { _ = log.Close() }()
-	told, tell, err := os.Pipe() // run closes its end once it is up, or by ending
-	if err != nil {
-		return err
-	}
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
 	//nolint:noctx // it goes on when this process ends
 	cmd := exec.Command(self, "-repository", p.repository, "-bin", p.bin, "-dir", p.dir, "run")
-	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = log, log, []*os.File{tell}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // it stays when this terminal goes
-	if err := cmd.Start(); err != nil {
+	fresh, err := p.program().Start(cmd, nil)
+	if err != nil {
 		return err
 	}
-	_ = tell.Close() // the child has its own
-	_, _ = told.Read(make([]byte, 1))
-	if _, err := os.Stat(p.env()); err != nil {
-		text, _ := os.ReadFile(p.log()) // said below, if it can be read
-		return fmt.Errorf("it did not come up; %s says:\n%s", p.log(), text)
+	if !fresh {
+		fmt.Println("already up")
 	}
 	return p.printEnv()
 }
@@ -126,57 +100,18 @@ func (p place) printEnv() error {
 
 // down ends what runs, and waits until it has.
 func (p place) down() error {
-	pid, ok := p.running()
-	if !ok {
-		fmt.Println("nothing is running")
-		return nil
+	stopped, err := p.program().Stop()
+	if err == nil {
+		fmt.Println(map[bool]string{true: "down", false: "nothing is running"}[stopped])
 	}
-	// A descriptor of the process rather than its number, which might be another's by now.
-	process, err := unix.PidfdOpen(pid, 0)
-	if err != nil {
-		return fmt.Errorf("process %d: %w", pid, err)
-	}
-	defer func() { _ = unix.Close(process) }()
-	if err := unix.PidfdSendSignal(process, unix.SIGTERM, nil, 0); err != nil {
-		return fmt.Errorf("process %d: %w", pid, err)
-	}
-	for {
-		_, err := unix.Poll([]unix.PollFd{{Fd: int32(process), Events: unix.POLLIN}}, -1) // until it has ended
-		if !errors.Is(err, unix.EINTR) {
-			fmt.Println("down")
-			return err
-		}
-	}
-}
-
-// running tells whether run is running here: it holds a lock on its file for as long as it lives.
-func (p place) running() (pid int, ok bool) {
-	file, err := os.Open(p.pid())
-	if err != nil {
-		return 0, false
-	}
-	defer func() { _ = file.Close() }()
-	if err := unix.Flock(int(file.Fd()), unix.LOCK_SH|unix.LOCK_NB); err == nil {
-		return 0, false // nobody holds it
-	}
-	text, err := os.ReadFile(p.pid())
-	if err != nil {
-		return 0, false
-	}
-	pid, err = strconv.Atoi(strings.TrimSpace(string(text)))
-	return pid, err == nil
+	return err
 }
 
 // run brings everything up and keeps it up until it is told to end.
 func (p place) run() (err error) {
-	unix.CloseOnExec(upFile) // else everything started here would hold it, and up wait for them all
+	background.Hold()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	lock, err := p.lock()
-	if err != nil {
-		return err
-	}
-	defer func() { _ = lock.Close() }()
 	if err := os.RemoveAll(p.data()); err != nil { // each up begins anew
 		return err
 	}
@@ -192,27 +127,11 @@ func (p place) run() (err error) {
 	if err := p.samples(ctx, here); err != nil {
 		return err
 	}
-	if up := os.NewFile(upFile, "up"); up != nil {
-		_ = up.Close() // tells `local up`
+	if err := background.Up(); err != nil {
+		return err
 	}
 	<-ctx.Done()
 	return nil
-}
-
-// lock makes this the one that runs here.
-func (p place) lock() (*os.File, error) {
-	file, err := os.OpenFile(p.pid(), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return nil, errors.Join(fmt.Errorf("%s: another one is running: %w", p.pid(), err), file.Close())
-	}
-	if err := file.Truncate(0); err != nil {
-		return nil, errors.Join(err, file.Close())
-	}
-	_, err = fmt.Fprintln(file, os.Getpid())
-	return file, err
 }
 
 // samples applies config/samples, waits until it serves, and writes down where.

@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"math/big"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"time"
@@ -22,8 +23,9 @@ type credentials struct{ dir string }
 
 func (c credentials) path(name string) string { return filepath.Join(c.dir, name) }
 
-// ensure makes what is missing. ca.crt comes last, so that an interrupted making is done again.
-func (c credentials) ensure() error {
+// ensure makes what is missing, for an apiserver at a host and, as a Service, at an address. ca.crt comes last, so that
+// an interrupted making is done again.
+func (c credentials) ensure(host string, service netip.Addr) error {
 	if _, err := os.Stat(c.path("ca.crt")); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -38,12 +40,14 @@ func (c credentials) ensure() error {
 	if err := ca.issue(c, "apiserver", &x509.Certificate{
 		Subject:     pkix.Name{CommonName: "kube-apiserver"},
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv4(10, 0, 0, 1)},
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.ParseIP(host), service.AsSlice()},
 		DNSNames:    []string{"localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"},
 	}); err != nil {
 		return err
 	}
-	for name, user := range map[string]string{"admin": "admin", "controllers": "system:kube-controller-manager"} {
+	for name, user := range map[string]string{
+		"admin": "admin", "controllers": "system:kube-controller-manager", "kubelet-client": "kube-apiserver",
+	} {
 		if err := ca.issue(c, name, &x509.Certificate{
 			Subject:     pkix.Name{CommonName: user, Organization: []string{"system:masters"}},
 			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
@@ -55,6 +59,26 @@ func (c credentials) ensure() error {
 		return err
 	}
 	return ca.sign(c, "ca.crt", ca.template, &ca.key.PublicKey)
+}
+
+// issue makes name.key and name.crt by the authority that ensure made.
+func (c credentials) issue(name string, template *x509.Certificate) error {
+	certificate, err := readPEM(c.path("ca.crt"))
+	if err != nil {
+		return err
+	}
+	key, err := readPEM(c.path("ca.key"))
+	if err != nil {
+		return err
+	}
+	var ca authority
+	if ca.template, err = x509.ParseCertificate(certificate); err != nil {
+		return err
+	}
+	if ca.key, err = x509.ParseECPrivateKey(key); err != nil {
+		return err
+	}
+	return ca.issue(c, name, template)
 }
 
 func (c credentials) newKey(name string) (*ecdsa.PrivateKey, error) {
@@ -95,6 +119,18 @@ func (a authority) sign(c credentials, file string, template *x509.Certificate, 
 		return fmt.Errorf("%s: %w", file, err)
 	}
 	return writePEM(c.path(file), "CERTIFICATE", der)
+}
+
+func readPEM(path string) ([]byte, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	block, _ := pem.Decode(text)
+	if block == nil {
+		return nil, fmt.Errorf("%s: expected PEM, found none", path)
+	}
+	return block.Bytes, nil
 }
 
 func writePEM(path, kind string, der []byte) error {

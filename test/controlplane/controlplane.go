@@ -2,10 +2,13 @@ package controlplane
 
 import (
 	"context"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"os"
 	"os/exec"
@@ -33,6 +36,8 @@ const (
 	controllers = "kube-controller-manager"
 )
 
+const loopback = "127.0.0.1"
+
 // startWithin bounds a start on a machine that is busy with other tests; alone it takes a tenth of it.
 const startWithin = 90 * time.Second
 
@@ -44,9 +49,18 @@ type Options struct {
 	Assets string
 	// Detach lets the processes outlive this one, until Stop(Dir). Where they run already, Start returns them.
 	Detach bool
+	// Nodes makes it the control plane of real nodes; nil: of none, on loopback.
+	Nodes *Nodes
 	// CRDs are files or folders of CustomResourceDefinitions, established before the controllers start: the garbage
 	// collector would take up to 30 s to notice kinds that come later. Kinds of controllers need it, others do not.
 	CRDs []string
+}
+
+// Nodes says how nodes and pods reach the control plane. With it all of Kubernetes' controllers run, and kubelets are
+// held to what is theirs.
+type Nodes struct {
+	Address  string // of the apiserver, IPv4, which the machine has
+	Services string // the CIDR that addresses of Services are from; its first is the apiserver's
 }
 
 // ControlPlane is a running one.
@@ -138,6 +152,36 @@ func (p *ControlPlane) StartAPIServer(ctx context.Context) error {
 	return p.startAPIServer(ctx)
 }
 
+// UserKubeconfig writes a kubeconfig that speaks as a user, by a certificate made for it: a kubelet is
+// system:node:<name> of the group system:nodes.
+func (p *ControlPlane) UserKubeconfig(user, group, path string) error {
+	files := credentials{filepath.Join(p.Dir, "certificates")}
+	name := strings.NewReplacer("/", "-", ":", "-").Replace(user)
+	certificate := &x509.Certificate{
+		Subject:     pkix.Name{CommonName: user},
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}
+	if group != "" {
+		certificate.Subject.Organization = []string{group}
+	}
+	if err := files.issue(name, certificate); err != nil {
+		return err
+	}
+	return files.kubeconfig(p.config.Host, name, path)
+}
+
+// ServingCertificate makes a certificate for an address, and its key, by the authority that is everybody's here, and
+// returns their files and the authority's.
+func (p *ControlPlane) ServingCertificate(name, address string) (certificate, key, authority string, err error) {
+	files := credentials{filepath.Join(p.Dir, "certificates")}
+	err = files.issue(name, &x509.Certificate{
+		Subject:     pkix.Name{CommonName: name},
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		IPAddresses: []net.IP{net.ParseIP(address)},
+	})
+	return files.path(name + ".crt"), files.path(name + ".key"), files.path("ca.crt"), err
+}
+
 // ServiceAccountKubeconfig writes a kubeconfig that speaks as a service account, by a Token.
 func (p *ControlPlane) ServiceAccountKubeconfig(ctx context.Context, namespace, name, path string) error {
 	token, err := p.Token(ctx, namespace, name, nil)
@@ -201,14 +245,14 @@ func launch(ctx context.Context, o Options) (_ *ControlPlane, err error) {
 	ctx, cancel := context.WithTimeout(ctx, startWithin)
 	defer cancel()
 	files := credentials{filepath.Join(o.Dir, "certificates")}
-	if err := files.ensure(); err != nil {
+	if err := files.ensure(o.host(), o.service()); err != nil {
 		return nil, err
 	}
-	storage, port, err := ports(o.Dir)
+	storage, port, err := ports(o.Dir, o.host())
 	if err != nil {
 		return nil, err
 	}
-	server := "https://" + address(port)
+	server := "https://" + net.JoinHostPort(o.host(), strconv.Itoa(port))
 	for user, path := range map[string]string{"admin": "kubeconfig", "controllers": "controllers.kubeconfig"} {
 		if err := files.kubeconfig(server, user, filepath.Join(o.Dir, path)); err != nil {
 			return nil, err
@@ -233,7 +277,7 @@ func launch(ctx context.Context, o Options) (_ *ControlPlane, err error) {
 	if err := plane.installCRDs(ctx, o.CRDs); err != nil {
 		return nil, err
 	}
-	if err := plane.start(ctx, controllers, controllerFlags(o.Dir, files), plane.waitServiceAccount); err != nil {
+	if err := plane.start(ctx, controllers, controllerFlags(o, files), plane.waitServiceAccount); err != nil {
 		return nil, err
 	}
 	return plane, nil
@@ -245,7 +289,7 @@ func (p *ControlPlane) startAPIServer(ctx context.Context) error {
 		return err
 	}
 	files := credentials{filepath.Join(p.Dir, "certificates")}
-	return p.start(ctx, apiserver, apiserverFlags(files, p.storage, server.Port()), p.waitReady)
+	return p.start(ctx, apiserver, apiserverFlags(p.options, files, p.storage, server.Port()), p.waitReady)
 }
 
 // start starts one of the processes and waits until it is up.
@@ -350,25 +394,25 @@ func (p *ControlPlane) kubectl(ctx context.Context, args ...string) error {
 }
 
 // ports are a free one for etcd, and for the apiserver the one it had before if that is free.
-func ports(dir string) (storage, server int, err error) {
+func ports(dir, host string) (storage, server int, err error) {
 	kept := filepath.Join(dir, "port")
 	before, _ := os.ReadFile(kept)
 	if server, _ = strconv.Atoi(string(before)); server != 0 {
-		server, err = free(server)
+		server, err = free(host, server)
 	}
 	if server == 0 || err != nil {
-		if server, err = free(0); err != nil {
+		if server, err = free(host, 0); err != nil {
 			return 0, 0, err
 		}
 	}
-	if storage, err = free(0); err != nil {
+	if storage, err = free(loopback, 0); err != nil {
 		return 0, 0, err
 	}
 	return storage, server, writeFile(kept, []byte(strconv.Itoa(server)))
 }
 
-func free(port int) (int, error) {
-	l, err := net.Listen("tcp", address(port)) //nolint:noctx // on loopback nothing waits
+func free(host string, port int) (int, error) {
+	l, err := net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(port))) //nolint:noctx // on this machine nothing waits
 	if err != nil {
 		return 0, err
 	}
@@ -379,7 +423,32 @@ func portTaken(dir string) bool {
 	return strings.Contains(tail(dir, etcd)+tail(dir, apiserver), "address already in use")
 }
 
-func address(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
+func address(port int) string { return net.JoinHostPort(loopback, strconv.Itoa(port)) }
+
+// host is the address of the apiserver.
+func (o *Options) host() string {
+	if o.Nodes == nil {
+		return loopback
+	}
+	return o.Nodes.Address
+}
+
+// services is the CIDR of Services.
+func (o *Options) services() string {
+	if o.Nodes == nil {
+		return "10.0.0.0/24"
+	}
+	return o.Nodes.Services
+}
+
+// service is the apiserver's address as a Service, which is the first of theirs.
+func (o *Options) service() netip.Addr {
+	prefix, err := netip.ParsePrefix(o.services())
+	if err != nil {
+		return netip.Addr{} // the apiserver refuses it with a better message
+	}
+	return prefix.Masked().Addr().Next()
+}
 
 func accepts(port int) func(context.Context) error {
 	return func(ctx context.Context) error {

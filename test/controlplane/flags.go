@@ -18,44 +18,61 @@ func etcdFlags(dir string, port int) []string {
 	}
 }
 
-func apiserverFlags(files credentials, storage int, port string) []string {
-	return []string{
+func apiserverFlags(o Options, files credentials, storage int, port string) []string {
+	flags := []string{
 		"--etcd-servers=http://" + address(storage),
-		"--bind-address=127.0.0.1",
-		"--advertise-address=127.0.0.1",
+		"--bind-address=" + o.host(),
+		"--advertise-address=" + o.host(),
 		"--secure-port=" + port,
-		"--endpoint-reconciler-type=none", // of the Service kubernetes: Endpoints refuse loopback addresses
 		"--tls-cert-file=" + files.path("apiserver.crt"),
 		"--tls-private-key-file=" + files.path("apiserver.key"),
 		"--client-ca-file=" + files.path("ca.crt"),
-		"--authorization-mode=RBAC",
-		"--service-cluster-ip-range=10.0.0.0/24",
+		"--service-cluster-ip-range=" + o.services(),
 		"--service-account-issuer=https://kubernetes.default.svc",
 		"--service-account-key-file=" + files.path("service-account.key"),
 		"--service-account-signing-key-file=" + files.path("service-account.key"),
 		"--allow-privileged=true",
 		"--profiling=false",
 	}
+	if o.Nodes == nil {
+		return append(flags,
+			"--authorization-mode=RBAC",
+			"--endpoint-reconciler-type=none", // of the Service kubernetes: Endpoints refuse loopback addresses
+		)
+	}
+	return append(flags,
+		"--authorization-mode=Node,RBAC",
+		"--enable-admission-plugins=NodeRestriction",
+		"--kubelet-certificate-authority="+files.path("ca.crt"),
+		"--kubelet-client-certificate="+files.path("kubelet-client.crt"),
+		"--kubelet-client-key="+files.path("kubelet-client.key"),
+		"--kubelet-preferred-address-types=InternalIP", // names of nodes are known to nobody
+	)
 }
 
-// controllerFlags name the controllers that the local place needs; each costs something at start.
-func controllerFlags(dir string, files credentials) []string {
-	kubeconfig := filepath.Join(dir, "controllers.kubeconfig")
+// needed are the controllers that a place without nodes needs; each costs something at start.
+var needed = []string{
+	"deployment-controller",
+	"replicaset-controller",
+	"garbage-collector-controller",
+	"namespace-controller",
+	"serviceaccount-controller",
+	"serviceaccount-token-controller",
+	"root-ca-certificate-publisher-controller", // every pod's token volume mounts its ConfigMap
+	"clusterrole-aggregation-controller",
+	"disruption-controller",
+	"validatingadmissionpolicy-status-controller",
+}
+
+func controllerFlags(o Options, files credentials) []string {
+	run := needed
+	if o.Nodes != nil {
+		run = []string{"*"}
+	}
 	return []string{
-		"--kubeconfig=" + kubeconfig,
+		"--kubeconfig=" + filepath.Join(o.Dir, "controllers.kubeconfig"),
 		"--leader-elect=false",
-		"--controllers=" + strings.Join([]string{
-			"deployment-controller",
-			"replicaset-controller",
-			"garbage-collector-controller",
-			"namespace-controller",
-			"serviceaccount-controller",
-			"serviceaccount-token-controller",
-			"root-ca-certificate-publisher-controller", // every pod's token volume mounts its ConfigMap
-			"clusterrole-aggregation-controller",
-			"disruption-controller",
-			"validatingadmissionpolicy-status-controller",
-		}, ","),
+		"--controllers=" + strings.Join(run, ","),
 		"--root-ca-file=" + files.path("ca.crt"),
 		"--service-account-private-key-file=" + files.path("service-account.key"),
 		"--kube-api-qps=500",
