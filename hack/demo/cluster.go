@@ -77,7 +77,7 @@ func clusterDemo(ctx context.Context, bin, repository string, out io.Writer) (er
 		return err
 	}
 	fmt.Fprintf(out, "\nThrough the pool's address, %s. ", endpoint)
-	if err := askMixedBatch(ctx, endpoint, place.Sample(), out); err != nil {
+	if err := digits.AskMixedBatch(ctx, endpoint, pool, place.Sample(), out); err != nil {
 		return err
 	}
 	if err := kubectl("get", "-n", namespace, "lorapool,lora"); err != nil {

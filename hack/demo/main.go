@@ -16,6 +16,9 @@ import (
 	"syscall"
 )
 
+// pool is the sample's.
+const pool = "digits"
+
 func main() {
 	bin := flag.String("bin", "bin", "`folder` of the binaries")
 	repository := flag.String("repository", ".", "`folder` of this repository")

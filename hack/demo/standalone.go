@@ -20,5 +20,5 @@ func standaloneDemo(ctx context.Context, binary, sample string, out io.Writer) (
 			err = fmt.Errorf("the server did not end well: %w\n%s", stopErr, server.Log())
 		}
 	}()
-	return askMixedBatch(ctx, server.URL, sample, out)
+	return digits.AskMixedBatch(ctx, server.URL, pool, sample, out)
 }

@@ -84,6 +84,25 @@ func (l *Load) one(ctx context.Context, url, adapter string, image []byte) {
 	}
 }
 
+// Count is how many requests were answered and how many were not so far, and what the last of these failed of.
+type Count struct {
+	Answers int    `json:"answers"`
+	Lost    int    `json:"lost"`
+	Last    string `json:"last,omitempty"`
+}
+
+// Count counts what has come back so far.
+func (l *Load) Count() Count {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	lost := len(l.report.Failures)
+	count := Count{Answers: l.total - lost, Lost: lost}
+	if lost > 0 {
+		count.Last = l.report.Failures[lost-1].Error()
+	}
+	return count
+}
+
 // MarkReady tells that from now on only the last revision may answer.
 func (l *Load) MarkReady() {
 	l.mu.Lock()

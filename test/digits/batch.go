@@ -1,4 +1,4 @@
-package main
+package digits
 
 import (
 	"context"
@@ -8,21 +8,19 @@ import (
 	"slices"
 	"text/tabwriter"
 
-	"github.com/switchyard-dev/switchyard/test/digits"
 	"github.com/switchyard-dev/switchyard/test/oip"
 )
 
 const (
-	pool = "digits"
 	rows = 24
 	// leastRight is the least share of labels that must be the true ones: held-out images may deceive an adapter.
 	leastRight = 0.9
 )
 
-// askMixedBatch sends one batch in which neighbouring rows use different adapters, and prints what came back beside
-// what is true and what the adapter alone answers. Its error says that not all is right.
-func askMixedBatch(ctx context.Context, url, sample string, out io.Writer) error {
-	images, adapters, err := digits.Images(sample)
+// AskMixedBatch sends one batch to a pool, in which neighbouring rows use different adapters, and prints what came back
+// beside what is true and what the adapter alone answers. Its error says that not all is right.
+func AskMixedBatch(ctx context.Context, url, pool, sample string, out io.Writer) error {
+	images, adapters, err := Images(sample)
 	if err != nil {
 		return err
 	}
@@ -32,7 +30,7 @@ func askMixedBatch(ctx context.Context, url, sample string, out io.Writer) error
 	for i := range batch {
 		batch[i] = question{images[i], adapters[i%len(adapters)]}
 	}
-	mixed, err := ask(ctx, url, batch...)
+	mixed, err := ask(ctx, url, pool, batch...)
 	if err != nil {
 		return err
 	}
@@ -40,7 +38,7 @@ func askMixedBatch(ctx context.Context, url, sample string, out io.Writer) error
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "IMAGE\tADAPTER\tEXPECTED\tLABEL\tSCORE\tSAME AS ALONE")
 	for i, q := range batch {
-		alone, err := ask(ctx, url, q)
+		alone, err := ask(ctx, url, pool, q)
 		if err != nil {
 			return err
 		}
@@ -65,11 +63,11 @@ func askMixedBatch(ctx context.Context, url, sample string, out io.Writer) error
 
 // question is one row: an image and the adapter asked of it.
 type question struct {
-	image   digits.Image
+	image   Image
 	adapter string
 }
 
-func ask(ctx context.Context, url string, batch ...question) ([]oip.Answer, error) {
+func ask(ctx context.Context, url, pool string, batch ...question) ([]oip.Answer, error) {
 	var images [][]byte
 	var names []string
 	for _, q := range batch {
