@@ -51,8 +51,8 @@ type round struct {
 
 	due    due
 	roots  Roots
-	read   time.Time      // when roots were
-	linked map[sum]int    // in how many repositories each digest is
+	read   time.Time   // when roots were
+	linked map[sum]int // in how many repositories each digest is
 
 	links, blobs int
 	bytes        int64

@@ -292,4 +292,3 @@ func (r *refusal) answer(w http.ResponseWriter) {
 	w.WriteHeader(r.status)
 	fmt.Fprintf(w, `{"errors":[{"code":%q,"message":%q}]}`, r.code, r.message)
 }
-
