@@ -454,6 +454,13 @@ func TestFlagsOfTheRegistry(t *testing.T) {
 		{"--dir", "x", "--manager-account", "a/b"},
 		{"--dir", "x", "--tls-dir", "x", "--manager-account", "a/b", "more"},
 		{"--push-token-file", "x"},
+		{"--tls-dir", "x", "--manager-account", "a/b"},
+		{"--dir", "x", "--tls-dir", "x", "--manager-account", "a/b", "--s3-bucket", "b", "--s3-region", "r"},
+		{"--dir", "x", "--tls-dir", "x", "--manager-account", "a/b", "--s3-prefix", "p"},
+		{"--tls-dir", "x", "--manager-account", "a/b", "--s3-bucket", "b"},
+		{"--dir", "x", "--tls-dir", "x", "--manager-account", "a/b", "--gc-interval", "-1s"},
+		{"--dir", "x", "--tls-dir", "x", "--manager-account", "a/b", "--gc-grace", "0"},
+		{"--dir", "x", "--tls-dir", "x", "--manager-account", "a/b", "--scrub-rate", "0"},
 	} {
 		if _, err := parseRegistryFlags(args); !errors.Is(err, errUsage) {
 			t.Errorf("%q: expected a refusal, found %v", args, err)
