@@ -57,7 +57,9 @@ func TestWhatIsNeeded(t *testing.T) {
 	// A new revision that is not served yet: the old one is the fallback.
 	holes := push(t, s.namespace+"-holes", filepath.Join(digits.Adapters(sample), "holes"))
 	s.set(func() { s.silent = true })
-	s.change("parity", func(spec *v1alpha1.LoRAAdapterSpec) { spec.Source = wrappers.LoRAAdapter("", "").Source(holes).Obj().Spec.Source })
+	s.change("parity", func(spec *v1alpha1.LoRAAdapterSpec) {
+		spec.Source = wrappers.LoRAAdapter("", "").Source(holes).Obj().Spec.Source
+	})
 	next := s.targetOf("parity", parity)
 	expect("a revision on its way", base, parity, next)
 
