@@ -92,6 +92,7 @@ type request struct {
 	repository string // "" for the root, which says only that this is a registry
 	kind       string // manifests, blobs, blobs/uploads or ""
 	digest     string // of a manifest or blob
+	upload     string // that is under way
 	write      bool
 }
 
@@ -106,21 +107,21 @@ func parse(req *http.Request) (request, *refusal) {
 	switch {
 	case kind == "" || kind != "blobs/uploads" && byDigest.MatchString(name):
 		if kind == "manifests" && req.Method == http.MethodPut {
-			return request{repository, kind, name, true}, nil
+			return request{repository: repository, kind: kind, digest: name, write: true}, nil
 		}
 		if read {
-			return request{repository, kind, name, false}, nil
+			return request{repository: repository, kind: kind, digest: name}, nil
 		}
 		return request{}, refusedMethod
 	case kind == "blobs/uploads" && name == "":
 		if req.Method == http.MethodPost {
-			return request{repository, kind, "", true}, nil
+			return request{repository: repository, kind: kind, write: true}, nil
 		}
 		return request{}, refusedMethod
 	case kind == "blobs/uploads":
 		switch req.Method {
 		case http.MethodGet, http.MethodPatch, http.MethodPut:
-			return request{repository, kind, "", true}, nil
+			return request{repository: repository, kind: kind, upload: name, write: true}, nil
 		}
 		return request{}, refusedMethod
 	}

@@ -148,7 +148,9 @@ func (k *keeping) push(repository string, blobs ...string) (digest string) {
 	manifest, digest := made(blobs...)
 	for {
 		for _, blob := range blobs {
-			k.pushBlob(repository, blob)
+			if !k.pushBlob(repository, blob) {
+				return digest
+			}
 		}
 		got := k.ask("PUT", "/v2/"+repository+"/manifests/"+digest, "Bearer m", manifest)
 		if got.Code == http.StatusCreated {
@@ -161,18 +163,19 @@ func (k *keeping) push(repository string, blobs ...string) (digest string) {
 	}
 }
 
-func (k *keeping) pushBlob(repository, blob string) {
+func (k *keeping) pushBlob(repository, blob string) (ok bool) {
 	k.t.Helper()
 	digest := digestOf([]byte(blob))
 	head := k.ask("HEAD", "/v2/"+repository+"/blobs/"+digest, "Bearer m", "")
 	if head.Code == http.StatusOK && head.Header().Get("Content-Length") == fmt.Sprint(len(blob)) {
-		return
+		return true
 	}
 	started := k.ask("POST", "/v2/"+repository+"/blobs/uploads/", "Bearer m", "")
 	got := k.ask("PUT", started.Header().Get("Location")+"&digest="+digest, "Bearer m", blob)
 	if got.Code != http.StatusCreated {
 		k.t.Errorf("blob: found %d: %s", got.Code, got.Body)
 	}
+	return got.Code == http.StatusCreated
 }
 
 // lost is what of an artifact is not there, as somebody sees it.

@@ -75,7 +75,7 @@ func (r *race) await(rounds int) {
 
 // want has a manager make an artifact a root: it looks whether all is there, and pushes it if not.
 func (r *race) want(manager int, a *artifactOf) {
-	for {
+	for !r.t.Failed() {
 		r.mu.Lock()
 		r.looking[manager] = r.now
 		r.mu.Unlock()

@@ -27,6 +27,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"path"
 	"strings"
 	"sync"
 	"time"
@@ -148,6 +149,7 @@ func newApp(kind string, parameters configuration.Parameters) (app *handlers.App
 			}},
 		},
 	}
+	config.Middleware = map[string][]configuration.Middleware{"storage": {{Name: hashStates}}}
 	config.HTTP.Secret = rand.Text() // signs the state of an upload, which ends with the process
 	config.HTTP.RelativeURLs = true  // pods, manager and tests know it by different names
 	return handlers.NewApp(context.Background(), config), nil
@@ -175,6 +177,9 @@ func (r *Registry) Serve(ctx context.Context, listener net.Listener) error {
 			_ = server.Close() // the requests that are left are cut off
 		}
 	})
+	if r.door != nil {
+		r.abandonAll(ctx)
+	}
 	background, end := context.WithCancel(ctx)
 	var tasks sync.WaitGroup
 	tasks.Go(func() { r.every(background, r.options.GCInterval, r.Collect) })
@@ -257,7 +262,7 @@ func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 }
 
 // serveManager answers the manager, and keeps what it asks about from being collected.
-func (r *Registry) serveManager(w http.ResponseWriter, req *http.Request, asked admitted) {
+func (r *Registry) serveManager(w *watch, req *http.Request, asked admitted) {
 	digests, err := asked.about(req)
 	if err != nil {
 		(&refusal{status: http.StatusBadRequest, code: "MANIFEST_INVALID", message: "the manifest cannot be read"}).answer(w)
@@ -278,6 +283,35 @@ func (r *Registry) serveManager(w http.ResponseWriter, req *http.Request, asked 
 	}
 	defer leave()
 	r.app.ServeHTTP(w, req)
+	if asked.upload != "" && req.Method == http.MethodPut && w.status/100 != 2 {
+		// Nobody goes on with it, and what is there of it may be what the disk is full of.
+		r.abandon(context.WithoutCancel(req.Context()), asked.repository, asked.upload)
+	}
+}
+
+// abandon removes an upload.
+func (r *Registry) abandon(ctx context.Context, repository, upload string) {
+	err := r.shelves.remove(ctx, path.Join(repositoriesPath, repository, uploadsPath, upload))
+	if err != nil {
+		r.options.Log.Warn("upload cannot be removed", "repository", repository, "error", err)
+	}
+}
+
+// abandonAll removes the uploads of a former process: what signs their state ended with it.
+func (r *Registry) abandonAll(ctx context.Context) {
+	repositories, err := r.shelves.repositories(ctx)
+	for _, repository := range repositories {
+		var uploads []string
+		if uploads, err = r.shelves.names(ctx, path.Join(repositoriesPath, repository, uploadsPath)); err != nil {
+			break
+		}
+		for _, upload := range uploads {
+			r.abandon(ctx, repository, upload)
+		}
+	}
+	if err != nil && ctx.Err() == nil {
+		r.options.Log.Warn("uploads cannot be listed", "error", err)
+	}
 }
 
 // answer says it as the distribution specification has it.
