@@ -4,11 +4,11 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/x509"
-	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -240,7 +240,7 @@ func TestTheRegistryIsKilledWhileItSweeps(t *testing.T) {
 	for range 2 {
 		p.kill()
 		p.start(sweep...)
-		s.until("a sweep", func() string { return fmt.Sprint(p.blobs() < full) }, "true")
+		s.until("a sweep", func() string { return strconv.FormatBool(p.blobs() < full) }, "true")
 		p.kill()
 		p.start("--gc-interval", "0", "--scrub-interval", "0")
 		p.expectWhole("killed in a sweep", repository, rooted...)
@@ -252,10 +252,10 @@ func TestTheRegistryIsKilledWhileItSweeps(t *testing.T) {
 	}
 	p.kill()
 	p.start(sweep...)
-	s.until("all garbage gone", func() string { return fmt.Sprint(p.blobs()) }, fmt.Sprint(needed))
+	s.until("all garbage gone", func() string { return strconv.Itoa(p.blobs()) }, strconv.Itoa(needed))
 	p.expectWhole("all garbage gone", repository, rooted...)
 	s.until("the repository of no pool", func() string {
 		_, err := os.Stat(p.path("artifacts/docker/registry/v2/repositories/demo/gone"))
-		return fmt.Sprint(os.IsNotExist(err))
+		return strconv.FormatBool(os.IsNotExist(err))
 	}, "true")
 }

@@ -56,8 +56,9 @@ func parseRegistryFlags(args []string) (*registryFlags, error) {
 	set.BoolVar(&f.s3.PathStyle, "s3-path-style", false, "the bucket's name stands in the path, not in the host's name")
 	set.DurationVar(&f.gcInterval, "gc-interval", 15*time.Minute,
 		"`time` between two rounds of the garbage collection; 0: nothing is ever removed")
-	set.DurationVar(&f.grace, "gc-grace", time.Hour, "`time` for which something must have been unneeded, and the manager "+
-		"not have asked for it, before it is removed; far more than a push takes")
+	set.DurationVar(&f.grace, "gc-grace", time.Hour,
+		"`time` for which something must have been unneeded, and the manager not have asked for it, before it is removed; "+
+			"far more than a push takes")
 	set.DurationVar(&f.scrubInterval, "scrub-interval", 24*time.Hour,
 		"`time` between two readings of all blobs, which find those that are damaged; 0: none")
 	set.Int64Var(&f.scrubRate, "scrub-rate", 32, "`MiB` a second that are read at most then")

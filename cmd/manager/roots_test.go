@@ -78,7 +78,7 @@ func TestWhatIsNeeded(t *testing.T) {
 	s.remove(s.pool("digits").Obj())
 	s.until("the pool", func() string {
 		_, pool := needed(t, of, repository)
-		return fmt.Sprint(pool)
+		return strconv.FormatBool(pool)
 	}, "false")
 
 	nowhere := as(t, registryAccount)

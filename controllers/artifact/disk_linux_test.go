@@ -45,8 +45,8 @@ func noise(t *testing.T, size int) *artifact.Packed {
 	return pack(t, artifact.Adapter, dir, peft.Settings{})
 }
 
-// A full disk refuses what has no room, and keeps and takes the rest; what was refused leaves nothing behind, so that it
-// is taken when there is room again.
+// A full disk refuses what has no room, and keeps and takes the rest; what was refused leaves nothing behind, so that
+// it is taken when there is room again.
 func TestAFullDisk(t *testing.T) {
 	dir := disk(t, "size=8m")
 	s := store(t, serve(t, keep(dir)), token)

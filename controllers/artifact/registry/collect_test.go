@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -167,7 +168,7 @@ func (k *keeping) pushBlob(repository, blob string) (ok bool) {
 	k.t.Helper()
 	digest := digestOf([]byte(blob))
 	head := k.ask("HEAD", "/v2/"+repository+"/blobs/"+digest, "Bearer m", "")
-	if head.Code == http.StatusOK && head.Header().Get("Content-Length") == fmt.Sprint(len(blob)) {
+	if head.Code == http.StatusOK && head.Header().Get("Content-Length") == strconv.Itoa(len(blob)) {
 		return true
 	}
 	started := k.ask("POST", "/v2/"+repository+"/blobs/uploads/", "Bearer m", "")
@@ -500,7 +501,7 @@ func TestUsesAndSweepsExcludeEachOther(t *testing.T) {
 		t.Error("expected it free")
 	}
 	for n := range 2 * maxMarks {
-		u.found(fmt.Sprint(n), "r", d)
+		u.found(strconv.Itoa(n), "r", d)
 	}
 	if u.count != maxMarks {
 		t.Errorf("expected %d marks at most, found %d", maxMarks, u.count)

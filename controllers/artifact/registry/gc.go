@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Roots are the manifests that are needed, by repository. A repository that is not there is garbage as a whole; one that
-// is there without a digest is empty.
+// Roots are the manifests that are needed, by repository. A repository that is not there is garbage as a whole; one
+// that is there without a digest is empty.
 type Roots map[string]map[string]bool
 
 // Add says that a manifest is needed; "" that its repository is, and no more.
@@ -25,9 +25,9 @@ func (r Roots) Add(repository, digest string) {
 // rootsAge is how long roots are fresh enough to remove what they do not name.
 const rootsAge = 30 * time.Second
 
-// Collect is one round of the garbage collection: it marks what nobody needs, and removes what a former round, the grace
-// ago or more, has marked already and nobody has asked for since. Links go before the bytes that they lead to. What it
-// fails of leaves more than it might, never less.
+// Collect is one round of the garbage collection: it marks what nobody needs, and removes what a former round, the
+// grace ago or more, has marked already and nobody has asked for since. Links go before the bytes that they lead to.
+// What it fails of leaves more than it might, never less.
 func (r *Registry) Collect(ctx context.Context) error {
 	r.collecting.Lock()
 	defer r.collecting.Unlock()

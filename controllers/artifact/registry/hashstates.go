@@ -22,8 +22,8 @@ func init() {
 }
 
 // withoutHashStates keeps no states of hashes. distribution writes one whenever it closes an upload, so that another
-// request may go on with it, which none of ours does; and if that fails, of a full disk say, it leaves the upload's file
-// open, and its room is lost until the process ends.
+// request may go on with it, which none of ours does; and if that fails, of a full disk say, it leaves the upload's
+// file open, and its room is lost until the process ends.
 type withoutHashStates struct{ driver.StorageDriver }
 
 // PutContent keeps all else.

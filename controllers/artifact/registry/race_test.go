@@ -129,15 +129,15 @@ func (r *race) check(a *artifactOf) {
 // Managers push and change their minds, the collector goes round and round, pods read: what a manager knows stored and
 // has made a root is always whole.
 func TestNothingNeededIsEverCollected(t *testing.T) {
-	seed := uint64(time.Now().UnixNano()) //nolint:gosec // any
+	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	everywhere(t, func(k *keeping) {
 		rounds := 60
 		if k.options.S3 != nil {
 			rounds = 15 // each has some hundred requests
 		}
-		r := newRace(k, rand.New(rand.NewPCG(seed, 0))) //nolint:gosec // reproducible
-		for _, a := range r.artifacts {                 // a pod's token is its pool's name
+		r := newRace(k, rand.New(rand.NewPCG(seed, 0)))
+		for _, a := range r.artifacts { // a pod's token is its pool's name
 			account := accountPrefix + strings.Replace(a.repository, "/", ":", 1) + podSuffix
 			k.reviewer.users[a.repository] = account
 		}
@@ -145,7 +145,7 @@ func TestNothingNeededIsEverCollected(t *testing.T) {
 		var managers, others sync.WaitGroup
 		for n := range 6 {
 			managers.Go(func() {
-				random := rand.New(rand.NewPCG(seed, uint64(n)+1)) //nolint:gosec // reproducible
+				random := rand.New(rand.NewPCG(seed, uint64(n)+1))
 				for round := range rounds {
 					for range 3 {
 						a := r.artifacts[random.IntN(len(r.artifacts))]
@@ -170,7 +170,7 @@ func TestNothingNeededIsEverCollected(t *testing.T) {
 		})
 		for n := range 2 {
 			others.Go(func() {
-				random := rand.New(rand.NewPCG(seed, uint64(n)+100)) //nolint:gosec // reproducible
+				random := rand.New(rand.NewPCG(seed, uint64(n)+100))
 				for !over.Load() {
 					r.check(r.artifacts[random.IntN(len(r.artifacts))])
 				}

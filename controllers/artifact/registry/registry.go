@@ -206,7 +206,7 @@ func (r *Registry) every(ctx context.Context, interval time.Duration, do func(co
 	if interval <= 0 {
 		return
 	}
-	tick := time.NewTicker(interval)
+	tick := time.NewTicker(interval) //nolint:forbidigo // the task is done by the clock
 	defer tick.Stop()
 	for {
 		if err := do(ctx); err != nil && ctx.Err() == nil {

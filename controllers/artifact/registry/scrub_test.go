@@ -21,8 +21,8 @@ func (k *keeping) damage(blob string) {
 	}
 }
 
-// A bit that has changed is found by whoever comes first – the scrub, a pod, the next push – and what it is in is pushed
-// again.
+// A bit that has changed is found by whoever comes first – the scrub, a pod, the next push – and what it is in is
+// pushed again.
 func TestDamagedBlobsAreFound(t *testing.T) {
 	weights := strings.Repeat("weights", 100_000) // of several pieces
 	manifest, digest := made("config", weights)

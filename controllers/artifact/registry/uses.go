@@ -12,8 +12,9 @@ const maxMarks = 1 << 17
 // uses knows what requests are about at this time, and since when what is thought to be garbage. To name a digest is to
 // use it: who asks whether something is there is about to rely on it.
 //
-// A name is a digest or a repository. While one is swept, whoever would use it waits; while it is used, it is not swept.
-// So a push is never held up by more than the removal of what it is about, and however long it takes it holds up nobody.
+// A name is a digest or a repository. While one is swept, whoever would use it waits; while it is used, it is not
+// swept. So a push is never held up by more than the removal of what it is about, and however long it takes it holds up
+// nobody.
 type uses struct {
 	now func() time.Time
 
