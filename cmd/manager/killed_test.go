@@ -4,22 +4,28 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/x509"
+	"fmt"
 	"net"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/johannesboyne/gofakes3"
+	"github.com/johannesboyne/gofakes3/backend/s3mem"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/switchyard-dev/switchyard/api/v1alpha1"
 	"github.com/switchyard-dev/switchyard/controllers/artifact"
+	"github.com/switchyard-dev/switchyard/runtime/agent/artifacts"
 	"github.com/switchyard-dev/switchyard/runtime/peft"
 	"github.com/switchyard-dev/switchyard/runtime/weights"
 	"github.com/switchyard-dev/switchyard/test/digits"
@@ -30,6 +36,7 @@ type registryProcess struct {
 	t       *testing.T
 	dir     string // with everything in it
 	address string
+	storage []string // its flags; nil: a folder
 	store   *artifact.Store
 	running *exec.Cmd
 }
@@ -47,7 +54,7 @@ func newRegistryProcess(t *testing.T) *registryProcess {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"tls.crt", "tls.key"} {
+	for _, name := range []string{"tls.crt", "tls.key", "ca.crt"} {
 		if err := os.WriteFile(p.path(name), certificate.Data[name], 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -77,8 +84,12 @@ func (p *registryProcess) start(flags ...string) {
 	if err != nil {
 		p.t.Fatal(err)
 	}
+	if p.storage == nil {
+		p.storage = []string{"--dir", p.path("artifacts")}
+	}
+	flags = append(flags, p.storage...)
 	p.running = exec.CommandContext(p.t.Context(), binary, append([]string{
-		"registry", "--kubeconfig", p.path("kubeconfig"), "--dir", p.path("artifacts"), "--address", p.address,
+		"registry", "--kubeconfig", p.path("kubeconfig"), "--address", p.address,
 		"--tls-dir", p.dir, "--manager-account", system + "/" + managerAccount, "--metrics-address", "0",
 		"--log-level", "warn",
 	}, flags...)...)
@@ -258,4 +269,88 @@ func TestTheRegistryIsKilledWhileItSweeps(t *testing.T) {
 		_, err := os.Stat(p.path("artifacts/docker/registry/v2/repositories/demo/gone"))
 		return strconv.FormatBool(os.IsNotExist(err))
 	}, "true")
+}
+
+// Over a bucket it is the same: what it has acknowledged is there when it is back.
+func TestTheRegistryOverABucket(t *testing.T) {
+	t.Setenv("AWS_ACCESS_KEY_ID", "key")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "secret")
+	backend := s3mem.New()
+	if err := backend.CreateBucket("artifacts"); err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(gofakes3.New(backend).Server())
+	defer server.Close()
+	p := newRegistryProcess(t)
+	p.storage = []string{"--s3-bucket", "artifacts", "--s3-endpoint", server.URL, "--s3-path-style", "--s3-prefix", "x"}
+	p.start("--gc-interval", "10ms")
+	a := noise(t, 1<<20)
+	if err := p.store.Push(t.Context(), "demo/digits", a); err != nil {
+		t.Fatal(err)
+	}
+	p.kill()
+	p.start()
+	p.expectWhole("back", "demo/digits", a)
+}
+
+// A bit of the disk changes: the pod refuses what it pulls, the registry has noticed, and what is pushed again is pulled.
+func TestAPodMeetsADamagedBlob(t *testing.T) {
+	s := newSpace(t)
+	s.create(s.pool("digits").Obj())
+	pod := s.runPods("digits", 1)[0]
+	p := newRegistryProcess(t)
+	p.start("--gc-interval", "0", "--scrub-interval", "0")
+	repository := artifact.Repository(s.namespace, "digits")
+	parity := packed(t, artifact.Adapter, filepath.Join(digits.Adapters(sample), "parity"))
+	push := func() {
+		t.Helper()
+		if err := p.store.Push(t.Context(), repository, parity); err != nil {
+			t.Fatal(err)
+		}
+	}
+	token := tokenOf(t, s.namespace, "digits-runtime", &pod, v1alpha1.RegistryAudience)
+	if err := os.WriteFile(p.path("token"), []byte(token), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	pull := func() error {
+		t.Helper()
+		from, err := artifacts.NewRegistry(artifacts.RegistryOptions{
+			Address: "https://" + p.address, Repository: repository, TokenFile: p.path("token"), CAFile: p.path("ca.crt"),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		store, err := artifacts.NewStore(t.TempDir(), from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = store.Fetch(t.Context(), parity.Digest, 1<<30)
+		return err
+	}
+	push()
+	if err := pull(); err != nil {
+		t.Fatal(err)
+	}
+	hex := fmt.Sprintf("%x", parity.Files[len(parity.Files)-1].SHA256)
+	at := p.path("artifacts/docker/registry/v2/blobs/sha256/" + hex[:2] + "/" + hex + "/data")
+	raw, err := os.ReadFile(at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw[len(raw)/2] ^= 1
+	if err := os.WriteFile(at, raw, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.expectWhole("nobody has read it", repository, parity) // its size is the same
+	if err := pull(); err == nil || !strings.Contains(err.Error(), "sha256") {
+		t.Errorf("expected another digest refused, found %v", err)
+	}
+	s.until("the manager's look", func() string {
+		ok, err := p.store.Exists(t.Context(), repository, parity.Digest)
+		return fmt.Sprint(ok, err)
+	}, "false <nil>")
+	push()
+	if err := pull(); err != nil {
+		t.Errorf("pushed again: %v", err)
+	}
 }
