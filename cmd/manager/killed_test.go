@@ -293,7 +293,8 @@ func TestTheRegistryOverABucket(t *testing.T) {
 	p.expectWhole("back", "demo/digits", a)
 }
 
-// A bit of the disk changes: the pod refuses what it pulls, the registry has noticed, and what is pushed again is pulled.
+// A bit of the disk changes: the pod refuses what it pulls, the registry has noticed, and what is pushed again is
+// pulled.
 func TestAPodMeetsADamagedBlob(t *testing.T) {
 	s := newSpace(t)
 	s.create(s.pool("digits").Obj())

@@ -477,10 +477,7 @@ func TestTheComponentForABucket(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir, err := os.MkdirTemp(t.TempDir(), "")
-	if err != nil {
-		t.Fatal(err)
-	}
+	dir := t.TempDir()
 	if root, err = filepath.Rel(dir, root); err != nil {
 		t.Fatal(err)
 	}
