@@ -65,6 +65,9 @@ var (
 	metricsURL  string // of the manager
 )
 
+// asProgram, in the environment, makes this binary the program that it tests.
+const asProgram = "SWITCHYARD_TEST_AS_PROGRAM"
+
 // logged is what was logged.
 type logged struct {
 	mu   sync.Mutex
@@ -85,6 +88,10 @@ func (l *logged) String() string {
 }
 
 func TestMain(m *testing.M) {
+	if os.Getenv(asProgram) != "" {
+		main()
+		return
+	}
 	code, err := withCluster(m.Run)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -12,7 +12,7 @@ import (
 )
 
 const usage = `usage: manager run --runtime-image IMAGE --registry-url URL --registry-token-file FILE [flags]
-       manager registry --dir DIR --tls-dir DIR --manager-account NAMESPACE/NAME [flags]
+       manager registry --dir DIR | --s3-bucket NAME --tls-dir DIR --manager-account NAMESPACE/NAME [flags]
 
 manager run -h and manager registry -h list the flags.
 `

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/go-logr/logr"
 	"golang.org/x/sync/errgroup"
@@ -30,12 +31,16 @@ import (
 const reviewQPS = 100
 
 type registryFlags struct {
-	kubeconfig      string
-	dir, address    string
-	tlsDir, manager string
-	metricsAddress  string
-	metricsSecure   bool
-	logging         logging
+	kubeconfig        string
+	dir, address      string
+	s3                registry.S3
+	tlsDir, manager   string
+	gcInterval, grace time.Duration
+	scrubInterval     time.Duration
+	scrubRate         int64 // MiB a second
+	metricsAddress    string
+	metricsSecure     bool
+	logging           logging
 }
 
 func parseRegistryFlags(args []string) (*registryFlags, error) {
@@ -43,6 +48,20 @@ func parseRegistryFlags(args []string) (*registryFlags, error) {
 	set := flag.NewFlagSet("manager registry", flag.ContinueOnError)
 	set.StringVar(&f.kubeconfig, "kubeconfig", "", "`file` of the cluster (default: the one this pod is in)")
 	set.StringVar(&f.dir, "dir", "", "`folder` that keeps the artifacts")
+	set.StringVar(&f.s3.Bucket, "s3-bucket", "", "`name` of the S3 bucket that keeps the artifacts, in place of --dir; "+
+		"credentials are those that the AWS SDK finds")
+	set.StringVar(&f.s3.Region, "s3-region", "", "`region` of the bucket")
+	set.StringVar(&f.s3.Endpoint, "s3-endpoint", "", "`URL` of an S3 that is not of AWS: https://host:port")
+	set.StringVar(&f.s3.Prefix, "s3-prefix", "", "`text` before every key in the bucket")
+	set.BoolVar(&f.s3.PathStyle, "s3-path-style", false, "the bucket's name stands in the path, not in the host's name")
+	set.DurationVar(&f.gcInterval, "gc-interval", 15*time.Minute,
+		"`time` between two rounds of the garbage collection; 0: nothing is ever removed")
+	set.DurationVar(&f.grace, "gc-grace", time.Hour,
+		"`time` for which something must have been unneeded, and the manager not have asked for it, before it is removed; "+
+			"far more than a push takes")
+	set.DurationVar(&f.scrubInterval, "scrub-interval", 24*time.Hour,
+		"`time` between two readings of all blobs, which find those that are damaged; 0: none")
+	set.Int64Var(&f.scrubRate, "scrub-rate", 32, "`MiB` a second that are read at most then")
 	set.StringVar(&f.address, "address", ":5000", "`address` to serve on")
 	set.StringVar(&f.tlsDir, "tls-dir", "", "`folder` with tls.crt and tls.key, which are read again when they change")
 	set.StringVar(&f.manager, "manager-account", "", "`namespace/name` of the service account that may push")
@@ -56,8 +75,21 @@ func parseRegistryFlags(args []string) (*registryFlags, error) {
 		return nil, errUsage // the flag set has said what is wrong
 	}
 	namespace, name, ok := strings.Cut(f.manager, "/")
-	if f.dir == "" || f.tlsDir == "" || !ok || namespace == "" || name == "" || set.NArg() > 0 {
-		fmt.Fprintln(set.Output(), "expected --dir, --tls-dir, --manager-account namespace/name, and no other arguments")
+	wrong := ""
+	switch {
+	case f.tlsDir == "" || !ok || namespace == "" || name == "" || set.NArg() > 0:
+		wrong = "expected --tls-dir, --manager-account namespace/name, and no other arguments"
+	case (f.dir == "") == (f.s3.Bucket == ""):
+		wrong = "expected either --dir or --s3-bucket"
+	case f.s3.Bucket == "" && f.s3 != (registry.S3{}):
+		wrong = "expected --s3-bucket with the other flags of S3"
+	case f.s3.Bucket != "" && f.s3.Region == "" && f.s3.Endpoint == "":
+		wrong = "expected --s3-region or --s3-endpoint"
+	case f.gcInterval < 0 || f.grace <= 0 || f.scrubInterval < 0 || f.scrubRate <= 0:
+		wrong = "expected times of --gc-interval, --gc-grace and --scrub-interval and a rate of --scrub-rate"
+	}
+	if wrong != "" {
+		fmt.Fprintln(set.Output(), wrong)
 		set.Usage()
 		return nil, errUsage
 	}
@@ -88,10 +120,20 @@ func serveRegistry(ctx context.Context, args []string, log *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("certificate: %w", err)
 	}
-	kept, err := registry.New(registry.Options{ //nolint:contextcheck // Close ends it
+	needed, err := newRoots(config)
+	if err != nil {
+		return err
+	}
+	options := registry.Options{
 		Dir: f.dir, Manager: f.manager, Log: log, Metrics: metrics.Registry,
 		Reviewer: tokenreview.New(client.AuthenticationV1().TokenReviews(), v1alpha1.RegistryAudience),
-	})
+		Roots:    needed.read, GCInterval: f.gcInterval, GCGrace: f.grace,
+		ScrubInterval: f.scrubInterval, ScrubRate: f.scrubRate << 20,
+	}
+	if f.s3.Bucket != "" {
+		options.S3 = &f.s3
+	}
+	kept, err := registry.New(options) //nolint:contextcheck // Close ends it
 	if err != nil {
 		return err
 	}
@@ -99,7 +141,7 @@ func serveRegistry(ctx context.Context, args []string, log *slog.Logger) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("artifact registry: %w", err), kept.Close())
 	}
-	log.Info("artifact registry", "dir", f.dir, "address", listener.Addr().String())
+	log.Info("artifact registry", "dir", f.dir, "bucket", f.s3.Bucket, "address", listener.Addr().String())
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		return kept.Serve(ctx, tls.NewListener(listener, &tls.Config{

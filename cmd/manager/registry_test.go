@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -23,6 +24,7 @@ import (
 	"testing"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -34,6 +36,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/certwatcher"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/yaml"
 
 	"github.com/switchyard-dev/switchyard/api/v1alpha1"
 	"github.com/switchyard-dev/switchyard/controllers/artifact/registry"
@@ -454,9 +457,54 @@ func TestFlagsOfTheRegistry(t *testing.T) {
 		{"--dir", "x", "--manager-account", "a/b"},
 		{"--dir", "x", "--tls-dir", "x", "--manager-account", "a/b", "more"},
 		{"--push-token-file", "x"},
+		{"--tls-dir", "x", "--manager-account", "a/b"},
+		{"--dir", "x", "--tls-dir", "x", "--manager-account", "a/b", "--s3-bucket", "b", "--s3-region", "r"},
+		{"--dir", "x", "--tls-dir", "x", "--manager-account", "a/b", "--s3-prefix", "p"},
+		{"--tls-dir", "x", "--manager-account", "a/b", "--s3-bucket", "b"},
+		{"--dir", "x", "--tls-dir", "x", "--manager-account", "a/b", "--gc-interval", "-1s"},
+		{"--dir", "x", "--tls-dir", "x", "--manager-account", "a/b", "--gc-grace", "0"},
+		{"--dir", "x", "--tls-dir", "x", "--manager-account", "a/b", "--scrub-rate", "0"},
 	} {
 		if _, err := parseRegistryFlags(args); !errors.Is(err, errUsage) {
 			t.Errorf("%q: expected a refusal, found %v", args, err)
 		}
 	}
+}
+
+// The registry of config/s3 has the flags of a bucket, and no volume.
+func TestTheComponentForABucket(t *testing.T) {
+	root, err := filepath.Abs("../../config")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if root, err = filepath.Rel(dir, root); err != nil {
+		t.Fatal(err)
+	}
+	text := "kind: Kustomization\nresources: [" + root + "/default]\ncomponents: [" + root + "/s3]\n"
+	if err := os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	built, err := exec.CommandContext(t.Context(), plane.Kubectl, "kustomize", dir).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(built), "\nkind: PersistentVolumeClaim\n") {
+		t.Error("expected no volume")
+	}
+	for _, one := range strings.Split(string(built), "\n---\n") {
+		var d appsv1.Deployment
+		if yaml.Unmarshal([]byte(one), &d) != nil || d.Kind != "Deployment" || d.Name != "switchyard-registry" {
+			continue
+		}
+		f, err := parseRegistryFlags(d.Spec.Template.Spec.Containers[0].Args[1:])
+		if err != nil || f.s3.Bucket == "" || f.dir != "" {
+			t.Errorf("expected the flags of a bucket, found %+v, %v", f, err)
+		}
+		if n := len(d.Spec.Template.Spec.Volumes); n != 1 || d.Spec.Template.Spec.Volumes[0].Name != "tls" {
+			t.Errorf("expected the certificate's volume alone, found %d", n)
+		}
+		return
+	}
+	t.Error("expected a Deployment of the registry")
 }

@@ -59,6 +59,9 @@ var rights = map[string]map[string][]string{
 	},
 	"registry": {
 		"everywhere": {
+			"inferencepools.switchyard.dev: list",
+			"loraadapters.switchyard.dev: list",
+			"adapterassignments.switchyard.dev: list",
 			"tokenreviews.authentication.k8s.io: create",
 			"subjectaccessreviews.authorization.k8s.io: create",
 		},
@@ -209,6 +212,9 @@ func TestForbidden(t *testing.T) {
 		{"registry", "create", "serviceaccounts/token", own},
 		{"registry", "create", "deployments.apps", own},
 		{"registry", "create", "rolebindings.rbac.authorization.k8s.io", own},
+		{"registry", "get", "inferencepools.switchyard.dev", own},
+		{"registry", "watch", "loraadapters.switchyard.dev", own},
+		{"registry", "watch", "adapterassignments.switchyard.dev", own},
 		{"registry", "patch", "inferencepools.switchyard.dev/status", own},
 		{"registry", "patch", "loraadapters.switchyard.dev/status", own},
 		{"registry", "create", "adapterassignments.switchyard.dev", own},

@@ -229,6 +229,28 @@ func TestALostArchiveThatHasChanged(t *testing.T) {
 	}
 }
 
+// A base that the registry lost is there again for a new pod, which cannot say what it waits for.
+func TestALostBaseIsPushedAgainForANewPod(t *testing.T) {
+	s := newSpace(t)
+	s.create(s.pool("digits").Obj())
+	pod := s.runPods("digits", 1)[0]
+	digest := s.untilPool("digits", "True Serving").Status.BaseModel.Digest
+	_, hex, _ := strings.Cut(digest, ":")
+	// Of this repository alone: others have the same base.
+	link := filepath.Join(registryDir, "docker", "registry", "v2", "repositories", s.namespace, "digits", "_manifests",
+		"revisions", "sha256", hex)
+	if err := os.RemoveAll(link); err != nil {
+		t.Fatal(err)
+	}
+	s.remove(&pod)
+	s.until("the base", func() string {
+		_, err := os.Stat(filepath.Join(link, "link"))
+		return fmt.Sprint(err)
+	}, "<nil>")
+	s.runPods("digits", 1)
+	s.untilPool("digits", "True Serving")
+}
+
 // The manager may read a Secret whose name it was told, and not find out which there are.
 func TestTheManagerMayNotListSecrets(t *testing.T) {
 	for verb, want := range map[string]bool{

@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -132,20 +133,38 @@ func (s *Store) Push(ctx context.Context, repo string, p *Packed) error {
 	if err != nil {
 		return err
 	}
-	if err := s.push(ctx, r, p); err != nil {
-		return s.explain(ctx, repo, err)
+	for try := 1; ; try++ {
+		err := s.push(ctx, r, p)
+		if missesBlobs(err) && try < pushTries {
+			continue // what was there when we looked, and was garbage until then, is pushed like the rest
+		}
+		if err != nil {
+			return s.explain(ctx, repo, err)
+		}
+		break
 	}
 	switch ok, err := s.Exists(ctx, repo, p.Digest); {
 	case err != nil:
 		return err
 	case !ok:
-		// It takes a blob for the one it has on disk by the name alone, so a damaged one stays until it is deleted there.
+		// It has lost some of it again, or somebody used a damaged blob just when we pushed it, which left it there.
 		return &Error{
 			Reason: Unreachable, Retry: true, where: s.where(repo),
 			what: p.Digest + " was pushed and is not there whole: the registry's storage is damaged",
 		}
 	}
 	return nil
+}
+
+// pushTries is how often what is missing is pushed within one Push.
+const pushTries = 3
+
+// missesBlobs tells whether a manifest was not taken because blobs of it are not there.
+func missesBlobs(err error) bool {
+	var response *errcode.ErrorResponse
+	return errors.As(err, &response) && slices.ContainsFunc(response.Errors, func(e errcode.Error) bool {
+		return e.Code == errcode.ErrorCodeManifestBlobUnknown
+	})
 }
 
 // Exists tells whether all of an artifact is there: its manifest, and each blob with its size.

@@ -92,16 +92,17 @@ func TestLostBlobs(t *testing.T) {
 	push()
 }
 
-// A blob that is there in part is not there. distribution never replaces it, so to push again is an error, not a lie.
+// A blob that is there in part is not there. distribution takes it for whole by its name; ours looks when it is pushed.
 func TestDamagedBlobs(t *testing.T) {
 	dir := t.TempDir()
 	s := store(t, serve(t, keep(dir)), token)
 	p := pack(t, artifact.Adapter, parity(), peft.Settings{})
-	if err := s.Push(t.Context(), repo, p); err != nil {
-		t.Fatal(err)
-	}
 	manifest := strings.TrimPrefix(p.Digest, "sha256:")
 	damage := func(ofManifest bool) {
+		t.Helper()
+		if err := s.Push(t.Context(), repo, p); err != nil {
+			t.Fatal(err)
+		}
 		for _, blob := range blobs(t, dir) {
 			if strings.Contains(blob, manifest) != ofManifest {
 				continue
@@ -113,10 +114,47 @@ func TestDamagedBlobs(t *testing.T) {
 	}
 	damage(false)
 	expectExists(t, s, repo, p.Digest, false)
-	expectUnavailable(t, s.Push(t.Context(), repo, p), "the registry's storage is damaged")
 	damage(true) // distribution cannot even say so
 	_, err := s.Exists(t.Context(), repo, p.Digest)
 	expectUnavailable(t, err, "status 500")
+	expectExists(t, s, repo, p.Digest, false) // it has been looked at, and is gone
+	damage(true)
+	if err := s.Push(t.Context(), repo, p); err != nil {
+		t.Fatal(err)
+	}
+	expectExists(t, s, repo, p.Digest, true)
+}
+
+// A registry that collects what was still there when the push looked is given it again.
+func TestAPushThatMeetsTheCollector(t *testing.T) {
+	for tries, want := range map[int]bool{2: true, 3: false} {
+		dir := t.TempDir()
+		kept, err := registry.New(keep(dir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = kept.Close() }()
+		server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if tries > 0 && r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/manifests/") {
+				tries--
+				if err := os.RemoveAll(filepath.Dir(blobs(t, dir)[0])); err != nil {
+					t.Error(err)
+				}
+			}
+			kept.ServeHTTP(w, r)
+		}))
+		defer server.Close()
+		s := store(t, server.Listener.Addr().String(), token)
+		p := pack(t, artifact.Adapter, parity(), peft.Settings{})
+		err = s.Push(t.Context(), repo, p)
+		if want && err != nil {
+			t.Errorf("expected it pushed, found %v", err)
+		}
+		if !want {
+			expectUnavailable(t, err, "")
+		}
+		expectExists(t, s, repo, p.Digest, want)
+	}
 }
 
 // blobs are the files that a registry keeps blobs in.

@@ -46,6 +46,9 @@ const (
 	behind = 50 * time.Millisecond
 	// countMoment is how long changes of adapters are gathered before they are counted: nothing waits for the counts.
 	countMoment = 500 * time.Millisecond
+	// waitedFor is how often it is looked whether the base is still stored while a pod is not ready, which may be for want
+	// of it: a pod that has no base yet can report nothing.
+	waitedFor = 10 * time.Second
 	// takenAgain is when to look whether a name that is another's has become free: nothing tells.
 	takenAgain = 10 * time.Second
 	// fieldOwner is under whose name a pool's objects and its status are written.
@@ -165,7 +168,11 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		return ctrl.Result{}, nil
 	}
 	s := &scope{pool: &pool, now: metav1.NewTime(r.now().Truncate(time.Second))}
-	result := ctrl.Result{RequeueAfter: r.bring(ctx, s)}
+	next, err := r.bring(ctx, s)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	result := ctrl.Result{RequeueAfter: next}
 	base, _, _ := s.base()
 	s.model = r.courier.base(artifact.Repository(pool.Namespace, pool.Name), base.Digest)
 	s.small = s.tooSmall()
@@ -196,17 +203,24 @@ func (r *Reconciler) forget(pool types.NamespacedName) {
 }
 
 // bring begins an attempt if one is due, and tells when the next is.
-func (r *Reconciler) bring(ctx context.Context, s *scope) (next time.Duration) {
+func (r *Reconciler) bring(ctx context.Context, s *scope) (next time.Duration, err error) {
 	e := errandOf(s.pool)
 	if !e.from.Known() {
-		return 0
+		return 0, nil
 	}
 	key, input := client.ObjectKeyFromObject(s.pool), e.input(s.pool)
 	if s.outcome = r.attempts.Outcome(key, input); s.outcome != nil {
 		failure, _ := s.outcome.Err.(*attempt.Failure) //nolint:errorlint // it is never wrapped
 		wait := r.policy.Wait(s.outcome.Failures, failure != nil && failure.Retry)
+		wanted, err := r.podWaits(ctx, s.pool)
+		if err != nil {
+			return 0, err
+		}
+		if wanted && s.outcome.Err == nil {
+			wait = min(wait, waitedFor)
+		}
 		if wait = s.outcome.Ended.Add(wait).Sub(r.now()); wait > 0 {
-			return wait
+			return wait, nil
 		}
 	}
 	r.attempts.Run(ctx, key, input, func(ctx context.Context) (v1alpha1.ResolvedBaseModel, error) {
@@ -214,7 +228,16 @@ func (r *Reconciler) bring(ctx context.Context, s *scope) (next time.Duration) {
 		r.metrics.Ended(ctx, telemetry.Base, err)
 		return base, err
 	})
-	return 0 // called again when it ends
+	return 0, nil // called again when it ends
+}
+
+// podWaits tells whether some pod of a pool is not ready.
+func (r *Reconciler) podWaits(ctx context.Context, pool *v1alpha1.InferencePool) (bool, error) {
+	var d appsv1.Deployment
+	if err := r.client.Get(ctx, client.ObjectKeyFromObject(pool), &d); err != nil {
+		return false, client.IgnoreNotFound(err)
+	}
+	return metav1.IsControlledBy(&d, pool) && d.Status.ReadyReplicas < max(d.Status.Replicas, replicas(pool)), nil
 }
 
 // piece is one object of a pool: as it should be, and an empty one to read what is there.

@@ -90,6 +90,9 @@ var byDigest = regexp.MustCompile(`^sha256:[a-f0-9]{64}$`)
 // request is what a request asks for, in the terms of who may what.
 type request struct {
 	repository string // "" for the root, which says only that this is a registry
+	kind       string // manifests, blobs, blobs/uploads or ""
+	digest     string // of a manifest or blob
+	upload     string // that is under way
 	write      bool
 }
 
@@ -104,21 +107,21 @@ func parse(req *http.Request) (request, *refusal) {
 	switch {
 	case kind == "" || kind != "blobs/uploads" && byDigest.MatchString(name):
 		if kind == "manifests" && req.Method == http.MethodPut {
-			return request{repository, true}, nil
+			return request{repository: repository, kind: kind, digest: name, write: true}, nil
 		}
 		if read {
-			return request{repository, false}, nil
+			return request{repository: repository, kind: kind, digest: name}, nil
 		}
 		return request{}, refusedMethod
 	case kind == "blobs/uploads" && name == "":
 		if req.Method == http.MethodPost {
-			return request{repository, true}, nil
+			return request{repository: repository, kind: kind, write: true}, nil
 		}
 		return request{}, refusedMethod
 	case kind == "blobs/uploads":
 		switch req.Method {
 		case http.MethodGet, http.MethodPatch, http.MethodPut:
-			return request{repository, true}, nil
+			return request{repository: repository, kind: kind, upload: name, write: true}, nil
 		}
 		return request{}, refusedMethod
 	}
@@ -175,14 +178,29 @@ func newDoorkeeper(o *Options) (*doorkeeper, error) {
 	return d, o.Metrics.Register(d.refusals)
 }
 
-// admit tells who asks, and what stands in the way, if anything does.
-func (d *doorkeeper) admit(req *http.Request) (user string, refused *refusal, cause error) {
+// admitted is a request that is let through.
+type admitted struct {
+	request
+
+	manager bool // it is the manager's
+}
+
+// admit lets a request through, or tells what stands in the way.
+func (d *doorkeeper) admit(req *http.Request) (admitted, *refusal) {
+	user, asked, refused, cause := d.judge(req)
+	if refused != nil {
+		d.tell(req, user, refused, cause)
+	}
+	return admitted{asked, user == d.manager}, refused
+}
+
+func (d *doorkeeper) judge(req *http.Request) (user string, asked request, refused *refusal, cause error) {
 	scheme, token, _ := strings.Cut(req.Header.Get("Authorization"), " ")
 	if !strings.EqualFold(scheme, "Bearer") || token == "" {
-		return "", refusedNoToken, nil
+		return "", asked, refusedNoToken, nil
 	}
 	if len(token) > maxTokenLength {
-		return "", refusedBadToken, nil
+		return "", asked, refusedBadToken, nil
 	}
 	address, _, err := net.SplitHostPort(req.RemoteAddr)
 	if err != nil {
@@ -191,17 +209,16 @@ func (d *doorkeeper) admit(req *http.Request) (user string, refused *refusal, ca
 	user, err = d.identities.of(req.Context(), token, address)
 	switch {
 	case errors.Is(err, errTooMany):
-		return "", refusedBusy, nil
+		return "", asked, refusedBusy, nil
 	case err != nil:
-		return "", refusedUnavailable, err
+		return "", asked, refusedUnavailable, err
 	case user == "":
-		return "", refusedBadToken, nil
+		return "", asked, refusedBadToken, nil
 	}
-	asked, refused := parse(req)
-	if refused == nil {
+	if asked, refused = parse(req); refused == nil {
 		refused = asked.allowed(user, d.manager)
 	}
-	return user, refused, nil
+	return user, asked, refused, nil
 }
 
 // tell counts a refusal, and logs it once in a while: who is refused may ask as often as it likes.

@@ -152,10 +152,16 @@ func newKeeper(t *testing.T) *keeper {
 }
 
 func (k *keeper) ask(method, path, authorization, body string) *httptest.ResponseRecorder {
-	request := httptest.NewRequest(method, path, strings.NewReader(body))
+	header := http.Header{}
 	if authorization != "" {
-		request.Header.Set("Authorization", authorization)
+		header.Set("Authorization", authorization)
 	}
+	return k.askWith(method, path, header, body)
+}
+
+func (k *keeper) askWith(method, path string, header http.Header, body string) *httptest.ResponseRecorder {
+	request := httptest.NewRequest(method, path, strings.NewReader(body))
+	request.Header = header
 	const manifest = "application/vnd.oci.image.manifest.v1+json"
 	if method == http.MethodPut {
 		request.Header.Set("Content-Type", manifest)
