@@ -18,6 +18,10 @@ images: ## container images of the manager and the runtime as archives in bin/im
 controlplane: ## build etcd, kube-apiserver, kube-controller-manager and kubectl, once, into the user's cache
 	@hack/controlplane/build >/dev/null
 
+.PHONY: helm
+helm: ## build helm, once, into the user's cache; hack/helm runs it
+	@hack/helm version >/dev/null
+
 .PHONY: demo
 demo: build controlplane ## the whole through Kubernetes: apply the samples, ask a mixed batch, swap a revision under load
 	@go run ./hack/demo cluster
@@ -38,7 +42,7 @@ down: ## end what `make up` left running
 # full length without. test/serve and test/integration run binaries that Go's test cache knows nothing of. On a CPU that
 # fuses x*y + z, the kernels must not depend on whether the compiler does.
 .PHONY: test
-test: controlplane ## every test, under the race detector; the tests of the whole once more without it
+test: controlplane helm ## every test, under the race detector; the tests of the whole once more without it
 	go test -race -short ./...
 	go test -count=1 ./test/golden/ ./test/serve/ ./test/integration/
 	@if grep -qw fma /proc/cpuinfo 2>/dev/null; then set -x; GOAMD64=v3 go test ./runtime/kernels/; fi
@@ -64,8 +68,9 @@ lint: ## golangci-lint, with the import rules
 	@hack/lint
 
 .PHONY: generate
-generate: ## deep copies, apply configurations, CRDs and docs/api.md, from the types of api/v1alpha1
+generate: ## deep copies, apply configurations, CRDs and docs/api.md, from the types of api/v1alpha1; the chart's copies
 	hack/api/generate
+	hack/chart/generate
 
 .PHONY: verify
 verify: ## what is committed is tidy, formatted, and as its generators make it
