@@ -17,6 +17,7 @@ func TestTheChartInstallsWhatConfigDoes(t *testing.T) {
 	for folder, args := range map[string][]string{
 		"../../config/default": nil,
 		"testdata/certmanager": {"--set", "certManager.enabled=true"},
+		"testdata/s3":          {"--set", "registry.s3.bucket=switchyard-artifacts,registry.s3.region=eu-central-1"},
 	} {
 		want := kustomized(t, folder)
 		delete(want, "Namespace /"+system) // helm makes it, or whoever installs
@@ -113,6 +114,8 @@ func TestValues(t *testing.T) {
 		manager, registry = "Deployment 123/switchyard-manager", "Deployment 123/switchyard-registry"
 		container         = ".spec.template.spec.containers[0]"
 		digest            = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+		s3                = "registry.s3.bucket=artifacts,registry.s3.endpoint=https://minio.demo.svc:9000," +
+			"registry.s3.prefix=a b/,registry.s3.pathStyle=true,registry.s3.credentialsSecret=keys"
 	)
 	charts := map[string]objects{}
 	for _, c := range []struct {
@@ -134,7 +137,8 @@ func TestValues(t *testing.T) {
 			"--source-allow-cidr=10.0.0.0/8 --source-allow-cidr=fd00::/8 --source-plain-http=models.demo.svc:8080 " +
 			"--log-format=json --recheck-interval=1m]"},
 		{"", registry, container + ".args", "[registry --dir=/var/lib/registry --address=:5000 " +
-			"--tls-dir=/var/run/secrets/switchyard/tls --manager-account=123/switchyard-manager --log-level=debug]"},
+			"--tls-dir=/var/run/secrets/switchyard/tls --manager-account=123/switchyard-manager " +
+			"--gc-interval=5m --gc-grace=2h --scrub-interval=0 --log-level=debug]"},
 		{"", manager, ".spec.replicas", "3"},
 		{
 			"", manager, container + ".resources",
@@ -185,6 +189,13 @@ func TestValues(t *testing.T) {
 		{"registry.storage.emptyDir=true", registry, ".spec.template.spec.volumes[0]", "map[emptyDir:map[sizeLimit:1Gi] " +
 			"name:artifacts]"},
 		{"registry.storage.emptyDir=true", "PersistentVolumeClaim 123/switchyard-registry", "", "<nil>"},
+		{s3, registry, container + ".args", "[registry --s3-bucket=artifacts --address=:5000 " +
+			"--tls-dir=/var/run/secrets/switchyard/tls --manager-account=123/switchyard-manager " +
+			"--s3-endpoint=https://minio.demo.svc:9000 --s3-prefix=a b/ --s3-path-style " +
+			"--gc-interval=5m --gc-grace=2h --scrub-interval=0 --log-level=debug]"},
+		{s3, registry, container + ".envFrom", "[map[secretRef:map[name:keys optional:true]]]"},
+		{s3, registry, ".spec.template.spec.volumes[0].name", "tls"},
+		{s3, "PersistentVolumeClaim 123/switchyard-registry", "", "<nil>"},
 		{"networkPolicies.enabled=false", "NetworkPolicy 123/switchyard-manager", "", "<nil>"},
 		{"networkPolicies.enabled=false", "NetworkPolicy 123/switchyard-registry", "", "<nil>"},
 		{"crds.install=false", "CustomResourceDefinition /inferencepools.switchyard.dev", "", "<nil>"},
@@ -280,7 +291,16 @@ func TestBadValuesAreRefusedByName(t *testing.T) {
 		"metrics.serviceMonitor.interval=now":            "'/metrics/serviceMonitor/interval': 'now' does not match pattern",
 		"crds.keep=1":                                    "'/crds/keep': got number, want boolean",
 
+		"registry.gc.interval=-1m":        "'/registry/gc/interval': '-1m' does not match pattern",
+		"registry.gc.grace=0":             "'/registry/gc/grace': got number, want string",
+		"registry.s3.bucket=A":            "'/registry/s3/bucket': 'A' does not match pattern",
+		"registry.s3.endpoint=minio:9000": "'/registry/s3/endpoint': 'minio:9000' does not match pattern",
+
 		"registry.storage.emptyDir=true,registry.storage.existingClaim=a": "expected emptyDir or existingClaim, found both",
+		"registry.s3.bucket=abc": "registry.s3: expected region or endpoint, found neither",
+		"registry.s3.region=eu":  "registry.s3: expected bucket with what is set of it, found none",
+
+		"registry.s3.bucket=abc,registry.s3.region=eu,registry.storage.existingClaim=a": "expected s3.bucket or a storage",
 	} {
 		out, said, err := helm(t, "template", "switchyard", chart, "--set", values)
 		if err == nil || !strings.Contains(said, want) {
@@ -314,6 +334,7 @@ func TestNotes(t *testing.T) {
 	const (
 		volume   = "Its volume goes with the release"
 		lost     = "Its store is lost with its pod"
+		bucket   = "Artifacts are kept in the bucket abc"
 		stay     = "helm uninstall leaves the CustomResourceDefinitions"
 		gone     = "helm uninstall takes the CustomResourceDefinitions away"
 		others   = "kept by something else"
@@ -322,11 +343,12 @@ func TestNotes(t *testing.T) {
 		open     = "No NetworkPolicy"
 		some     = "The manager reads Secrets of sources in demo, others only"
 	)
-	all := []string{volume, lost, stay, gone, others, itself, managers, open, some}
+	all := []string{volume, lost, bucket, stay, gone, others, itself, managers, open, some}
 	for values, want := range map[string][]string{
-		"":                                       {volume, stay, itself},
-		"registry.storage.existingClaim=mine":    {stay, itself},
-		"registry.storage.emptyDir=true":         {lost, stay, itself},
+		"":                                    {volume, stay, itself},
+		"registry.storage.existingClaim=mine": {stay, itself},
+		"registry.storage.emptyDir=true":      {lost, stay, itself},
+		"registry.s3.bucket=abc,registry.s3.region=eu": {bucket, stay, itself},
 		"crds.keep=false":                        {volume, gone, itself},
 		"crds.install=false":                     {volume, others, itself},
 		"certManager.enabled=true":               {volume, stay, managers},
