@@ -4,7 +4,7 @@ SHELL := /bin/bash
 
 .PHONY: help
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  \1\t\2/' | expand -t 14
 
 .PHONY: build
 build: ## bin/manager and bin/runtime
@@ -46,6 +46,18 @@ test: controlplane helm ## every test, under the race detector; the tests of the
 	go test -race -short ./...
 	go test -count=1 ./test/golden/ ./test/serve/ ./test/integration/
 	@if grep -qw fma /proc/cpuinfo 2>/dev/null; then set -x; GOAMD64=v3 go test ./runtime/kernels/; fi
+
+.PHONY: e2e
+e2e: ## in a real cluster: install by kustomize and by Helm, use, disturb, uninstall; as root, or by E2E_KUBECONFIG
+	@hack/e2e
+
+.PHONY: cluster-up
+cluster-up: ## leave a real cluster of one node running on this machine, as root; .cluster/data/env says where
+	@hack/cluster/run up
+
+.PHONY: cluster-down
+cluster-down: ## end what `make cluster-up` left running
+	@hack/cluster/run down
 
 .PHONY: bench
 bench: ## what a mixed batch costs beside the base model alone

@@ -4,7 +4,7 @@
 //	hack/cluster/run up     brings it up in the background, with the images of this tree; .cluster/data/env says where
 //	hack/cluster/run down   ends it and leaves nothing
 //
-// Each may be said twice.
+// Each may be said twice. `check` says what this machine lacks for it, `packages` names Debian's that it takes.
 package main
 
 import (
@@ -52,6 +52,9 @@ func (p place) do(what string) (code int, err error) {
 	switch what {
 	case "check":
 		return 0, cluster.Check()
+	case "packages":
+		fmt.Println(cluster.Packages)
+		return 0, nil
 	case "up":
 		return 0, p.up()
 	case "down":
@@ -61,7 +64,7 @@ func (p place) do(what string) (code int, err error) {
 	case "run":
 		return 0, p.run()
 	}
-	return 0, fmt.Errorf("expected check, up or down, found %q", what)
+	return 0, fmt.Errorf("expected check, packages, up or down, found %q", what)
 }
 
 func (p place) args(what string) []string {

@@ -63,8 +63,15 @@ var (
 
 // Check tells what the machine lacks.
 func Check() error {
-	if os.Geteuid() != 0 {
-		return errors.New("a cluster needs root: it makes namespaces, mounts and cgroups")
+	if err := check(os.Geteuid()); err != nil {
+		return err
+	}
+	return mayIsolate()
+}
+
+func check(user int) error {
+	if user != 0 {
+		return errors.New("not root, which makes namespaces, mounts and cgroups")
 	}
 	var missing []string
 	for _, name := range Programs {

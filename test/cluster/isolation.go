@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -43,6 +44,21 @@ func Command(program string, args ...string) *exec.Cmd {
 	cmd := exec.Command(program, args...) //nolint:noctx // it goes on when this process ends
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET}
 	return cmd
+}
+
+// mayIsolate tells whether this root may do what the machine's may, as in many containers it may not.
+func mayIsolate() error {
+	if out, err := Command("mount", "--make-rprivate", "/").CombinedOutput(); err != nil {
+		return fmt.Errorf("root may not make namespaces and mount in them here: %w: %s", err, bytes.TrimSpace(out))
+	}
+	top := cgroupMount
+	if _, err := os.Stat(filepath.Join(top, "cgroup.controllers")); err != nil { // version 1
+		top = filepath.Join(top, "memory")
+	}
+	if err := unix.Access(top, unix.W_OK); err != nil {
+		return fmt.Errorf("root may not make cgroups here: %s: %w", top, err)
+	}
+	return nil
 }
 
 // Link leads a network link from the machine to the network namespace of a process.
@@ -95,10 +111,6 @@ func Init(program string, args []string, files ...*os.File) (code int, err error
 // more.
 func Clean(ctx context.Context, dir string) error {
 	var errs []error
-	if _, err := net.InterfaceByName(machineLink); err == nil {
-		// Its other end may live on with connections that nobody ended.
-		errs = append(errs, command(ctx, "ip", "link", "delete", machineLink))
-	}
 	err := filepath.WalkDir(cgroupMount, func(path string, entry fs.DirEntry, err error) error {
 		switch {
 		case err != nil || !entry.IsDir():
@@ -111,12 +123,22 @@ func Clean(ctx context.Context, dir string) error {
 		}
 		return nil
 	})
+	if err := errors.Join(append(errs, err)...); err != nil {
+		return err // a cluster of another folder runs, whose link it is
+	}
+	if _, err := net.InterfaceByName(machineLink); err == nil {
+		// Its other end may live on with connections that nobody ended.
+		errs = append(errs, command(ctx, "ip", "link", "delete", machineLink))
+	}
 	made, _ := os.ReadFile(filepath.Join(dir, madeFile)) // there is none where nothing was made
 	for _, folder := range strings.Fields(string(made)) {
 		_ = os.Remove(folder) // somebody may use it by now
 	}
-	return errors.Join(append(errs, err, os.RemoveAll(dir))...)
+	return errors.Join(append(errs, os.RemoveAll(dir))...)
 }
+
+// goneWithin bounds what the kernel takes to end what was killed.
+const goneWithin = 10 * time.Second
 
 // removeGroup removes a cgroup and those within. The kernel takes a moment to empty them after their last process.
 func removeGroup(ctx context.Context, top string) error {
@@ -132,12 +154,23 @@ func removeGroup(ctx context.Context, top string) error {
 	}
 	slices.Reverse(groups)
 	var last error
+	empty := func(context.Context) (bool, error) {
+		for _, group := range groups {
+			if live, _ := os.ReadFile(filepath.Join(group, "cgroup.procs")); len(live) > 0 {
+				return false, nil
+			}
+		}
+		return true, nil
+	}
+	if err := wait.PollUntilContextTimeout(ctx, 10*time.Millisecond, goneWithin, true, empty); err != nil {
+		return fmt.Errorf("cgroup %s has processes: a machine has one cluster, and one of another folder runs", top)
+	}
 	for _, group := range groups {
 		busy := func(context.Context) (bool, error) {
 			last = unix.Rmdir(group)
 			return last == nil || errors.Is(last, unix.ENOENT), nil
 		}
-		err := wait.PollUntilContextTimeout(ctx, 10*time.Millisecond, 10*time.Second, true, busy)
+		err := wait.PollUntilContextTimeout(ctx, 10*time.Millisecond, goneWithin, true, busy)
 		if err != nil {
 			return fmt.Errorf("cgroup %s: %w", group, last)
 		}

@@ -23,6 +23,7 @@ import (
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/switchyard-dev/switchyard/test/controlplane"
@@ -63,9 +64,11 @@ func connect(t *testing.T) *cluster {
 		t.Fatal(err)
 	}
 	config.QPS = -1
+	quiet := rest.CopyConfig(config)
+	quiet.WarningHandler = rest.NoWarnings{} // that a kind is deprecated, to an inventory of all
 	return &cluster{
 		kubeconfig: kubeconfig, kubectlPath: filepath.Join(assets, "kubectl"), repository: repository,
-		kube: kubernetes.NewForConfigOrDie(config), dynamic: dynamic.NewForConfigOrDie(config),
+		kube: kubernetes.NewForConfigOrDie(config), dynamic: dynamic.NewForConfigOrDie(quiet),
 	}
 }
 

@@ -25,17 +25,24 @@ func (byKustomize) uninstall(t *testing.T, c *cluster) {
 	c.kubectl(t, "delete", "-k", "test/e2e/kustomize", "--timeout=2m")
 }
 
-// byHelm installs the chart.
+// byHelm installs the chart, and takes it away with its kinds, as docs/operations.md says.
 type byHelm struct{}
 
 func (byHelm) install(t *testing.T, c *cluster) {
-	c.run(t, filepath.Join("hack", "helm"), "install", "switchyard", "charts/switchyard",
-		"--namespace", system, "--create-namespace", "--values", "test/e2e/files/values.yaml", "--wait", "--timeout", "3m")
+	c.kubectl(t, "create", "namespace", system)
+	c.kubectl(t, "label", "namespace", system, "pod-security.kubernetes.io/enforce=restricted")
+	c.helm(t, "install", "switchyard", "charts/switchyard", "--values", "test/e2e/files/values.yaml")
 }
 
 func (byHelm) uninstall(t *testing.T, c *cluster) {
-	c.run(t, filepath.Join("hack", "helm"), "uninstall", "switchyard", "--namespace", system, "--wait", "--timeout", "3m")
+	c.helm(t, "upgrade", "switchyard", "charts/switchyard", "--reuse-values", "--set", "crds.keep=false")
+	c.helm(t, "uninstall", "switchyard")
 	c.kubectl(t, "delete", "namespace", system, "--timeout=2m")
+}
+
+func (c *cluster) helm(t *testing.T, args ...string) {
+	t.Helper()
+	c.run(t, filepath.Join("hack", "helm"), append(args, "--namespace", system, "--wait", "--timeout", "3m")...)
 }
 
 func TestInstalledByKustomize(t *testing.T) { use(t, byKustomize{}) }
