@@ -1,6 +1,6 @@
-// Command images builds images and writes each as a docker-archive into a folder: `make images` those of the manager and
-// of the runtime. Docker is not needed, nor a registry, nor a base image: the programs are static. The others are for
-// tests: e2e is test/e2e's own, pause and coredns those of hack/cluster.
+// Command images builds images and writes each as a docker-archive into a folder: `make images` those of the manager
+// and of the runtime. Docker is not needed, nor a registry, nor a base image: the programs are static. The others are
+// for tests: e2e is test/e2e's own, pause and coredns those of hack/cluster.
 //
 //	go run ./hack/images              manager and runtime
 //	go run ./hack/images e2e          others, by name

@@ -25,9 +25,9 @@ func TestMain(m *testing.M) {
 	switch os.Getenv(role) {
 	case "good": // comes up, and ends when it is told to
 		background.Hold()
-		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-		defer stop()
-		child := exec.Command("cat") //nolint:noctx // it outlives this process, and ends with the test
+		told := make(chan os.Signal, 1)
+		signal.Notify(told, syscall.SIGTERM)
+		child := exec.Command("cat") // it outlives this process, and ends with the test
 		child.Stdin = os.Stdin
 		if err := child.Start(); err != nil {
 			panic(err)
@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 		if err := background.Up(); err != nil {
 			panic(err)
 		}
-		<-ctx.Done()
+		<-told
 	case "bad": // ends before it is up
 		_, _ = os.Stderr.WriteString("no room for what it needs")
 		os.Exit(1)
@@ -50,7 +50,7 @@ func start(t *testing.T, p background.Program, as string) (fresh bool, err error
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(self) //nolint:noctx // it goes on when the test ends, and Stop ends it
+	cmd := exec.Command(self)
 	cmd.Env = append(os.Environ(), role+"="+as)
 	stdin, open, err := os.Pipe()
 	if err != nil {

@@ -22,16 +22,16 @@ import (
 
 const (
 	nodeName = "switchyard"
-	// PauseImage and DNSImage are images that the cluster itself needs; Options.Images must have them.
-	PauseImage = "ghcr.io/switchyard-dev/pause:dev"
-	DNSImage   = "ghcr.io/switchyard-dev/coredns:dev"
+	// What the cluster itself needs of images.
+	pauseImage = "ghcr.io/switchyard-dev/pause:dev"
+	dnsImage   = "ghcr.io/switchyard-dev/coredns:dev"
 
 	socket = "/run/containerd/containerd.sock"
 	// startWithin bounds each step of a start, which takes a tenth of it on a machine that is not busy.
 	startWithin = 2 * time.Minute
 )
 
-// files are the configurations of the node's programs and the objects that every cluster has, as templates of Cluster.
+// files are the configurations of the node's programs and the objects that every cluster has, as templates of names.
 //
 //go:embed files
 var files embed.FS
@@ -40,7 +40,7 @@ var files embed.FS
 type Options struct {
 	Dir          string   // for everything it writes
 	NodePrograms string   // the folder of kubelet, kube-proxy and kube-scheduler
-	Images       []string // docker-archives
+	Images       []string // docker-archives, pause and coredns of hack/images among them
 	Log          *slog.Logger
 }
 
@@ -50,9 +50,25 @@ type Cluster struct {
 
 	options Options
 	ended   chan error // of a program that should have gone on
+	names   names
+}
 
-	// What the files name.
-	CNIPlugins, Serving, ServingKey, Authority string
+// names are what the files name.
+type names struct {
+	Dir, Socket, Cgroup, CNIPlugins string
+	Node, PodRange, DNS             string // addresses
+	Pause, DNSImage                 string
+	Volumes                         []string
+
+	Serving, ServingKey, Authority string // files of kubelet's certificates
+}
+
+func newNames(dir string) names {
+	return names{
+		Dir: dir, Socket: socket, Cgroup: "/" + cgroup, CNIPlugins: plugins(),
+		Node: nodeAddress, PodRange: podRange, DNS: dnsAddress,
+		Pause: pauseImage, DNSImage: dnsImage, Volumes: volumes,
+	}
 }
 
 // Programs are those that must be on the machine, and Packages are Debian's that have them.
@@ -101,7 +117,7 @@ func plugins() string {
 // Start brings a cluster up in namespaces that Command made and Link linked, and returns once its node is Ready and its
 // names are answered. Everything ends with the namespaces.
 func Start(ctx context.Context, o Options) (*Cluster, error) {
-	c := &Cluster{options: o, ended: make(chan error, 1), CNIPlugins: plugins()}
+	c := &Cluster{options: o, ended: make(chan error, 1), names: newNames(o.Dir)}
 	if err := prepareMounts(o.Dir); err != nil {
 		return nil, err
 	}
@@ -147,18 +163,6 @@ func (c *Cluster) Ended() <-chan error { return c.ended }
 
 func (c *Cluster) path(name string) string { return filepath.Join(c.options.Dir, name) }
 
-// What the files name besides.
-
-func (c *Cluster) Dir() string       { return c.options.Dir }
-func (c *Cluster) Socket() string    { return socket }
-func (c *Cluster) Node() string      { return nodeAddress }
-func (c *Cluster) PodRange() string  { return podRange }
-func (c *Cluster) DNS() string       { return dnsAddress }
-func (c *Cluster) Cgroup() string    { return "/" + cgroup }
-func (c *Cluster) Pause() string     { return PauseImage }
-func (c *Cluster) DNSImage() string  { return DNSImage }
-func (c *Cluster) Volumes() []string { return volumes }
-
 // identify makes who the node's programs are.
 func (c *Cluster) identify(context.Context) error {
 	for _, who := range []struct{ file, user, group string }{
@@ -171,7 +175,8 @@ func (c *Cluster) identify(context.Context) error {
 		}
 	}
 	var err error
-	c.Serving, c.ServingKey, c.Authority, err = c.Plane.ServingCertificate("kubelet", nodeAddress)
+	n := &c.names
+	n.Serving, n.ServingKey, n.Authority, err = c.Plane.ServingCertificate("kubelet", nodeAddress)
 	return err
 }
 
@@ -201,7 +206,7 @@ func (c *Cluster) file(name string) ([]byte, error) {
 		return nil, err
 	}
 	var text bytes.Buffer
-	err = parsed.Execute(&text, c)
+	err = parsed.Execute(&text, c.names)
 	return text.Bytes(), err
 }
 

@@ -28,8 +28,7 @@ func TestCheckNamesWhatIsMissing(t *testing.T) {
 
 // Every file that is embedded can be filled in, and those that are JSON or YAML are.
 func TestFiles(t *testing.T) {
-	c := &Cluster{options: Options{Dir: "/somewhere"}}
-	c.CNIPlugins, c.Serving, c.ServingKey, c.Authority = "/plugins", "/serving.crt", "/serving.key", "/ca.crt"
+	c := &Cluster{names: newNames("/somewhere")}
 	entries, err := fs.ReadDir(files, "files")
 	if err != nil {
 		t.Fatal(err)

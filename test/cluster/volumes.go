@@ -61,5 +61,5 @@ func (c *Cluster) recycle(ctx context.Context, volume *corev1.PersistentVolume) 
 // emptyVolume leaves a volume's folder empty and open to the users that pods run as.
 func (c *Cluster) emptyVolume(name string) error {
 	folder := filepath.Join(c.options.Dir, "volumes", name)
-	return errors.Join(os.RemoveAll(folder), os.MkdirAll(folder, 0o755), os.Chmod(folder, 0o777)) //nolint:gosec // see above
+	return errors.Join(os.RemoveAll(folder), os.MkdirAll(folder, 0o755), os.Chmod(folder, 0o777))
 }

@@ -142,7 +142,7 @@ func pod(name string, args ...string) *corev1.Pod {
 	}
 }
 
-// runs runs a pod to its end and returns what it printed; it must succeed.
+// runs has a pod run to its end and returns what it printed; it must succeed.
 func (c *cluster) runs(t *testing.T, p *corev1.Pod) string {
 	t.Helper()
 	c.create(t, p)
@@ -227,28 +227,27 @@ var passing = []string{"events", "leases", "endpoints", "endpointslices", "ipadd
 
 // inventory is all objects that the cluster has, by resource, namespace and name; of passing kinds only those in
 // namespaces that are not Kubernetes' own.
-func (c *cluster) inventory(t *testing.T) map[string]bool {
-	t.Helper()
+func (c *cluster) inventory(ctx context.Context) (map[string]bool, error) {
 	lists, err := c.kube.Discovery().ServerPreferredResources()
 	if err != nil && !discovery.IsGroupDiscoveryFailedError(err) {
-		t.Fatal(err)
+		return nil, err
 	}
 	found := map[string]bool{}
 	for _, list := range lists {
 		group, err := schema.ParseGroupVersion(list.GroupVersion)
 		if err != nil {
-			t.Fatal(err)
+			return nil, err
 		}
 		for _, resource := range list.APIResources {
 			if !slices.Contains(resource.Verbs, "list") {
 				continue
 			}
-			all, err := c.dynamic.Resource(group.WithResource(resource.Name)).List(t.Context(), metav1.ListOptions{})
+			all, err := c.dynamic.Resource(group.WithResource(resource.Name)).List(ctx, metav1.ListOptions{})
 			if apierrors.IsNotFound(err) || apierrors.IsMethodNotSupported(err) {
 				continue // a kind that is going
 			}
 			if err != nil {
-				t.Fatalf("%s: %v", resource.Name, err)
+				return nil, fmt.Errorf("%s: %w", resource.Name, err)
 			}
 			for _, o := range all.Items {
 				if slices.Contains(passing, resource.Name) && strings.HasPrefix(o.GetNamespace(), "kube-") {
@@ -258,14 +257,17 @@ func (c *cluster) inventory(t *testing.T) map[string]bool {
 			}
 		}
 	}
-	return found
+	return found, nil
 }
 
 // awaitNothingLeft waits until the cluster has no object that it did not have before.
 func (c *cluster) awaitNothingLeft(t *testing.T, before map[string]bool) {
 	t.Helper()
-	await(t, "nothing to be left", func(context.Context) error {
-		now := c.inventory(t)
+	await(t, "nothing to be left", func(ctx context.Context) error {
+		now, err := c.inventory(ctx)
+		if err != nil {
+			return err
+		}
 		maps.DeleteFunc(now, func(o string, _ bool) bool {
 			return before[o] || strings.HasPrefix(o, "events")
 		})

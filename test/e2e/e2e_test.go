@@ -32,7 +32,10 @@ const (
 // use installs Switchyard, uses and disturbs it, and uninstalls it.
 func use(t *testing.T, in installer) {
 	c := connect(t)
-	before := c.inventory(t)
+	before, err := c.inventory(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
 		if t.Failed() {
 			c.explain(t)

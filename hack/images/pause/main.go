@@ -1,5 +1,5 @@
-// Command pause holds the namespaces of a pod's containers: the sandbox of hack/cluster's pods. It waits until it is told
-// to end, and reaps what becomes its child where a pod shares its processes.
+// Command pause holds the namespaces of a pod's containers: the sandbox of hack/cluster's pods. It waits until it is
+// told to end, and reaps what becomes its child where a pod shares its processes.
 package main
 
 import (

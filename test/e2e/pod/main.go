@@ -70,7 +70,7 @@ func run(ctx context.Context, args []string) error {
 }
 
 func source(ctx context.Context, dir string) error {
-	r, err := registry.New(registry.Options{Dir: dir, AllowPush: true}) //nolint:contextcheck // distribution begins one of its own
+	r, err := registry.New(registry.Options{Dir: dir, AllowPush: true}) //nolint:contextcheck // Close ends it
 	if err != nil {
 		return err
 	}
