@@ -110,31 +110,32 @@ func Init(program string, args []string, files ...*os.File) (code int, err error
 // Clean removes what the namespaces do not take with them, of a cluster that was in a folder. Nothing of it may run any
 // more.
 func Clean(ctx context.Context, dir string) error {
-	var errs []error
 	err := filepath.WalkDir(cgroupMount, func(path string, entry fs.DirEntry, err error) error {
 		switch {
 		case err != nil || !entry.IsDir():
 			return nil //nolint:nilerr // what goes meanwhile is not ours
 		case entry.Name() == cgroup:
-			errs = append(errs, removeGroup(ctx, path))
+			if err := removeGroup(ctx, path); err != nil {
+				return err
+			}
 			return fs.SkipDir
 		case strings.Count(strings.TrimPrefix(path, cgroupMount), "/") > 1:
 			return fs.SkipDir // ours are at the top of a hierarchy
 		}
 		return nil
 	})
-	if err := errors.Join(append(errs, err)...); err != nil {
-		return err // a cluster of another folder runs, whose link it is
+	if err != nil {
+		return err // where a cluster of another folder runs the link is its
 	}
-	if _, err := net.InterfaceByName(machineLink); err == nil {
+	if _, missing := net.InterfaceByName(machineLink); missing == nil {
 		// Its other end may live on with connections that nobody ended.
-		errs = append(errs, command(ctx, "ip", "link", "delete", machineLink))
+		err = command(ctx, "ip", "link", "delete", machineLink)
 	}
 	made, _ := os.ReadFile(filepath.Join(dir, madeFile)) // there is none where nothing was made
 	for _, folder := range strings.Fields(string(made)) {
 		_ = os.Remove(folder) // somebody may use it by now
 	}
-	return errors.Join(append(errs, os.RemoveAll(dir))...)
+	return errors.Join(err, os.RemoveAll(dir))
 }
 
 // goneWithin bounds what the kernel takes to end what was killed.
