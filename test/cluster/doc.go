@@ -6,8 +6,8 @@
 // are those of hack/controlplane/build node.
 //
 // Everything lives in mount, PID and network namespaces of its own ([Command]), whose first process reaps ([Init]).
-// When that ends, however it ends, the kernel ends every process and container, and takes away what was mounted and linked
-// there. Three things lie outside: a folder, a cgroup, and the link from the machine ([Clean]).
+// When that ends, however it ends, the kernel ends every process and container, and takes away what was mounted there.
+// Three things lie outside: a folder, a cgroup, and the link from the machine ([Clean]).
 //
 // Where it differs from a cluster of one's own: NetworkPolicies are kept and not enforced, as the bridge plugin knows
 // none; nothing is reached but the machine, by the link to it; connections to Services come from the node's address.
