@@ -140,14 +140,15 @@ func (c *crowd) end() {
 	c.pending.Wait()
 }
 
-// unexcused are the lost requests that were neither on a connection of a process that was killed, at most one of each
-// client for each process, nor came while no pod was ready. Call it after end.
+// unexcused are the lost requests that were neither on a connection of a process that was killed, at most two of each
+// client for each process, nor came while no pod was ready. It may be two: until the kernel has taken a killed process
+// apart, some hundredths of a second, it takes connections for it. Call it after end.
 func (c *crowd) unexcused(deaths []death, deserted []span) (unexcused []string, excused int) {
 	// The end of a process is known to the second, and seen by its clients a moment later.
 	const before, after = time.Second, 2 * time.Second
 	left := make([]int, len(deaths))
 	for i := range left {
-		left[i] = c.perModel * len(c.specs)
+		left[i] = 2 * c.perModel * len(c.specs)
 	}
 	for _, l := range c.lost {
 		if c.excuse(l, deaths, left, before, after) || within(l, deserted, after) {
