@@ -44,7 +44,7 @@ down: ## end what `make up` left running
 .PHONY: test
 test: controlplane helm ## every test, under the race detector; the tests of the whole once more without it
 	go test -race -short ./...
-	go test -count=1 ./test/golden/ ./test/serve/ ./test/integration/
+	go test -count=1 -timeout 20m ./test/golden/ ./test/serve/ ./test/integration/
 	@if grep -qw fma /proc/cpuinfo 2>/dev/null; then set -x; GOAMD64=v3 go test ./runtime/kernels/; fi
 
 .PHONY: e2e
@@ -58,6 +58,10 @@ cluster-up: ## leave a real cluster of one node running on this machine, as root
 .PHONY: cluster-down
 cluster-down: ## end what `make cluster-up` left running
 	@hack/cluster/run down
+
+.PHONY: soak
+soak: controlplane ## let things go wrong at random for SOAK (default 1h) under a watcher that no status may lie to
+	go test -count=1 -timeout 0 -v -run '^TestTruthUnderFaults$$' ./test/integration/ -faults $(or $(SOAK),1h) $(if $(SEED),-seed $(SEED))
 
 .PHONY: bench
 bench: ## what a mixed batch costs beside the base model alone

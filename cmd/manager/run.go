@@ -40,6 +40,7 @@ import (
 	"github.com/switchyard-dev/switchyard/controllers/placement"
 	"github.com/switchyard-dev/switchyard/controllers/source"
 	"github.com/switchyard-dev/switchyard/controllers/telemetry"
+	"github.com/switchyard-dev/switchyard/controllers/watching"
 )
 
 const (
@@ -192,7 +193,7 @@ func newManager(f *runFlags) (ctrl.Manager, error) {
 		Scheme: scheme,
 		// A pool has one ConfigMap, which is looked at by its name: to cache it would take the right to list them all.
 		Client: client.Options{Cache: &client.CacheOptions{DisableFor: []client.Object{&corev1.ConfigMap{}}}},
-		Cache: cache.Options{ByObject: map[client.Object]cache.ByObject{
+		Cache: cache.Options{NewInformer: watching.NewInformer, ByObject: map[client.Object]cache.ByObject{
 			&appsv1.Deployment{}: ours, &appsv1.ReplicaSet{}: ours, &corev1.Pod{}: ours,
 			&corev1.Service{}: ours, &corev1.ServiceAccount{}: ours,
 			&rbacv1.RoleBinding{}: ours, &networkingv1.NetworkPolicy{}: ours, &policyv1.PodDisruptionBudget{}: ours,

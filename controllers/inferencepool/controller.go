@@ -49,6 +49,8 @@ const (
 	// waitedFor is how often it is looked whether the base is still stored while a pod is not ready, which may be for want
 	// of it: a pod that has no base yet can report nothing.
 	waitedFor = 10 * time.Second
+	// podMoment is how long changes of pods are gathered before they are counted.
+	podMoment = 20 * time.Millisecond
 	// takenAgain is when to look whether a name that is another's has become free: nothing tells.
 	takenAgain = 10 * time.Second
 	// fieldOwner is under whose name a pool's objects and its status are written.
@@ -124,6 +126,7 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Owns(&networkingv1.NetworkPolicy{}).
 		// Its status tells of pods at every turn.
 		Owns(&policyv1.PodDisruptionBudget{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		Watches(&corev1.Pod{}, placement.EnqueuePool(podMoment), builder.WithPredicates(placement.PodChanged())).
 		Watches(&v1alpha1.LoRAAdapter{}, placement.EnqueuePool(countMoment), builder.WithPredicates(countChanged())).
 		// The one that the cache has: what all pods are to trust may have changed.
 		Watches(&corev1.Secret{}, handler.EnqueueRequestsFromMapFunc(r.all)).
@@ -339,6 +342,15 @@ func (r *Reconciler) read(ctx context.Context, s *scope) error {
 	if metav1.IsControlledBy(&deployment, s.pool) {
 		s.deployment = &deployment
 	}
+	pods, err := placement.PodsOf(ctx, r.client, s.pool)
+	if err != nil {
+		return fmt.Errorf("pods: %w", err)
+	}
+	for _, pod := range pods {
+		if placement.Ready(pod.Pod) {
+			s.readyPods++
+		}
+	}
 	var service corev1.Service
 	if err := r.client.Get(ctx, key, &service); client.IgnoreNotFound(err) != nil {
 		return err
@@ -346,7 +358,6 @@ func (r *Reconciler) read(ctx context.Context, s *scope) error {
 	if metav1.IsControlledBy(&service, s.pool) {
 		s.service = &service
 	}
-	var err error
 	s.adapters, err = placement.Refer(ctx, r.client, s.pool.Namespace, s.pool.Name)
 	return err
 }

@@ -28,6 +28,7 @@ type scope struct {
 	small      string                                       // why the pods' memory limit is too small; "" if it is not
 	taken      string                                       // an object of another's that has a name the pool needs
 	deployment *appsv1.Deployment                           // nil where there is none
+	readyPods  int32                                        // of the pool; the Deployment's own count may be a minute old
 	service    *corev1.Service                              // nil where there is none
 	adapters   []v1alpha1.LoRAAdapter
 	now        metav1.Time
@@ -68,9 +69,9 @@ func (s *scope) status() v1alpha1.InferencePoolStatus {
 	status.Selector = labels.SelectorFromSet(selector(s.pool)).String()
 	base, why, lost := s.base()
 	status.BaseModel = base
-	status.Replicas, status.ReadyReplicas = 0, 0
+	status.Replicas, status.ReadyReplicas = 0, s.readyPods
 	if d := s.deployment; d != nil {
-		status.Replicas, status.ReadyReplicas = d.Status.Replicas, d.Status.ReadyReplicas
+		status.Replicas = d.Status.Replicas
 	}
 	status.Adapters = s.counts()
 	status.Endpoint = s.endpoint()
@@ -124,10 +125,10 @@ func (s *scope) ready(base v1alpha1.ResolvedBaseModel, why *attempt.Failure) met
 		return no(v1alpha1.ReasonRollingOut, "%d of %d pods are of the current template", d.Status.UpdatedReplicas, wanted)
 	case d.Status.Replicas > wanted:
 		return no(v1alpha1.ReasonRollingOut, "%d pods more than wanted are still there", d.Status.Replicas-wanted)
-	case d.Status.ReadyReplicas < wanted && d.Status.ReadyReplicas == 0:
+	case s.readyPods < wanted && s.readyPods == 0:
 		return no(v1alpha1.ReasonNoPods, "0 of %d pods are ready", wanted)
-	case d.Status.ReadyReplicas < wanted:
-		return no(v1alpha1.ReasonRollingOut, "%d of %d pods are ready", d.Status.ReadyReplicas, wanted)
+	case s.readyPods < wanted:
+		return no(v1alpha1.ReasonRollingOut, "%d of %d pods are ready", s.readyPods, wanted)
 	}
 	return condition.New(v1alpha1.ConditionReady, true, v1alpha1.ReasonServing,
 		fmt.Sprintf("all %d pods are ready", wanted))

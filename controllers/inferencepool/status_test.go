@@ -20,12 +20,12 @@ import (
 
 var now = metav1.NewTime(time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC))
 
-// rollout is a Deployment of two wanted pods in a state.
-func rollout(replicas, updated, ready int32) *appsv1.Deployment {
+// rollout is a Deployment of two wanted pods in a state. How many are ready it may be late to know.
+func rollout(replicas, updated int32) *appsv1.Deployment {
 	two := int32(2)
 	return &appsv1.Deployment{
 		Spec:   appsv1.DeploymentSpec{Replicas: &two},
-		Status: appsv1.DeploymentStatus{Replicas: replicas, UpdatedReplicas: updated, ReadyReplicas: ready},
+		Status: appsv1.DeploymentStatus{Replicas: replicas, UpdatedReplicas: updated, ReadyReplicas: 1},
 	}
 }
 
@@ -42,7 +42,7 @@ func failed(reason string) *attempt.Outcome[v1alpha1.ResolvedBaseModel] {
 }
 
 func TestStatus(t *testing.T) {
-	stale := rollout(2, 2, 2)
+	stale := rollout(2, 2)
 	stale.Generation = 1
 	for name, c := range map[string]struct {
 		scope scope
@@ -65,42 +65,42 @@ func TestStatus(t *testing.T) {
 			want:  "False ResourcesTooSmall: BaseModelResolved Stalled",
 		},
 		"memory for too little, and pods of before": {
-			scope: scope{outcome: brought(), small: "too small", deployment: rollout(2, 2, 2)},
+			scope: scope{outcome: brought(), small: "too small", deployment: rollout(2, 2), readyPods: 2},
 			want:  "False ResourcesTooSmall: BaseModelResolved Available Stalled",
 		},
 		"no Deployment yet": {scope: scope{outcome: brought()}, want: "False RollingOut: BaseModelResolved Reconciling"},
 		"no pod ready": {
-			scope: scope{outcome: brought(), deployment: rollout(2, 2, 0)},
+			scope: scope{outcome: brought(), deployment: rollout(2, 2), readyPods: 0},
 			want:  "False NoPods: BaseModelResolved Reconciling",
 		},
 		"one pod ready": {
-			scope: scope{outcome: brought(), deployment: rollout(2, 2, 1)},
+			scope: scope{outcome: brought(), deployment: rollout(2, 2), readyPods: 1},
 			want:  "False RollingOut: BaseModelResolved Available Reconciling",
 		},
 		"old pods left": {
-			scope: scope{outcome: brought(), deployment: rollout(3, 2, 3)},
+			scope: scope{outcome: brought(), deployment: rollout(3, 2), readyPods: 3},
 			want:  "False RollingOut: BaseModelResolved Available Reconciling",
 		},
 		"of an old template": {
-			scope: scope{outcome: brought(), deployment: rollout(2, 1, 2)},
+			scope: scope{outcome: brought(), deployment: rollout(2, 1), readyPods: 2},
 			want:  "False RollingOut: BaseModelResolved Available Reconciling",
 		},
 		"a status of the former spec": {
-			scope: scope{outcome: brought(), deployment: stale},
+			scope: scope{outcome: brought(), deployment: stale, readyPods: 2},
 			want:  "False RollingOut: BaseModelResolved Available Reconciling",
 		},
 		"all ready": {
-			scope: scope{outcome: brought(), deployment: rollout(2, 2, 2)}, want: "True Serving: BaseModelResolved Available",
+			scope: scope{outcome: brought(), deployment: rollout(2, 2), readyPods: 2}, want: "True Serving: BaseModelResolved Available",
 		},
 		"known after a restart of the manager": {
-			scope: scope{deployment: rollout(2, 2, 2)}, known: true, want: "True Serving: BaseModelResolved Available",
+			scope: scope{deployment: rollout(2, 2), readyPods: 2}, known: true, want: "True Serving: BaseModelResolved Available",
 		},
 		"the artifact registry does not answer": {
-			scope: scope{outcome: failed("StoreUnavailable"), deployment: rollout(2, 2, 2)}, known: true,
+			scope: scope{outcome: failed("StoreUnavailable"), deployment: rollout(2, 2), readyPods: 2}, known: true,
 			want: "True Serving: BaseModelResolved Available",
 		},
 		"the base is lost": {
-			scope: scope{outcome: failed("SourceNotFound"), deployment: rollout(2, 2, 2)}, known: true,
+			scope: scope{outcome: failed("SourceNotFound"), deployment: rollout(2, 2), readyPods: 2}, known: true,
 			want: "True Serving: Available",
 		},
 	} {

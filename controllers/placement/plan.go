@@ -66,7 +66,7 @@ func EveryPod(pool string, adapters []Adapter, pods []Pod, limits Limits) Plan {
 	}
 	for i := range views {
 		if pod := &views[i]; pod.DeletionTimestamp.IsZero() {
-			plan.Specs[pod.Name] = number(pool, pod.Assignment, plan.fill(members, pod, onTrial, limits))
+			plan.Specs[pod.Name] = number(pool, pod.Assignment, plan.fill(members, pod, views, onTrial, limits))
 		}
 	}
 	return plan
@@ -114,20 +114,30 @@ func (p *Plan) choose(adapters []Adapter, held map[string]bool, limits Limits) [
 }
 
 // fill makes the entries of one pod, sorted by name, their since left as it was.
-func (p *Plan) fill(members []Adapter, pod *view, onTrial trials, limits Limits) []v1alpha1.AssignedAdapter {
+func (p *Plan) fill(
+	members []Adapter, pod *view, views []view, onTrial trials, limits Limits,
+) []v1alpha1.AssignedAdapter {
 	entries := make([]v1alpha1.AssignedAdapter, 0, len(members))
 	used := room{limits: limits}
 	var wishes []wish
 	// What the pod has comes first, with the fallbacks of swaps under way.
 	for _, a := range members {
 		current, ok := Entry(pod.Assignment, a.Name)
+		former := ""
+		if _, tried := onTrial[a.Digest]; !ok && (tried || a.Digest == "") {
+			former = answered(views, a.Name, a.Digest)
+		}
 		if !onTrial.admit(a.Digest, pod.Name) { // it keeps what it has for now
 			current, ok = withdraw(current, a.Digest)
 			a.Digest = ""
 		}
 		if !ok {
-			if a.Digest != "" {
-				wishes = append(wishes, wish{a, v1alpha1.AssignedAdapter{Name: a.Name, Digest: a.Digest}, -1})
+			e := v1alpha1.AssignedAdapter{Name: a.Name, Digest: a.Digest, FallbackDigest: former}
+			if e.Digest == "" {
+				e.Digest, e.FallbackDigest = former, ""
+			}
+			if e.Digest != "" {
+				wishes = append(wishes, wish{a, e, -1})
 			}
 			continue
 		}
@@ -150,6 +160,12 @@ func (p *Plan) fill(members []Adapter, pod *view, onTrial trials, limits Limits)
 			continue
 		}
 		why := used.take(w.adapter.Bytes)
+		if why == "" && w.at < 0 && w.entry.FallbackDigest != "" {
+			if why = used.take(w.adapter.Bytes); why != "" {
+				w.entry.Digest, w.entry.FallbackDigest, w.at = w.entry.FallbackDigest, "", len(entries)
+				entries = append(entries, w.entry)
+			}
+		}
 		switch {
 		case why != "" && w.at >= 0:
 			p.Full[w.adapter.Name] = Shortage{
@@ -165,6 +181,24 @@ func (p *Plan) fill(members []Adapter, pod *view, onTrial trials, limits Limits)
 	}
 	slices.SortFunc(entries, func(a, b v1alpha1.AssignedAdapter) int { return compareName(a, b.Name) })
 	return entries
+}
+
+// answered is the digest with which other pods are known to answer for an adapter while its target is on trial: a pod
+// that comes answers with it too. It is "" if there is none; of several it is the oldest pod's.
+func answered(views []view, name, target string) string {
+	var oldest *view
+	digest := ""
+	for i := range views {
+		v := &views[i]
+		e, ok := Entry(v.Assignment, name)
+		if !ok || !v.fresh || oldest != nil && older(oldest, v) < 0 {
+			continue
+		}
+		if found := v.report.Proves(e); found != "" && found != target {
+			oldest, digest = v, found
+		}
+	}
+	return digest
 }
 
 // wish is an entry that takes room its pod has not given yet: a new one, or in place of the one at an index.

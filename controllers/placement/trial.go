@@ -35,10 +35,12 @@ func living(views []view) []*view {
 			found = append(found, &views[i])
 		}
 	}
-	slices.SortFunc(found, func(a, b *view) int {
-		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.Name, b.Name))
-	})
+	slices.SortFunc(found, older)
 	return found
+}
+
+func older(a, b *view) int {
+	return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.Name, b.Name))
 }
 
 func (v *view) entries() []v1alpha1.AssignedAdapter {

@@ -129,9 +129,33 @@ func TestFirstPod(t *testing.T) {
 			adapter: proven(target), pods: []placement.Pod{member(up("p", 0), none()), member(up("q", 1), nil)},
 			want: "p=B q=B",
 		},
-		"a swap: the others keep what they have": {
+		"a swap: the others keep what they have, and who comes gets it": {
 			pods: []placement.Pod{member(up("p", 0), has("A", "")), member(up("q", 1), has("A", "")), member(aged("r", 2), nil)},
-			want: "p=B/A q=A r=", first: "p",
+			want: "p=B/A q=A r=A", first: "p",
+		},
+		"a swap that failed: who comes gets what answers": {
+			pods: []placement.Pod{
+				member(up("p", 0), has("B", "A").Failed("a", "B", "CrashedLoading", "")), member(aged("q", 1), none()),
+			},
+			want: "p=B/A q=A", first: "p",
+		},
+		"a swap while all pods are replaced": {
+			pods: []placement.Pod{
+				member(up("p", 0).Terminating(start), has("B", "A").Failed("a", "B", "CrashedLoading", "")),
+				member(aged("q", 1).Bound(), nil), member(aged("r", 2).Bound(), nil),
+			},
+			want: "q=B/A r=A", first: "q",
+		},
+		"what no report proves goes nowhere else": {
+			pods: []placement.Pod{
+				member(up("p", 0), has("C", "").Pending("a", "C")), member(up("q", 1), none()),
+			},
+			want: "p=B/C q=", first: "p",
+		},
+		"a target that does not fit any more: who comes gets what answers": {
+			adapter: sized(target, 2000),
+			pods:    []placement.Pod{member(up("p", 0), has("A", "")), member(aged("q", 1), nil)},
+			want:    "p=A q=A",
 		},
 		"a swap that is served": {
 			pods: []placement.Pod{member(up("p", 0), has("B", "A")), member(up("q", 1), has("A", ""))},

@@ -159,8 +159,13 @@ func (s *site) kubectl(args ...string) {
 // await waits until holds returns nil; its error says what is not so yet.
 func (s *site) await(what string, holds func() error) {
 	s.t.Helper()
+	s.awaitFor(soon, what, holds)
+}
+
+func (s *site) awaitFor(most time.Duration, what string, holds func() error) {
+	s.t.Helper()
 	var last error
-	err := wait.PollUntilContextTimeout(s.t.Context(), every, soon, true, func(context.Context) (bool, error) {
+	err := wait.PollUntilContextTimeout(s.t.Context(), every, most, true, func(context.Context) (bool, error) {
 		last = holds()
 		return last == nil, nil
 	})
@@ -311,10 +316,14 @@ func (s *site) noneLost(asking *load.Load) *load.Report {
 // process is that of a pod's container, from the note that the node keeps of it.
 func (s *site) process(pod *corev1.Pod) process.Process {
 	s.t.Helper()
-	note := filepath.Join(placeDir, "node", "pods", string(pod.UID), "runtime.process.json")
-	p, lives := process.Noted(note)
+	p, lives := s.runs(pod)
 	if !lives {
-		s.t.Fatalf("%s: expected the note of a living process", note)
+		s.t.Fatalf("pod %s: expected the note of a living process", pod.Name)
 	}
 	return p
+}
+
+// runs is the process of a pod's container, if it lives.
+func (*site) runs(pod *corev1.Pod) (p process.Process, lives bool) {
+	return process.Noted(filepath.Join(placeDir, "node", "pods", string(pod.UID), "runtime.process.json"))
 }

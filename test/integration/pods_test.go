@@ -62,12 +62,17 @@ func TestTheManagerMayGoAndComeBack(t *testing.T) {
 	before := map[string]*v1alpha1.LoRAAdapter{"parity": s.adapter("parity"), "holes": s.adapter("holes")}
 	pods, assignments := s.pods(), s.assignments()
 
+	s.truth.stop(noLeader)
+	holder, _, err := place.Lease(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := place.KillManager(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	s.apply(wrappers.LoRAAdapter(s.ns, "digit").Pool(poolName).Source(place.Ref("digit", "v1")).Obj())
 	s.answers(asking, 50*clients)
-	if err := place.StartManager(lasting); err != nil {
+	if err := errors.Join(place.StartManager(lasting), <-s.awaitLeader(t.Context(), holder)); err != nil {
 		t.Fatal(err)
 	}
 	s.awaitServed("digit", 2)

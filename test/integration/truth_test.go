@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -11,32 +12,52 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	toolscache "k8s.io/client-go/tools/cache"
-	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/apimachinery/pkg/watch"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/switchyard-dev/switchyard/api/v1alpha1"
 	"github.com/switchyard-dev/switchyard/controllers/placement"
+	"github.com/switchyard-dev/switchyard/controllers/telemetry"
 )
 
 // allowed is how long a status may say what is not so.
 const allowed = 2 * time.Second
 
-// truth holds the status of each adapter of a namespace against its pods and their assignments, whenever one of them
-// changes.
+// truth holds the statuses of a namespace's adapters and pools against the pods and their assignments, whenever one of
+// them changes.
+//
+// A contradiction is a lie once it has stood for longer than allowed. That time does not run while nobody can write a
+// status: while the API server is away, and from the end of the leading manager until another holds the lease (stop and
+// resume, called by who brings that about). What stood for too long before is a lie all the same. What stands when the
+// time runs again has its whole time anew: whoever leads then has it to find its connections again, or to begin, and no
+// more. That the API server comes back and that another manager takes over within their own bounds is for the fault to
+// see to, else the time would stand still for ever.
 type truth struct {
 	ns string
 
 	mu          sync.Mutex
 	adapters    map[string]*v1alpha1.LoRAAdapter
+	pools       map[string]*v1alpha1.InferencePool
 	pods        map[string]*corev1.Pod
 	assignments map[string]*v1alpha1.AdapterAssignment
-	doubts      map[string]doubt // what an adapter's status says that is not so, now
+	listed      map[string]time.Time // by kind: when the list began that its watch goes on from
+	stopped     map[string]time.Time // why the time does not run
+	stood       time.Time            // when it last stood still; now, if it does
+	doubts      map[string]doubt     // what a status says that is not so, now
 	lies        []string
 	longest     doubt
 	unready     map[string][]string // by adapter: what Ready said, each time it was not True after it had been
 	wasReady    map[string]bool
-	fallbacks   map[string]bool // every fallback that was seen in an assignment
+	shaky       map[string]time.Time                               // by adapter: when its status was last not Ready, or in doubt
+	fallbacks   map[string]bool                                    // every fallback that was seen in an assignment
+	counts      map[types.UID]v1alpha1.AdapterCounts               // of a pool's adapters, as they are
+	counted     map[types.UID]map[v1alpha1.AdapterCounts]time.Time // and when they were last so
+	deaths      []death
+	deserted    []span                                 // when no pod was ready
+	told        func(adapter string, generation int64) // is called with each generation that is said to be Ready
 }
 
 // doubt is a status that contradicts what is so.
@@ -46,46 +67,165 @@ type doubt struct {
 	took  time.Duration // once over
 }
 
+// death is a container's process that ended without having been told to.
+type death struct {
+	pod string
+	at  time.Time // within a second
+	why string
+}
+
 // watchTruth watches until the test ends, which fails if a status lied.
 func watchTruth(t *testing.T, ns string) *truth {
 	t.Helper()
 	w := &truth{
-		ns: ns, adapters: map[string]*v1alpha1.LoRAAdapter{}, pods: map[string]*corev1.Pod{},
-		assignments: map[string]*v1alpha1.AdapterAssignment{}, doubts: map[string]doubt{},
-		unready: map[string][]string{}, wasReady: map[string]bool{}, fallbacks: map[string]bool{},
+		ns: ns, adapters: map[string]*v1alpha1.LoRAAdapter{}, pools: map[string]*v1alpha1.InferencePool{},
+		pods: map[string]*corev1.Pod{}, assignments: map[string]*v1alpha1.AdapterAssignment{},
+		listed: map[string]time.Time{}, stopped: map[string]time.Time{}, doubts: map[string]doubt{},
+		unready: map[string][]string{}, wasReady: map[string]bool{}, shaky: map[string]time.Time{},
+		fallbacks: map[string]bool{}, counts: map[types.UID]v1alpha1.AdapterCounts{},
+		counted: map[types.UID]map[v1alpha1.AdapterCounts]time.Time{},
 	}
-	seen, err := cache.New(place.Plane.Config(), cache.Options{
-		Scheme: place.Client.Scheme(), DefaultNamespaces: map[string]cache.Config{ns: {}},
-	})
+	from, err := client.NewWithWatch(place.Plane.Config(), client.Options{Scheme: place.Client.Scheme()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(lasting)
 	var running sync.WaitGroup
-	running.Go(func() {
-		if err := seen.Start(ctx); err != nil {
-			t.Errorf("watch: %v", err)
-		}
-	})
 	t.Cleanup(func() { // before the namespace is deleted
 		cancel()
 		running.Wait()
 		w.judge(t)
 	})
-	for _, o := range []client.Object{&v1alpha1.LoRAAdapter{}, &corev1.Pod{}, &v1alpha1.AdapterAssignment{}} {
-		informer, err := seen.GetInformer(ctx, o)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
-			AddFunc:    func(o any) { w.change(o, false) },
-			UpdateFunc: func(_, o any) { w.change(o, false) },
-			DeleteFunc: func(o any) { w.change(o, true) },
-		}); err != nil {
-			t.Fatal(err)
-		}
+	for _, k := range []followed{
+		{"adapters", func() client.ObjectList { return &v1alpha1.LoRAAdapterList{} }, func() { clear(w.adapters) }},
+		{"pools", func() client.ObjectList { return &v1alpha1.InferencePoolList{} }, func() { clear(w.pools) }},
+		{"pods", func() client.ObjectList { return &corev1.PodList{} }, func() { clear(w.pods) }},
+		{"assignments", func() client.ObjectList { return &v1alpha1.AdapterAssignmentList{} }, func() { clear(w.assignments) }},
+	} {
+		running.Go(func() {
+			wait.UntilWithContext(ctx, func(ctx context.Context) { w.follow(ctx, from, k) }, again)
+		})
 	}
 	return w
+}
+
+// again is when a list or a watch that failed is tried again. A client's own informers take up to a minute to notice
+// that the API server is back.
+const again = 20 * time.Millisecond
+
+// followed is a kind of objects.
+type followed struct {
+	kind  string
+	list  func() client.ObjectList
+	clear func()
+}
+
+// follow takes all objects of a kind and then what changes of them, until the watch ends.
+func (w *truth) follow(ctx context.Context, from client.WithWatch, k followed) {
+	began, list := time.Now(), k.list()
+	if err := from.List(ctx, list, client.InNamespace(w.ns)); err != nil {
+		return
+	}
+	w.mu.Lock()
+	k.clear()
+	_ = apimeta.EachListItem(list, func(o runtime.Object) error { // what it calls does not fail
+		w.change(o, false)
+		return nil
+	})
+	w.listed[k.kind] = began
+	w.look(time.Now())
+	w.mu.Unlock()
+	events, err := from.Watch(ctx, list, client.InNamespace(w.ns),
+		&client.ListOptions{Raw: &metav1.ListOptions{ResourceVersion: list.GetResourceVersion()}})
+	if err != nil {
+		return
+	}
+	defer events.Stop()
+	for event := range events.ResultChan() {
+		switch event.Type {
+		case watch.Added, watch.Modified, watch.Deleted:
+			w.mu.Lock()
+			w.change(event.Object, event.Type == watch.Deleted)
+			w.look(time.Now())
+			w.mu.Unlock()
+		case watch.Error:
+			return
+		case watch.Bookmark:
+		}
+	}
+}
+
+// The reasons for which the time of contradictions stands still.
+const (
+	apiServerAway = "the API server is away"
+	noLeader      = "no manager leads"
+)
+
+// stop has the time of contradictions stand still, for a reason. If it is the API server, once more when it is gone:
+// what is listed from then on is what is there when it is back.
+func (w *truth) stop(why string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	now := time.Now()
+	w.look(now)
+	if len(w.stopped) == 0 {
+		for name, d := range w.doubts {
+			w.settle(name, d, now)
+		}
+		w.stood = now
+	}
+	w.stopped[why] = now
+}
+
+// resume ends a reason for which the time stands still. With the last of them it runs again, once the watcher has seen
+// what there is.
+func (w *truth) resume(ctx context.Context, why string) error {
+	err := wait.PollUntilContextTimeout(ctx, again, soon, true, func(context.Context) (bool, error) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		for _, began := range w.listed {
+			if began.Before(w.stopped[apiServerAway]) {
+				return false, nil
+			}
+		}
+		return true, nil
+	})
+	if err != nil {
+		return fmt.Errorf("the watcher does not see the API server: %w", err)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if delete(w.stopped, why); len(w.stopped) > 0 {
+		return nil
+	}
+	w.stood = time.Now()
+	for name, d := range w.doubts {
+		d.since = w.stood
+		w.doubts[name] = d
+	}
+	return nil
+}
+
+// lied are the lies so far.
+func (w *truth) lied() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	now := time.Now()
+	found := slices.Clone(w.lies)
+	for name, d := range w.doubts {
+		if took := w.standing(d, now); took > allowed {
+			found = append(found, fmt.Sprintf("for %v, and still: %s: %s", took.Round(time.Millisecond), name, d.what))
+		}
+	}
+	return found
+}
+
+// doubtful tells whether the status of an adapter was not Ready, in doubt, or not to be written, at some time since.
+func (w *truth) doubtful(adapter string, since time.Time) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.look(time.Now())
+	return len(w.stopped) > 0 || !w.stood.Before(since) || !w.shaky[adapter].Before(since)
 }
 
 // begin forgets the blinks of an adapter, once it is seen to be served by so many pods: a pool that comes up may have
@@ -118,9 +258,10 @@ func (w *truth) fellBack(digest string) bool {
 func (w *truth) judge(t *testing.T) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.look(time.Now())
+	now := time.Now()
+	w.look(now)
 	for name, d := range w.doubts {
-		w.settle(name, d, time.Now())
+		w.settle(name, d, now)
 	}
 	for _, lie := range w.lies {
 		t.Errorf("a status lied: %s", lie)
@@ -128,26 +269,23 @@ func (w *truth) judge(t *testing.T) {
 	t.Logf("the longest contradiction took %v: %s", w.longest.took.Round(time.Millisecond), w.longest.what)
 }
 
-func (w *truth) change(o any, gone bool) {
-	now := time.Now()
-	if last, ok := o.(toolscache.DeletedFinalStateUnknown); ok {
-		o = last.Obj
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
+// change takes an object as it is now; under the lock.
+func (w *truth) change(o runtime.Object, gone bool) {
 	switch o := o.(type) {
 	case *v1alpha1.LoRAAdapter:
 		keep(w.adapters, o.Name, o, gone)
 		w.note(o)
+	case *v1alpha1.InferencePool:
+		keep(w.pools, o.Name, o, gone)
 	case *corev1.Pod:
 		keep(w.pods, o.Name, o, gone)
+		w.mourn(o)
 	case *v1alpha1.AdapterAssignment:
 		keep(w.assignments, o.Name, o, gone)
 		for _, e := range o.Spec.Adapters {
 			w.fallbacks[e.FallbackDigest] = true
 		}
 	}
-	w.look(now)
 }
 
 func keep[T any](in map[string]T, name string, o T, gone bool) {
@@ -158,6 +296,36 @@ func keep[T any](in map[string]T, name string, o T, gone bool) {
 	in[name] = o
 }
 
+// mourn keeps when processes ended by themselves.
+func (w *truth) mourn(pod *corev1.Pod) {
+	for _, s := range pod.Status.ContainerStatuses {
+		for _, state := range []corev1.ContainerState{s.State, s.LastTerminationState} {
+			ended := state.Terminated
+			if ended == nil || ended.ExitCode == 0 {
+				continue
+			}
+			d := death{pod.Name, ended.FinishedAt.Time, fmt.Sprintf("%s, exit code %d", ended.Reason, ended.ExitCode)}
+			w.count(d)
+		}
+	}
+}
+
+// died tells of a death that whoever brings it about knows of.
+func (w *truth) died(d death) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.count(d)
+}
+
+// count keeps a death; what the pod says of it later, to the second, is the same one.
+func (w *truth) count(d death) {
+	if !slices.ContainsFunc(w.deaths, func(known death) bool {
+		return known.pod == d.pod && known.at.Sub(d.at).Abs() < time.Second
+	}) {
+		w.deaths = append(w.deaths, d)
+	}
+}
+
 // note keeps when an adapter that was Ready is not any more.
 func (w *truth) note(a *v1alpha1.LoRAAdapter) {
 	ready := apimeta.FindStatusCondition(a.Status.Conditions, v1alpha1.ConditionReady)
@@ -166,41 +334,164 @@ func (w *truth) note(a *v1alpha1.LoRAAdapter) {
 		w.unready[a.Name] = append(w.unready[a.Name], ready.Reason+": "+ready.Message)
 	}
 	w.wasReady[a.Name] = is
+	if is && w.told != nil {
+		w.told(a.Name, ready.ObservedGeneration)
+	}
 }
 
-// look takes up new doubts, and ends those that are over.
+// onReady has told called with each generation of an adapter that is said to be Ready.
+func (w *truth) onReady(told func(adapter string, generation int64)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.told = told
+}
+
+// losses are the processes that ended by themselves, and when no pod was ready since, until now.
+func (w *truth) losses(since time.Time) (deaths []death, deserted []span) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, s := range w.deserted {
+		if s.to.IsZero() {
+			s.to = time.Now()
+		}
+		if s.to.After(since) {
+			deserted = append(deserted, s)
+		}
+	}
+	return slices.Clone(w.deaths), deserted
+}
+
+// look takes up new doubts, and ends those that are over; under the lock.
 func (w *truth) look(now time.Time) {
 	reports := make(map[string]placement.Report, len(w.assignments))
 	for name, a := range w.assignments {
 		reports[name] = placement.ReportOf(a)
 	}
+	found := map[string]doubt{}
 	for name, a := range w.adapters {
 		what := w.contradiction(a, reports)
-		d, doubted := w.doubts[name]
-		switch {
-		case what == "" && doubted:
-			w.settle(name, d, now)
-			delete(w.doubts, name)
-		case what != "" && !doubted:
-			w.doubts[name] = doubt{what: what, since: now}
+		found[name] = doubt{what: what, since: now}
+		if what != "" || !apimeta.IsStatusConditionTrue(a.Status.Conditions, v1alpha1.ConditionReady) {
+			w.shaky[name] = now
 		}
 	}
+	for name, p := range w.pools {
+		found["pool "+name] = doubt{what: w.contradictionOfPool(p), since: now}
+		found["counts of pool "+name] = w.miscount(p, now)
+	}
 	for name, d := range w.doubts {
-		if w.adapters[name] == nil {
+		// A miscount that is told since the doubt began is another.
+		if f := found[name]; f.what == "" || f.since.After(d.since) && f.what != d.what && f.since.Before(now) {
 			w.settle(name, d, now)
 			delete(w.doubts, name)
 		}
+	}
+	for name, f := range found {
+		if _, doubted := w.doubts[name]; f.what != "" && !doubted {
+			w.doubts[name] = f
+		}
+	}
+	w.watchOver(now)
+}
+
+// watchOver keeps when no pod was ready.
+func (w *truth) watchOver(now time.Time) {
+	last := len(w.deserted) - 1
+	switch lonely := w.ready("") == 0; {
+	case last >= 0 && w.deserted[last].to.IsZero() && lonely:
+	case last >= 0 && w.deserted[last].to.IsZero():
+		w.deserted[last].to = now
+	case lonely:
+		w.deserted = append(w.deserted, span{from: now})
 	}
 }
 
+// ready counts the ready pods of a pool; "" is any.
+func (w *truth) ready(pool string) (n int32) {
+	for _, pod := range w.pods {
+		if placement.Ready(pod) && (pool == "" || pod.Labels[v1alpha1.LabelPool] == pool) {
+			n++
+		}
+	}
+	return n
+}
+
+// standing is how long a doubt has stood while the time ran.
+func (w *truth) standing(d doubt, now time.Time) time.Duration {
+	if len(w.stopped) > 0 {
+		now = w.stood
+	}
+	return max(0, now.Sub(d.since))
+}
+
 func (w *truth) settle(name string, d doubt, now time.Time) {
-	d.what, d.took = name+": "+d.what, now.Sub(d.since)
+	d.what, d.took = name+": "+d.what, w.standing(d, now)
 	if d.took > w.longest.took {
 		w.longest = d
 	}
 	if d.took > allowed {
 		w.lies = append(w.lies, fmt.Sprintf("for %v: %s", d.took.Round(time.Millisecond), d.what))
 	}
+}
+
+// contradictionOfPool is what a pool's status says that is not so, or "".
+func (w *truth) contradictionOfPool(p *v1alpha1.InferencePool) string {
+	ready := apimeta.FindStatusCondition(p.Status.Conditions, v1alpha1.ConditionReady)
+	if ready == nil || !p.DeletionTimestamp.IsZero() {
+		return "" // nothing was said yet, or nobody asks
+	}
+	wanted, is := int32(1), ready.Status == metav1.ConditionTrue
+	if p.Spec.Replicas != nil {
+		wanted = *p.Spec.Replicas
+	}
+	n := w.ready(p.Name)
+	available := apimeta.IsStatusConditionTrue(p.Status.Conditions, v1alpha1.ConditionAvailable)
+	switch {
+	case is && ready.ObservedGeneration != p.Generation:
+		return fmt.Sprintf("Ready for generation %d, but the spec is of %d", ready.ObservedGeneration, p.Generation)
+	case is && n < wanted:
+		return fmt.Sprintf("Ready, but %d of %d pods are ready", n, wanted)
+	case available != (n > 0):
+		return fmt.Sprintf("Available is %v, but %d pods are ready", available, n)
+	case p.Status.ReadyReplicas != n:
+		return fmt.Sprintf("readyReplicas is %d, but %d pods are ready", p.Status.ReadyReplicas, n)
+	}
+	return ""
+}
+
+// miscount is what a pool's status says of its adapters that is not so. The counts are of many, and change with each of
+// them: what is said is in doubt since it was last so.
+func (w *truth) miscount(p *v1alpha1.InferencePool, now time.Time) doubt {
+	var so v1alpha1.AdapterCounts
+	for _, a := range w.adapters {
+		if a.Spec.PoolRef.Name != p.Name || !a.DeletionTimestamp.IsZero() {
+			continue
+		}
+		so.Desired++
+		switch telemetry.StateOf(a.Generation, a.Status.Conditions) {
+		case telemetry.Ready:
+			so.Ready++
+		case telemetry.Failed:
+			so.Failed++
+		case telemetry.Pending:
+		}
+	}
+	if w.counted[p.UID] == nil {
+		w.counted[p.UID] = map[v1alpha1.AdapterCounts]time.Time{}
+	}
+	w.counted[p.UID][w.counts[p.UID]] = now // it was so until now
+	w.counts[p.UID], w.counted[p.UID][so] = so, now
+	if p.Status.Adapters == so || len(p.Status.Conditions) == 0 {
+		return doubt{}
+	}
+	d := doubt{since: now, what: fmt.Sprintf("status.adapters is %+v, but should be %+v", p.Status.Adapters, so)}
+	if last, was := w.counted[p.UID][p.Status.Adapters]; was {
+		d.since = last
+		if last.Before(w.stood) {
+			d.since = w.stood
+		}
+	}
+	return d
 }
 
 // contradiction is what an adapter's status says that is not so, or "". Only what depends on pods is looked at.

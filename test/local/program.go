@@ -24,10 +24,11 @@ type program struct {
 	args   []string
 	log    string // its file
 
-	from  atomic.Int64 // where in the log the present process begins
-	pid   atomic.Int64 // of the present process
-	stop  context.CancelFunc
-	ended chan struct{}
+	from   atomic.Int64 // where in the log the present process begins
+	pid    atomic.Int64 // of the present process
+	paused atomic.Bool  // the present process is
+	stop   context.CancelFunc
+	ended  chan struct{}
 }
 
 // startProgram keeps a program running until ctx ends or it is killed.

@@ -12,7 +12,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"runtime"
+	goruntime "runtime"
 	"strings"
 	"sync"
 	"time"
@@ -21,6 +21,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
@@ -28,6 +30,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/util/retry"
 
+	"github.com/switchyard-dev/switchyard/controllers/watching"
 	"github.com/switchyard-dev/switchyard/test/localnode/process"
 )
 
@@ -148,7 +151,13 @@ func (n *Node) Run(ctx context.Context) error {
 	// What was started last is waited for first: informers, then pods, then Services' connections.
 	ctx, cancel := context.WithCancel(ctx)
 	factory := informers.NewSharedInformerFactory(n.client, 0)
-	n.pods, n.services = factory.Core().V1().Pods().Informer(), factory.Core().V1().Services().Informer()
+	informer := func(kind string, of runtime.Object) cache.SharedIndexInformer {
+		return factory.InformerFor(of, func(client kubernetes.Interface, resync time.Duration) cache.SharedIndexInformer {
+			from := cache.NewListWatchFromClient(client.CoreV1().RESTClient(), kind, metav1.NamespaceAll, fields.Everything())
+			return watching.NewInformer(from, of, resync, cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc})
+		})
+	}
+	n.pods, n.services = informer("pods", &corev1.Pod{}), informer("services", &corev1.Service{})
 	balancer := newBalancer(n, kept)
 	defer func() {
 		cancel()
@@ -268,7 +277,7 @@ func (n *Node) reserve() error {
 
 func (n *Node) labels() map[string]string {
 	return map[string]string{
-		corev1.LabelHostname: n.options.Name, corev1.LabelOSStable: runtime.GOOS, corev1.LabelArchStable: runtime.GOARCH,
+		corev1.LabelHostname: n.options.Name, corev1.LabelOSStable: goruntime.GOOS, corev1.LabelArchStable: goruntime.GOARCH,
 	}
 }
 
@@ -292,7 +301,7 @@ func (n *Node) register(ctx context.Context) error {
 		}
 		now := metav1.NewTime(n.clock.Now())
 		room := corev1.ResourceList{
-			corev1.ResourceCPU:    *resource.NewQuantity(int64(runtime.NumCPU()), resource.DecimalSI),
+			corev1.ResourceCPU:    *resource.NewQuantity(int64(goruntime.NumCPU()), resource.DecimalSI),
 			corev1.ResourceMemory: *resource.NewQuantity(memory(), resource.BinarySI),
 			corev1.ResourcePods:   *resource.NewQuantity(mostAddresses, resource.DecimalSI),
 		}

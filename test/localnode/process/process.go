@@ -48,6 +48,8 @@ func (p Process) Wait(ctx context.Context) error {
 type Usage struct {
 	CPU        time.Duration
 	PeakMemory int64 // bytes that were resident at most
+	Memory     int64 // bytes that are resident
+	Files      int   // that are open
 }
 
 // clockTicks of /proc/PID/stat in a second, on every Linux that Go runs on.
@@ -72,14 +74,29 @@ func (p Process) Usage() (Usage, error) {
 	if err != nil {
 		return Usage{}, err
 	}
+	found := 0
 	for line := range strings.Lines(string(text)) {
-		if words := strings.Fields(line); len(words) == 3 && words[0] == "VmHWM:" {
-			kilobytes, err := strconv.ParseInt(words[1], 10, 64)
-			u.PeakMemory = kilobytes << 10
-			return u, err
+		words := strings.Fields(line)
+		if len(words) < 2 {
+			continue
 		}
+		into := map[string]*int64{"VmHWM:": &u.PeakMemory, "VmRSS:": &u.Memory}[words[0]]
+		if into == nil {
+			continue
+		}
+		kilobytes, err := strconv.ParseInt(words[1], 10, 64)
+		if err != nil {
+			return Usage{}, fmt.Errorf("/proc/%d/status: %w", p.PID, err)
+		}
+		*into = kilobytes << 10
+		found++
 	}
-	return Usage{}, fmt.Errorf("/proc/%d/status: expected VmHWM, found none", p.PID)
+	if found < 2 {
+		return Usage{}, fmt.Errorf("/proc/%d/status: expected VmHWM and VmRSS, found %d of them", p.PID, found)
+	}
+	files, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", p.PID))
+	u.Files = len(files)
+	return u, err
 }
 
 // Stop sends SIGTERM to the process and the group it leads, SIGKILL if it is still there after the grace period, and

@@ -1,0 +1,190 @@
+package watching
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/tools/cache"
+)
+
+// server is an API server with one pod, whose resourceVersion tells states apart.
+type server struct {
+	mu      sync.Mutex
+	err     error // what it answers with
+	version int
+	watches []string // the versions that were watched from
+	lists   int
+	open    *watch.FakeWatcher
+}
+
+func (s *server) pod() *corev1.Pod {
+	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
+		Namespace: "default", Name: "pod", ResourceVersion: fmt.Sprint(s.version),
+	}}
+}
+
+func (s *server) list(context.Context, metav1.ListOptions) (runtime.Object, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil {
+		return nil, s.err
+	}
+	s.lists++
+	return &corev1.PodList{
+		ListMeta: metav1.ListMeta{ResourceVersion: fmt.Sprint(s.version)}, Items: []corev1.Pod{*s.pod()},
+	}, nil
+}
+
+func (s *server) watch(_ context.Context, options metav1.ListOptions) (watch.Interface, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil {
+		return nil, s.err
+	}
+	s.watches = append(s.watches, options.ResourceVersion)
+	s.open = watch.NewFakeWithChanSize(1, false)
+	if options.ResourceVersion != fmt.Sprint(s.version) {
+		s.open.Modify(s.pod())
+	}
+	return s.open, nil
+}
+
+// goes has it answer with an error from now on, its watches broken off.
+func (s *server) goes(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.err = err
+	s.open.Stop()
+}
+
+// comes has it answer, with its pod changed meanwhile.
+func (s *server) comes(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.err = err
+	s.version++
+}
+
+func refused() error { return &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED} }
+
+// watched runs an informer of the server.
+func watched(t *testing.T, s *server) cache.SharedIndexInformer {
+	t.Helper()
+	informer := NewInformer(&cache.ListWatch{ListWithContextFunc: s.list, WatchFuncWithContext: s.watch},
+		&corev1.Pod{}, 0, cache.Indexers{})
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { informer.RunWithContext(ctx) })
+	t.Cleanup(func() { cancel(); running.Wait() })
+	return informer
+}
+
+func has(informer cache.SharedIndexInformer, version int) bool {
+	o, _, _ := informer.GetStore().GetByKey("default/pod")
+	pod, _ := o.(*corev1.Pod)
+	return pod != nil && pod.ResourceVersion == fmt.Sprint(version)
+}
+
+// However long and often the API server was away, what has changed meanwhile is known within little more than a second
+// of its return, by a watch that goes on where it broke off.
+func TestWhatChangedWhileTheServerWasAwayIsSoonKnown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &server{version: 1}
+		informer := watched(t, s)
+		time.Sleep(most)
+		for _, away := range []time.Duration{time.Second, time.Minute, 10 * time.Second, 5 * time.Minute} {
+			s.goes(refused())
+			time.Sleep(away)
+			s.comes(nil)
+			time.Sleep(most)
+			synctest.Wait()
+			if !has(informer, s.version) {
+				t.Errorf("away for %v: the change is not known %v later", away, most)
+			}
+		}
+		if s.lists != 1 {
+			t.Errorf("expected one list, found %d", s.lists)
+		}
+		for i, version := range s.watches {
+			if version != fmt.Sprint(max(i, 1)) { // the first broke off at the version that it began with
+				t.Errorf("expected a watch from each version on, found %v", s.watches)
+				break
+			}
+		}
+	})
+}
+
+// An API server that is away at first is waited for; one that answers with an error is left to the informer.
+func TestAServerThatIsAwayAtFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &server{version: 1, err: refused()}
+		informer := watched(t, s)
+		time.Sleep(time.Minute)
+		s.comes(nil)
+		time.Sleep(most)
+		synctest.Wait()
+		if !has(informer, 2) {
+			t.Errorf("the pod is not known %v after the server came", most)
+		}
+	})
+}
+
+// Where a watch broke off may be forgotten: then all is listed anew.
+func TestWhatIsForgottenIsListedAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &server{version: 1}
+		informer := watched(t, s)
+		time.Sleep(most)
+		s.goes(refused())
+		time.Sleep(time.Second)
+		s.comes(apierrors.NewResourceExpired("too old"))
+		time.Sleep(most)
+		s.mu.Lock()
+		s.err = nil
+		s.mu.Unlock()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if !has(informer, 2) || s.lists != 2 {
+			t.Errorf("expected a second list with the change, found %d lists", s.lists)
+		}
+	})
+}
+
+// A server that is not all there yet may refuse for a moment what it allowed before, and end watches as they begin.
+func TestARefusalAfterAReturnPasses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &server{version: 1}
+		informer := watched(t, s)
+		time.Sleep(most)
+		s.goes(apierrors.NewForbidden(corev1.Resource("pods"), "", nil))
+		time.Sleep(5 * time.Second)
+		s.comes(nil)
+		time.Sleep(most)
+		synctest.Wait()
+		if !has(informer, 2) || s.lists != 1 {
+			t.Errorf("expected the change by a watch, found %d lists", s.lists)
+		}
+		before := len(s.watches)
+		for range 100 {
+			s.mu.Lock()
+			s.open.Stop()
+			s.mu.Unlock()
+			time.Sleep(10 * time.Millisecond)
+			synctest.Wait()
+		}
+		if n := len(s.watches) - before; n > 6 {
+			t.Errorf("expected a pause between watches that end at once, found %d in a second", n)
+		}
+	})
+}

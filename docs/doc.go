@@ -1,0 +1,2 @@
+// Package docs holds that what the pages beside it say of tests is so.
+package docs

@@ -1,0 +1,57 @@
+package docs
+
+import (
+	"io/fs"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// Every row of docs/faults.md's table of what others get wrong names tests, and they are there.
+func TestWhatOthersGetWrongIsTested(t *testing.T) {
+	there := map[string]bool{}
+	declared := regexp.MustCompile(`(?m)^func (Test\w+)\(t \*testing\.T\)`)
+	root := os.DirFS("..")
+	err := fs.WalkDir(root, ".", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		text, err := fs.ReadFile(root, path)
+		for _, match := range declared.FindAllSubmatch(text, -1) {
+			there[string(match[1])] = true
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	page, err := os.ReadFile("faults.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, found := strings.Cut(string(page), "| seen | where | here | held by |\n|---|---|---|---|\n")
+	rows := 0
+	named := regexp.MustCompile("`(Test\\w+)`")
+	for line := range strings.Lines(table) {
+		cells := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), "|")
+		const columns = 4
+		if len(cells) != columns {
+			t.Fatalf("expected %d columns, found %q", columns, line)
+		}
+		rows++
+		tests := named.FindAllStringSubmatch(cells[columns-1], -1)
+		if len(tests) == 0 {
+			t.Errorf("%q: expected the names of tests, found %q", cells[0], cells[columns-1])
+		}
+		for _, test := range tests {
+			if !there[test[1]] {
+				t.Errorf("%q: there is no test %s", cells[0], test[1])
+			}
+		}
+	}
+	const least = 12
+	if !found || rows < least {
+		t.Errorf("expected a table of at least %d rows, found %d", least, rows)
+	}
+}
