@@ -72,6 +72,32 @@ func EveryPod(pool string, adapters []Adapter, pods []Pod, limits Limits) Plan {
 	return plan
 }
 
+// Fit is what EveryPod plans for one adapter: why some pod has no room for it, and the pod that its target goes to first.
+// Where all have room, as nearly always, it does not plan for the others: each adapter of a pool asks at every turn.
+func Fit(pool, name string, adapters []Adapter, pods []Pod, limits Limits) (full Shortage, first string) {
+	members, digest := make([]Adapter, 0, len(adapters)), ""
+	var all room
+	for _, a := range adapters {
+		if a.Deleting || a.Digest == "" { // the latter keeps what it has, of no known size
+			all.count += 2
+			continue
+		}
+		members = append(members, a)
+		all.add(a.Bytes, true) // beside what it replaces
+		if a.Name == name {
+			digest = a.Digest
+		}
+	}
+	if all.count > limits.Count || all.bytes > limits.Bytes {
+		plan := EveryPod(pool, adapters, pods, limits)
+		return plan.Full[name], plan.First[name]
+	}
+	if at := tryOut(members, look(pods))[digest]; len(at) > 0 {
+		first = at[0]
+	}
+	return full, first
+}
+
 // held names what some pod has already.
 func held(pods []Pod) map[string]bool {
 	names := map[string]bool{}
