@@ -46,7 +46,8 @@ func (s *site) infer(pod *corev1.Pod, adapter string) ([]oip.Answer, error) {
 		oip.Request{Inputs: []oip.Tensor{oip.Images(image)}})
 }
 
-// What does not fit is told, and takes nobody's place, however much is asked of the others; it comes when there is room.
+// What does not fit is told, and takes nobody's place, however much is asked of the others; it comes when there is
+// room.
 func TestAFullPoolEvictsNobody(t *testing.T) {
 	long(t)
 	s := newSite(t, 1, "parity", "holes")

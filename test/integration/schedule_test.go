@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -77,13 +78,13 @@ type kind struct {
 }
 
 // Whatever goes wrong, in whatever order, no status lies for longer than it takes to notice, every request is answered
-// but those that a killed process had taken, and in the end all is as it should be. The seed decides the order; the same
-// seed is the same order of faults, not the same race.
+// but those that a killed process had taken, and in the end all is as it should be. The seed decides the order; the
+// same seed is the same order of faults, not the same race.
 func TestTruthUnderFaults(t *testing.T) {
 	long(t)
 	seed := *seedFlag
 	if seed == 0 {
-		seed = rand.Uint64() //nolint:gosec // which one is no secret
+		seed = rand.Uint64()
 	}
 	t.Logf("the seed is %d", seed)
 	s := newSchedule(t, seed)
@@ -103,7 +104,7 @@ func TestTruthUnderFaults(t *testing.T) {
 func newSchedule(t *testing.T, seed uint64) *schedule {
 	t.Helper()
 	s := &schedule{
-		random: rand.New(rand.NewPCG(seed, seed)), began: time.Now(), wanted: map[string]kind{}, replicas: 2, //nolint:gosec // no secret
+		random: rand.New(rand.NewPCG(seed, seed)), began: time.Now(), wanted: map[string]kind{}, replicas: 2,
 	}
 	full := smallDisk(t)
 	if err := place.StartManager(lasting); err != nil { // a standby
@@ -334,7 +335,10 @@ func (s *schedule) change(ctx context.Context, name string, k kind) error {
 		}
 		s.crowd.expect(name, variant)
 	}
-	a := s.site.adapter(name)
+	a := wrappers.LoRAAdapter(s.site.ns, name).Obj()
+	if err := place.Client.Get(ctx, client.ObjectKeyFromObject(a), a); err != nil {
+		return err
+	}
 	former := a.DeepCopy()
 	a.Spec.Source, a.Spec.SecretRef = v1alpha1.Source{}, nil
 	k.apply(a)
@@ -483,7 +487,7 @@ func (*site) noStrays() error {
 	noted := map[string]bool{}
 	for name, p := range place.Processes() {
 		if strings.HasPrefix(name, "runtime") {
-			noted[fmt.Sprint(p.PID)] = true
+			noted[strconv.Itoa(p.PID)] = true
 		}
 	}
 	links, err := filepath.Glob("/proc/[0-9]*/exe")
