@@ -169,7 +169,9 @@ func (h *history) plan() {
 	}
 	limits := placement.Limits{Count: 10, Bytes: 1000} // five adapters, each in the midst of a swap
 	out := placement.EveryPod("pool", list, in, limits)
-	for _, limits := range []placement.Limits{limits, {Count: len(list), Bytes: 1000}, {Count: 10, Bytes: 10 * int64(len(list))}} {
+	for _, limits := range []placement.Limits{
+		limits, {Count: len(list), Bytes: 1000}, {Count: 10, Bytes: 10 * int64(len(list))},
+	} {
 		out := placement.EveryPod("pool", list, in, limits)
 		for name := range h.adapters {
 			full, first := placement.Fit("pool", name, list, in, limits)

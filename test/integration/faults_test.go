@@ -282,7 +282,7 @@ func (f *lostRegistry) heal(ctx context.Context) error {
 	}
 	var missing string
 	err := wait.PollUntilContextTimeout(ctx, every, soon, true, func(context.Context) (bool, error) {
-		missing = f.s.missing()
+		missing = f.s.missing() //nolint:contextcheck // a test's own
 		return missing == "", nil
 	})
 	if err != nil {
