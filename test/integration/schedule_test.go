@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -438,6 +439,7 @@ func (s *schedule) settle() {
 	})
 	s.site.await("each pod to answer for each adapter as it should", s.answersAreRight)
 	s.site.await("no processes but the pods'", s.site.noStrays)
+	s.noLeaks()
 	s.note("all is as it should be")
 }
 
@@ -499,6 +501,30 @@ func (*site) noStrays() error {
 		}
 	}
 	return err
+}
+
+// noLeaks holds what processes take, and how many objects there are, to bounds that no number of faults should reach.
+func (s *schedule) noLeaks() {
+	t := s.site.t
+	const (
+		mostMemory = 300 << 20
+		mostFiles  = 200
+		mostSets   = 12 // ReplicaSets: those that a Deployment keeps to go back to, and two
+	)
+	for name, p := range place.Processes() {
+		ours := strings.HasPrefix(name, "manager") || strings.HasPrefix(name, "runtime") || name == "artifact registry"
+		if used, err := p.Usage(); err == nil && ours && (used.Memory > mostMemory || used.Files > mostFiles) {
+			t.Errorf("%s: expected at most %d bytes and %d files, found %d and %d", name, mostMemory, mostFiles,
+				used.Memory, used.Files)
+		}
+	}
+	var sets appsv1.ReplicaSetList
+	if err := place.Client.List(t.Context(), &sets, client.InNamespace(s.site.ns)); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(sets.Items); n > mostSets {
+		t.Errorf("expected at most %d ReplicaSets, found %d", mostSets, n)
+	}
 }
 
 // progress prints how far it is.
