@@ -90,10 +90,12 @@ func TestStatus(t *testing.T) {
 			want:  "False RollingOut: BaseModelResolved Available Reconciling",
 		},
 		"all ready": {
-			scope: scope{outcome: brought(), deployment: rollout(2, 2), readyPods: 2}, want: "True Serving: BaseModelResolved Available",
+			scope: scope{outcome: brought(), deployment: rollout(2, 2), readyPods: 2},
+			want:  "True Serving: BaseModelResolved Available",
 		},
 		"known after a restart of the manager": {
-			scope: scope{deployment: rollout(2, 2), readyPods: 2}, known: true, want: "True Serving: BaseModelResolved Available",
+			scope: scope{deployment: rollout(2, 2), readyPods: 2}, known: true,
+			want: "True Serving: BaseModelResolved Available",
 		},
 		"the artifact registry does not answer": {
 			scope: scope{outcome: failed("StoreUnavailable"), deployment: rollout(2, 2), readyPods: 2}, known: true,

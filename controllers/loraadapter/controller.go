@@ -201,8 +201,7 @@ func (r *Reconciler) fit(ctx context.Context, s *scope) error {
 			adapters[i].Digest, adapters[i].Bytes, adapters[i].Proven = target.Digest, target.SizeBytes, target.Proven
 		}
 	}
-	plan := placement.EveryPod(s.pool.Name, adapters, s.pods, placement.LimitsOf(s.pool))
-	s.full, s.first = plan.Full[s.adapter.Name], plan.First[s.adapter.Name]
+	s.full, s.first = placement.Fit(s.pool.Name, s.adapter.Name, adapters, s.pods, placement.LimitsOf(s.pool))
 	return nil
 }
 

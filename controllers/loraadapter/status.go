@@ -119,7 +119,7 @@ func (s *scope) look(digest string) inPods {
 			found.answers = append(found.answers, "")
 			continue
 		}
-		report := placement.ReportOf(pod.Assignment)
+		report := placement.ReportOn(pod.Assignment, s.adapter.Name)
 		answer := report.Answers(entry)
 		found.answers = append(found.answers, answer)
 		found.unavailable = found.unavailable && answer == ""

@@ -72,6 +72,32 @@ func EveryPod(pool string, adapters []Adapter, pods []Pod, limits Limits) Plan {
 	return plan
 }
 
+// Fit is what EveryPod plans for one adapter: why some pod has no room for it, and the pod that its target goes to
+// first. Where all have room, as nearly always, it does not plan for the others: each adapter of a pool asks at every turn.
+func Fit(pool, name string, adapters []Adapter, pods []Pod, limits Limits) (full Shortage, first string) {
+	members, digest := make([]Adapter, 0, len(adapters)), ""
+	var all room
+	for _, a := range adapters {
+		if a.Deleting || a.Digest == "" { // the latter keeps what it has, of no known size
+			all.count += 2
+			continue
+		}
+		members = append(members, a)
+		all.add(a.Bytes, true) // beside what it replaces
+		if a.Name == name {
+			digest = a.Digest
+		}
+	}
+	if all.count > limits.Count || all.bytes > limits.Bytes {
+		plan := EveryPod(pool, adapters, pods, limits)
+		return plan.Full[name], plan.First[name]
+	}
+	if at := tryOut(members, look(pods))[digest]; len(at) > 0 {
+		first = at[0]
+	}
+	return full, first
+}
+
 // held names what some pod has already.
 func held(pods []Pod) map[string]bool {
 	names := map[string]bool{}
@@ -124,19 +150,15 @@ func (p *Plan) fill(
 	for _, a := range members {
 		current, ok := Entry(pod.Assignment, a.Name)
 		former := ""
-		if _, tried := onTrial[a.Digest]; !ok && (tried || a.Digest == "") {
-			former = answered(views, a.Name, a.Digest)
+		if !ok {
+			former = onTrial.former(views, a)
 		}
 		if !onTrial.admit(a.Digest, pod.Name) { // it keeps what it has for now
 			current, ok = withdraw(current, a.Digest)
 			a.Digest = ""
 		}
 		if !ok {
-			e := v1alpha1.AssignedAdapter{Name: a.Name, Digest: a.Digest, FallbackDigest: former}
-			if e.Digest == "" {
-				e.Digest, e.FallbackDigest = former, ""
-			}
-			if e.Digest != "" {
+			if e, ok := begin(a, former); ok {
 				wishes = append(wishes, wish{a, e, -1})
 			}
 			continue
@@ -161,9 +183,9 @@ func (p *Plan) fill(
 		}
 		why := used.take(w.adapter.Bytes)
 		if why == "" && w.at < 0 && w.entry.FallbackDigest != "" {
-			if why = used.take(w.adapter.Bytes); why != "" {
-				w.entry.Digest, w.entry.FallbackDigest, w.at = w.entry.FallbackDigest, "", len(entries)
-				entries = append(entries, w.entry)
+			if why = used.take(w.adapter.Bytes); why != "" { // what answers comes first
+				w.at = len(entries)
+				entries = append(entries, v1alpha1.AssignedAdapter{Name: w.adapter.Name, Digest: w.entry.FallbackDigest})
 			}
 		}
 		switch {
@@ -183,22 +205,13 @@ func (p *Plan) fill(
 	return entries
 }
 
-// answered is the digest with which other pods are known to answer for an adapter while its target is on trial: a pod
-// that comes answers with it too. It is "" if there is none; of several it is the oldest pod's.
-func answered(views []view, name, target string) string {
-	var oldest *view
-	digest := ""
-	for i := range views {
-		v := &views[i]
-		e, ok := Entry(v.Assignment, name)
-		if !ok || !v.fresh || oldest != nil && older(oldest, v) < 0 {
-			continue
-		}
-		if found := v.report.Proves(e); found != "" && found != target {
-			oldest, digest = v, found
-		}
+// begin is the first entry of an adapter in a pod, if there is anything to hold yet.
+func begin(a Adapter, former string) (e v1alpha1.AssignedAdapter, ok bool) {
+	e = v1alpha1.AssignedAdapter{Name: a.Name, Digest: a.Digest, FallbackDigest: former}
+	if e.Digest == "" {
+		e.Digest, e.FallbackDigest = former, ""
 	}
-	return digest
+	return e, e.Digest != ""
 }
 
 // wish is an entry that takes room its pod has not given yet: a new one, or in place of the one at an index.

@@ -45,6 +45,27 @@ func ReportOf(a *v1alpha1.AdapterAssignment) Report {
 	return r
 }
 
+// ReportOn reads of the status of an assignment what it says of one adapter. A status of thousands is read whole in a
+// hundred times that.
+func ReportOn(a *v1alpha1.AdapterAssignment, name string) Report {
+	r := Report{
+		observed: a.Status.ObservedRevision,
+		pending:  map[v1alpha1.PendingAdapter]bool{},
+		failed:   map[v1alpha1.PendingAdapter]*v1alpha1.FailedAdapter{},
+	}
+	for _, p := range a.Status.Pending {
+		if p.Name == name {
+			r.pending[p] = true
+		}
+	}
+	for i, f := range a.Status.Failed {
+		if f.Name == name {
+			r.failed[v1alpha1.PendingAdapter{Name: f.Name, Digest: f.Digest}] = &a.Status.Failed[i]
+		}
+	}
+	return r
+}
+
 // State tells what the pod has made of an entry.
 func (r Report) State(e v1alpha1.AssignedAdapter) State {
 	switch {
@@ -84,7 +105,7 @@ func (r Report) Proves(e v1alpha1.AssignedAdapter) string {
 
 // Serves tells whether a pod reports that it answers with the entry's own digest.
 func Serves(a *v1alpha1.AdapterAssignment, e v1alpha1.AssignedAdapter) bool {
-	return ReportOf(a).State(e) == Served
+	return ReportOn(a, e.Name).State(e) == Served
 }
 
 // Entry finds an adapter's entry in an assignment, which may be nil.

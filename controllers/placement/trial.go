@@ -64,6 +64,27 @@ func (t trials) admit(digest, pod string) bool {
 	return !open || slices.Contains(pods, pod)
 }
 
+// former is the digest with which pods are known to answer for an adapter that has no target, or one on trial: a pod
+// that comes answers with it too. It is "" if there is none, or no need; of several it is the oldest pod's.
+func (t trials) former(views []view, a Adapter) string {
+	if _, open := t[a.Digest]; !open && a.Digest != "" {
+		return ""
+	}
+	var oldest *view
+	digest := ""
+	for i := range views {
+		v := &views[i]
+		e, ok := Entry(v.Assignment, a.Name)
+		if !ok || !v.fresh || oldest != nil && older(oldest, v) < 0 {
+			continue
+		}
+		if found := v.report.Proves(e); found != "" && found != a.Digest {
+			oldest, digest = v, found
+		}
+	}
+	return digest
+}
+
 // tryOut finds the pod of each target on trial. It is the one that has it already, whatever became of it there: one
 // that failed goes nowhere else. So a trial moves only when its pod is on its way out, or has not even a node while
 // another pod is ready.

@@ -111,8 +111,8 @@ func (p *patient) keep(ctx context.Context, options metav1.ListOptions, now watc
 	}
 }
 
-// pass passes the events of one watch on until it breaks off; false if no other is to follow. The options are then where
-// it broke off.
+// pass passes the events of one watch on until it breaks off; false if no other is to follow. The options are then
+// where it broke off.
 func pass(ctx context.Context, options *metav1.ListOptions, from watch.Interface, to chan<- watch.Event) bool {
 	defer from.Stop()
 	for {

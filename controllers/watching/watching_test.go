@@ -2,8 +2,8 @@ package watching
 
 import (
 	"context"
-	"fmt"
 	"net"
+	"strconv"
 	"sync"
 	"syscall"
 	"testing"
@@ -30,7 +30,7 @@ type server struct {
 
 func (s *server) pod() *corev1.Pod {
 	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
-		Namespace: "default", Name: "pod", ResourceVersion: fmt.Sprint(s.version),
+		Namespace: "default", Name: "pod", ResourceVersion: strconv.Itoa(s.version),
 	}}
 }
 
@@ -42,7 +42,7 @@ func (s *server) list(context.Context, metav1.ListOptions) (runtime.Object, erro
 	}
 	s.lists++
 	return &corev1.PodList{
-		ListMeta: metav1.ListMeta{ResourceVersion: fmt.Sprint(s.version)}, Items: []corev1.Pod{*s.pod()},
+		ListMeta: metav1.ListMeta{ResourceVersion: strconv.Itoa(s.version)}, Items: []corev1.Pod{*s.pod()},
 	}, nil
 }
 
@@ -54,7 +54,7 @@ func (s *server) watch(_ context.Context, options metav1.ListOptions) (watch.Int
 	}
 	s.watches = append(s.watches, options.ResourceVersion)
 	s.open = watch.NewFakeWithChanSize(1, false)
-	if options.ResourceVersion != fmt.Sprint(s.version) {
+	if options.ResourceVersion != strconv.Itoa(s.version) {
 		s.open.Modify(s.pod())
 	}
 	return s.open, nil
@@ -93,7 +93,7 @@ func watched(t *testing.T, s *server) cache.SharedIndexInformer {
 func has(informer cache.SharedIndexInformer, version int) bool {
 	o, _, _ := informer.GetStore().GetByKey("default/pod")
 	pod, _ := o.(*corev1.Pod)
-	return pod != nil && pod.ResourceVersion == fmt.Sprint(version)
+	return pod != nil && pod.ResourceVersion == strconv.Itoa(version)
 }
 
 // However long and often the API server was away, what has changed meanwhile is known within little more than a second
@@ -102,12 +102,12 @@ func TestWhatChangedWhileTheServerWasAwayIsSoonKnown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{version: 1}
 		informer := watched(t, s)
-		time.Sleep(most)
+		elapse(most)
 		for _, away := range []time.Duration{time.Second, time.Minute, 10 * time.Second, 5 * time.Minute} {
 			s.goes(refused())
-			time.Sleep(away)
+			elapse(away)
 			s.comes(nil)
-			time.Sleep(most)
+			elapse(most)
 			synctest.Wait()
 			if !has(informer, s.version) {
 				t.Errorf("away for %v: the change is not known %v later", away, most)
@@ -117,7 +117,7 @@ func TestWhatChangedWhileTheServerWasAwayIsSoonKnown(t *testing.T) {
 			t.Errorf("expected one list, found %d", s.lists)
 		}
 		for i, version := range s.watches {
-			if version != fmt.Sprint(max(i, 1)) { // the first broke off at the version that it began with
+			if version != strconv.Itoa(max(i, 1)) { // the first broke off at the version that it began with
 				t.Errorf("expected a watch from each version on, found %v", s.watches)
 				break
 			}
@@ -130,9 +130,9 @@ func TestAServerThatIsAwayAtFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{version: 1, err: refused()}
 		informer := watched(t, s)
-		time.Sleep(time.Minute)
+		elapse(time.Minute)
 		s.comes(nil)
-		time.Sleep(most)
+		elapse(most)
 		synctest.Wait()
 		if !has(informer, 2) {
 			t.Errorf("the pod is not known %v after the server came", most)
@@ -145,15 +145,15 @@ func TestWhatIsForgottenIsListedAnew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{version: 1}
 		informer := watched(t, s)
-		time.Sleep(most)
+		elapse(most)
 		s.goes(refused())
-		time.Sleep(time.Second)
+		elapse(time.Second)
 		s.comes(apierrors.NewResourceExpired("too old"))
-		time.Sleep(most)
+		elapse(most)
 		s.mu.Lock()
 		s.err = nil
 		s.mu.Unlock()
-		time.Sleep(time.Minute)
+		elapse(time.Minute)
 		synctest.Wait()
 		if !has(informer, 2) || s.lists != 2 {
 			t.Errorf("expected a second list with the change, found %d lists", s.lists)
@@ -166,11 +166,11 @@ func TestARefusalAfterAReturnPasses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{version: 1}
 		informer := watched(t, s)
-		time.Sleep(most)
+		elapse(most)
 		s.goes(apierrors.NewForbidden(corev1.Resource("pods"), "", nil))
-		time.Sleep(5 * time.Second)
+		elapse(5 * time.Second)
 		s.comes(nil)
-		time.Sleep(most)
+		elapse(most)
 		synctest.Wait()
 		if !has(informer, 2) || s.lists != 1 {
 			t.Errorf("expected the change by a watch, found %d lists", s.lists)
@@ -180,7 +180,7 @@ func TestARefusalAfterAReturnPasses(t *testing.T) {
 			s.mu.Lock()
 			s.open.Stop()
 			s.mu.Unlock()
-			time.Sleep(10 * time.Millisecond)
+			elapse(10 * time.Millisecond)
 			synctest.Wait()
 		}
 		if n := len(s.watches) - before; n > 6 {
@@ -188,3 +188,6 @@ func TestARefusalAfterAReturnPasses(t *testing.T) {
 		}
 	})
 }
+
+// elapse lets the bubble's time pass.
+func elapse(d time.Duration) { <-time.After(d) } //nolint:forbidigo // nobody waits in a bubble

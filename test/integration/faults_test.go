@@ -24,6 +24,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/switchyard-dev/switchyard/controllers/placement"
+	"github.com/switchyard-dev/switchyard/test/wrappers"
 )
 
 // fault is something that goes wrong, or is done, in a schedule.
@@ -127,7 +128,7 @@ func (f *killedLeader) apply(ctx context.Context, _ *rand.Rand) (string, error) 
 		return "", err
 	}
 	f.over = f.s.awaitLeader(ctx, holder)
-	return "", place.StartManager(lasting)
+	return "", place.StartManager(lasting) //nolint:contextcheck // it outlives the test
 }
 func (*killedLeader) lasts(*rand.Rand) time.Duration { return takeover / 2 }
 func (f *killedLeader) heal(context.Context) error   { return <-f.over }
@@ -202,8 +203,8 @@ func (awayAPIServer) lasts(random *rand.Rand) time.Duration {
 	return between(random, time.Second, 8*time.Second)
 }
 
-// heal returns when the truth's time runs again: the API server is ready and a manager has renewed the lease, the former
-// or another.
+// heal returns when the truth's time runs again: the API server is ready and a manager has renewed the lease, the
+// former or another.
 func (f awayAPIServer) heal(ctx context.Context) error {
 	if err := place.Plane.StartAPIServer(ctx); err != nil {
 		return err
@@ -238,7 +239,10 @@ func (awayRegistry) apply(context.Context, *rand.Rand) (string, error) {
 func (awayRegistry) lasts(random *rand.Rand) time.Duration {
 	return between(random, time.Second, 10*time.Second)
 }
-func (awayRegistry) heal(context.Context) error { return place.StartRegistry(lasting) }
+
+func (awayRegistry) heal(context.Context) error {
+	return place.StartRegistry(lasting) //nolint:contextcheck // it outlives the test
+}
 
 // lostRegistry is an artifact registry that comes back with an empty disk.
 //
@@ -265,7 +269,8 @@ func (f *lostRegistry) unfit(now *state) string {
 
 func (f *lostRegistry) apply(ctx context.Context, random *rand.Rand) (string, error) {
 	place.StopRegistry()
-	if err := errors.Join(empty(place.RegistryDir()), place.StartRegistry(lasting)); err != nil {
+	err := empty(place.RegistryDir())
+	if err := errors.Join(err, place.StartRegistry(lasting)); err != nil { //nolint:contextcheck // it outlives the test
 		return "", err
 	}
 	return f.killedLeader.apply(ctx, random)
@@ -276,8 +281,8 @@ func (f *lostRegistry) heal(ctx context.Context) error {
 		return err
 	}
 	var missing string
-	err := wait.PollUntilContextTimeout(ctx, every, soon, true, func(ctx context.Context) (bool, error) {
-		missing = f.s.missing(ctx)
+	err := wait.PollUntilContextTimeout(ctx, every, soon, true, func(context.Context) (bool, error) {
+		missing = f.s.missing() //nolint:contextcheck // a test's own
 		return missing == "", nil
 	})
 	if err != nil {
@@ -287,7 +292,7 @@ func (f *lostRegistry) heal(ctx context.Context) error {
 }
 
 // missing is what of the pool and the adapters that are asked the artifact registry has not.
-func (s *schedule) missing(ctx context.Context) string {
+func (s *schedule) missing() string {
 	digests := map[string]string{"the base model": s.site.pool().Status.BaseModel.Digest}
 	for _, name := range asked {
 		digests[name] = s.site.adapter(name).Status.TargetRevision.Digest
@@ -412,7 +417,7 @@ func (f rolled) apply(ctx context.Context, random *rand.Rand) (string, error) {
 }
 
 func (s *schedule) patchPool(ctx context.Context, patch string) error {
-	pool := s.site.pool()
+	pool := wrappers.Pool(s.site.ns, poolName).Obj()
 	return place.Client.Patch(ctx, pool, client.RawPatch(types.MergePatchType, []byte(patch)))
 }
 

@@ -3,9 +3,11 @@ package integration
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -41,12 +43,50 @@ func TestPodsThatComeAnswerAsTheOthersDo(t *testing.T) {
 	s.noneLost(asking)
 }
 
+// What has changed while the API server was away is said soon after its return, by the manager that led before and that
+// nothing but its own watches could tell of it.
+func TestStatusesAreTrueSoonAfterAnOutage(t *testing.T) {
+	long(t)
+	s := newSite(t, 2, "parity", "holes")
+	holder, _, err := place.Lease(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 { // the more of them, the longer an informer of client-go's own would wait
+		away := awayAPIServer{s}
+		if _, err := away.apply(t.Context(), nil); err != nil {
+			t.Fatal(err)
+		}
+		victim := s.truth.anyReady(rand.New(rand.NewPCG(1, 1)))
+		before := s.process(victim)
+		if err := syscall.Kill(before.PID, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		s.await("the process's successor", func() error {
+			if now, lives := s.runs(victim); !lives || now == before {
+				return errors.New("it has not begun")
+			}
+			return nil
+		})
+		if err := away.heal(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		s.awaitServed("parity", 2)
+		s.awaitServed("holes", 2)
+		s.await("the pool to be Ready", func() error { return s.poolIs(2) })
+	}
+	if now, _, err := place.Lease(t.Context()); err != nil || now != holder {
+		t.Logf("another manager leads than before, after %v", err) // the API server took longer than the lease
+	}
+}
+
 func (s *site) infer(pod *corev1.Pod, adapter string) ([]oip.Answer, error) {
 	return oip.Infer(s.t.Context(), "http://"+pod.Status.PodIP+":8080", adapter,
 		oip.Request{Inputs: []oip.Tensor{oip.Images(image)}})
 }
 
-// What does not fit is told, and takes nobody's place, however much is asked of the others; it comes when there is room.
+// What does not fit is told, and takes nobody's place, however much is asked of the others; it comes when there is
+// room.
 func TestAFullPoolEvictsNobody(t *testing.T) {
 	long(t)
 	s := newSite(t, 1, "parity", "holes")

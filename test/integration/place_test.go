@@ -140,6 +140,9 @@ func long(t *testing.T) {
 func (s *site) explain() {
 	out, err := place.Kubectl(lasting, "get", "-n", s.ns, "lorapool,lora,adapterassignments,pods,events", "-o", "wide")
 	s.t.Logf("%s%v", out, err)
+	if pressure, err := os.ReadFile("/proc/pressure/cpu"); err == nil { // was it busy with others?
+		s.t.Logf("the machine's: %s", pressure)
+	}
 }
 
 func (s *site) apply(o client.Object) {

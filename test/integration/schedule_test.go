@@ -13,10 +13,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -77,13 +79,13 @@ type kind struct {
 }
 
 // Whatever goes wrong, in whatever order, no status lies for longer than it takes to notice, every request is answered
-// but those that a killed process had taken, and in the end all is as it should be. The seed decides the order; the same
-// seed is the same order of faults, not the same race.
+// but those that a killed process had taken, and in the end all is as it should be. The seed decides the order; the
+// same seed is the same order of faults, not the same race.
 func TestTruthUnderFaults(t *testing.T) {
 	long(t)
 	seed := *seedFlag
 	if seed == 0 {
-		seed = rand.Uint64() //nolint:gosec // which one is no secret
+		seed = rand.Uint64()
 	}
 	t.Logf("the seed is %d", seed)
 	s := newSchedule(t, seed)
@@ -103,7 +105,7 @@ func TestTruthUnderFaults(t *testing.T) {
 func newSchedule(t *testing.T, seed uint64) *schedule {
 	t.Helper()
 	s := &schedule{
-		random: rand.New(rand.NewPCG(seed, seed)), began: time.Now(), wanted: map[string]kind{}, replicas: 2, //nolint:gosec // no secret
+		random: rand.New(rand.NewPCG(seed, seed)), began: time.Now(), wanted: map[string]kind{}, replicas: 2,
 	}
 	full := smallDisk(t)
 	if err := place.StartManager(lasting); err != nil { // a standby
@@ -334,7 +336,10 @@ func (s *schedule) change(ctx context.Context, name string, k kind) error {
 		}
 		s.crowd.expect(name, variant)
 	}
-	a := s.site.adapter(name)
+	a := wrappers.LoRAAdapter(s.site.ns, name).Obj()
+	if err := place.Client.Get(ctx, client.ObjectKeyFromObject(a), a); err != nil {
+		return err
+	}
 	former := a.DeepCopy()
 	a.Spec.Source, a.Spec.SecretRef = v1alpha1.Source{}, nil
 	k.apply(a)
@@ -434,6 +439,7 @@ func (s *schedule) settle() {
 	})
 	s.site.await("each pod to answer for each adapter as it should", s.answersAreRight)
 	s.site.await("no processes but the pods'", s.site.noStrays)
+	s.noLeaks()
 	s.note("all is as it should be")
 }
 
@@ -483,7 +489,7 @@ func (*site) noStrays() error {
 	noted := map[string]bool{}
 	for name, p := range place.Processes() {
 		if strings.HasPrefix(name, "runtime") {
-			noted[fmt.Sprint(p.PID)] = true
+			noted[strconv.Itoa(p.PID)] = true
 		}
 	}
 	links, err := filepath.Glob("/proc/[0-9]*/exe")
@@ -495,6 +501,30 @@ func (*site) noStrays() error {
 		}
 	}
 	return err
+}
+
+// noLeaks holds what processes take, and how many objects there are, to bounds that no number of faults should reach.
+func (s *schedule) noLeaks() {
+	t := s.site.t
+	const (
+		mostMemory = 300 << 20
+		mostFiles  = 200
+		mostSets   = 12 // ReplicaSets: those that a Deployment keeps to go back to, and two
+	)
+	for name, p := range place.Processes() {
+		ours := strings.HasPrefix(name, "manager") || strings.HasPrefix(name, "runtime") || name == "artifact registry"
+		if used, err := p.Usage(); err == nil && ours && (used.Memory > mostMemory || used.Files > mostFiles) {
+			t.Errorf("%s: expected at most %d bytes and %d files, found %d and %d", name, mostMemory, mostFiles,
+				used.Memory, used.Files)
+		}
+	}
+	var sets appsv1.ReplicaSetList
+	if err := place.Client.List(t.Context(), &sets, client.InNamespace(s.site.ns)); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(sets.Items); n > mostSets {
+		t.Errorf("expected at most %d ReplicaSets, found %d", mostSets, n)
+	}
 }
 
 // progress prints how far it is.

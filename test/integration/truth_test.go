@@ -51,7 +51,7 @@ type truth struct {
 	longest     doubt
 	unready     map[string][]string // by adapter: what Ready said, each time it was not True after it had been
 	wasReady    map[string]bool
-	shaky       map[string]time.Time                               // by adapter: when its status was last not Ready, or in doubt
+	shaky       map[string]time.Time                               // by adapter: when it was last not Ready, or in doubt
 	fallbacks   map[string]bool                                    // every fallback that was seen in an assignment
 	counts      map[types.UID]v1alpha1.AdapterCounts               // of a pool's adapters, as they are
 	counted     map[types.UID]map[v1alpha1.AdapterCounts]time.Time // and when they were last so
@@ -100,7 +100,10 @@ func watchTruth(t *testing.T, ns string) *truth {
 		{"adapters", func() client.ObjectList { return &v1alpha1.LoRAAdapterList{} }, func() { clear(w.adapters) }},
 		{"pools", func() client.ObjectList { return &v1alpha1.InferencePoolList{} }, func() { clear(w.pools) }},
 		{"pods", func() client.ObjectList { return &corev1.PodList{} }, func() { clear(w.pods) }},
-		{"assignments", func() client.ObjectList { return &v1alpha1.AdapterAssignmentList{} }, func() { clear(w.assignments) }},
+		{
+			"assignments", func() client.ObjectList { return &v1alpha1.AdapterAssignmentList{} },
+			func() { clear(w.assignments) },
+		},
 	} {
 		running.Go(func() {
 			wait.UntilWithContext(ctx, func(ctx context.Context) { w.follow(ctx, from, k) }, again)

@@ -341,8 +341,8 @@ func (p *Place) KillManager(ctx context.Context) error {
 	return nil
 }
 
-// PauseManager waits until a manager leads and stops its process, as a machine that hangs does. wake has it go on: if it
-// has lost the lease meanwhile it ends by itself and is started again, which wake waits for.
+// PauseManager waits until a manager leads and stops its process, as a machine that hangs does. wake has it go on: if
+// it has lost the lease meanwhile it ends by itself and is started again, which wake waits for.
 func (p *Place) PauseManager(ctx context.Context) (wake func(ctx context.Context, lost bool) error, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
