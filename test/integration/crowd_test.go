@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -140,18 +142,22 @@ func (c *crowd) end() {
 	c.pending.Wait()
 }
 
+// most that are printed of what should not have been.
+const most = 10
+
 // unexcused are the lost requests that were neither on a connection of a process that was killed, at most two of each
 // client for each process, nor came while no pod was ready. It may be two: until the kernel has taken a killed process
 // apart, some hundredths of a second, it takes connections for it. Call it after end.
 func (c *crowd) unexcused(deaths []death, deserted []span) (unexcused []string, excused int) {
-	// The end of a process is known to the second, and seen by its clients a moment later.
+	// The end of a process is known to the second, and seen by its clients a moment later. That the last pod is not ready
+	// any more is seen a moment after that.
 	const before, after = time.Second, 2 * time.Second
 	left := make([]int, len(deaths))
 	for i := range left {
 		left[i] = 2 * c.perModel * len(c.specs)
 	}
 	for _, l := range c.lost {
-		if c.excuse(l, deaths, left, before, after) || within(l, deserted, after) {
+		if c.excuse(l, deaths, left, before, after) || within(l, deserted, before, after) {
 			excused++
 			continue
 		}
@@ -174,14 +180,15 @@ func (c *crowd) excuse(l lost, deaths []death, left []int, before, after time.Du
 	return false
 }
 
-// within tells whether no pod was ready at some time of a request.
-func within(l lost, deserted []span, after time.Duration) bool {
-	for _, s := range deserted {
-		if !answered(l.err) && !l.end.Before(s.from) && !l.began.After(s.to.Add(after)) {
-			return true
-		}
+// within tells whether no pod was ready at some time of a request, which then is refused or told 503.
+func within(l lost, deserted []span, before, after time.Duration) bool {
+	var status *oip.StatusError
+	if errors.As(l.err, &status) && status.Code != http.StatusServiceUnavailable {
+		return false
 	}
-	return false
+	return slices.ContainsFunc(deserted, func(s span) bool {
+		return !l.end.Before(s.from.Add(-before)) && !l.began.After(s.to.Add(after))
+	})
 }
 
 // answered tells whether a server gave the error.

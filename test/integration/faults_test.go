@@ -100,9 +100,9 @@ func (f killedRuntime) apply(_ context.Context, random *rand.Rand) (string, erro
 	return "pod " + pod.Name, syscall.Kill(p.PID, syscall.SIGKILL)
 }
 
-// takeover is how long another manager may take to lead once the leading one is gone without a word: the lease, twice
-// the pause between two looks at it, and what a busy machine adds.
-const takeover = 15 * time.Second
+// takeover is how long another manager may take to lead once the leading one is gone without a word: the lease of 6 s,
+// twice the pause between two looks at it, and, where it had just been started itself, what that takes on a busy machine.
+const takeover = 30 * time.Second
 
 // killedLeader is a leading manager that ends at once. A standby takes over, and a new standby is started.
 type killedLeader struct {
@@ -130,7 +130,7 @@ func (f *killedLeader) apply(ctx context.Context, _ *rand.Rand) (string, error) 
 	f.over = f.s.awaitLeader(ctx, holder)
 	return "", place.StartManager(lasting) //nolint:contextcheck // it outlives the test
 }
-func (*killedLeader) lasts(*rand.Rand) time.Duration { return takeover / 2 }
+func (*killedLeader) lasts(*rand.Rand) time.Duration { return takeover / 4 }
 func (f *killedLeader) heal(context.Context) error   { return <-f.over }
 
 // pausedLeader is a leading manager whose machine hangs until another has taken over, and which then goes on as if
@@ -143,7 +143,7 @@ type pausedLeader struct {
 
 func (*pausedLeader) name() string                   { return "the leading manager hangs" }
 func (*pausedLeader) unfit(now *state) string        { return (*killedLeader)(nil).unfit(now) }
-func (*pausedLeader) lasts(*rand.Rand) time.Duration { return takeover / 2 }
+func (*pausedLeader) lasts(*rand.Rand) time.Duration { return takeover / 4 }
 
 func (f *pausedLeader) apply(ctx context.Context, _ *rand.Rand) (string, error) {
 	holder, _, err := place.Lease(ctx)

@@ -128,6 +128,19 @@ func newSite(t *testing.T, replicas int32, adapters ...string) *site {
 	return s
 }
 
+// standBy has a second manager wait until the test ends.
+func standBy(t *testing.T) {
+	t.Helper()
+	if err := place.StartManager(lasting); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { // either of them
+		if err := place.KillManager(lasting); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // long leaves a test out of the short form.
 func long(t *testing.T) {
 	t.Helper()

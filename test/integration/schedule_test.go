@@ -2,7 +2,6 @@ package integration
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"maps"
@@ -108,14 +107,7 @@ func newSchedule(t *testing.T, seed uint64) *schedule {
 		random: rand.New(rand.NewPCG(seed, seed)), began: time.Now(), wanted: map[string]kind{}, replicas: 2,
 	}
 	full := smallDisk(t)
-	if err := place.StartManager(lasting); err != nil { // a standby
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := place.KillManager(lasting); err != nil {
-			t.Error(err)
-		}
-	})
+	standBy(t)
 	s.site = newSite(t, s.replicas, asked...)
 	s.kinds = sources(t, s.site.ns)
 	for _, name := range asked {
@@ -558,8 +550,13 @@ func (s *schedule) report() {
 	for _, d := range deserted {
 		t.Logf("no pod was ready from %s to %s", d.from.Format(stamp), d.to.Format(stamp))
 	}
-	for _, what := range append(unexcused, s.crowd.wrong...) {
-		t.Error(errors.New(what))
+	for _, wrong := range [][]string{unexcused, s.crowd.wrong} {
+		for _, what := range wrong[:min(len(wrong), most)] {
+			t.Error(what)
+		}
+		if len(wrong) > most {
+			t.Errorf("… %d of these in all", len(wrong))
+		}
 	}
 	if t.Failed() {
 		for _, d := range deaths {

@@ -43,10 +43,11 @@ type truth struct {
 	pools       map[string]*v1alpha1.InferencePool
 	pods        map[string]*corev1.Pod
 	assignments map[string]*v1alpha1.AdapterAssignment
-	listed      map[string]time.Time // by kind: when the list began that its watch goes on from
-	stopped     map[string]time.Time // why the time does not run
-	stood       time.Time            // when it last stood still; now, if it does
-	doubts      map[string]doubt     // what a status says that is not so, now
+	listed      map[string]time.Time          // by kind: when the list began that its watch goes on from
+	asking      map[string]context.CancelFunc // by kind: ends what is asked now
+	stopped     map[string]time.Time          // why the time does not run
+	stood       time.Time                     // when it last stood still; now, if it does
+	doubts      map[string]doubt              // what a status says that is not so, now
 	lies        []string
 	longest     doubt
 	unready     map[string][]string // by adapter: what Ready said, each time it was not True after it had been
@@ -80,7 +81,8 @@ func watchTruth(t *testing.T, ns string) *truth {
 	w := &truth{
 		ns: ns, adapters: map[string]*v1alpha1.LoRAAdapter{}, pools: map[string]*v1alpha1.InferencePool{},
 		pods: map[string]*corev1.Pod{}, assignments: map[string]*v1alpha1.AdapterAssignment{},
-		listed: map[string]time.Time{}, stopped: map[string]time.Time{}, doubts: map[string]doubt{},
+		listed: map[string]time.Time{}, asking: map[string]context.CancelFunc{}, stopped: map[string]time.Time{},
+		doubts: map[string]doubt{},
 		unready: map[string][]string{}, wasReady: map[string]bool{}, shaky: map[string]time.Time{},
 		fallbacks: map[string]bool{}, counts: map[types.UID]v1alpha1.AdapterCounts{},
 		counted: map[types.UID]map[v1alpha1.AdapterCounts]time.Time{},
@@ -125,7 +127,12 @@ type followed struct {
 
 // follow takes all objects of a kind and then what changes of them, until the watch ends.
 func (w *truth) follow(ctx context.Context, from client.WithWatch, k followed) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	w.mu.Lock()
+	w.asking[k.kind] = cancel
 	began, list := time.Now(), k.list()
+	w.mu.Unlock()
 	if err := from.List(ctx, list, client.InNamespace(w.ns)); err != nil {
 		return
 	}
@@ -178,6 +185,11 @@ func (w *truth) stop(why string) {
 		w.stood = now
 	}
 	w.stopped[why] = now
+	if why == apiServerAway { // what was asked of the former one is tried again by itself, and would be older than it seems
+		for _, cancel := range w.asking {
+			cancel()
+		}
+	}
 }
 
 // resume ends a reason for which the time stands still. With the last of them it runs again, once the watcher has seen
