@@ -1,6 +1,7 @@
 package controlplane
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -142,14 +143,20 @@ func (p *ControlPlane) StopAPIServer() error {
 	return process.StopNoted(notePath(p.Dir, apiserver), 0)
 }
 
-// StartAPIServer starts the apiserver again, where it was, and waits until it is ready.
+// StartAPIServer starts the apiserver again, where it was, and waits until it is ready. Its port may be somebody's for a
+// moment: a client that calls it while nobody listens may be given that very port to call from, and then meets itself.
 func (p *ControlPlane) StartAPIServer(ctx context.Context) error {
 	if p.storage == 0 {
 		return fmt.Errorf("%s: expected a control plane that this process started, found one that was there", p.Dir)
 	}
 	ctx, cancel := context.WithTimeout(ctx, startWithin)
 	defer cancel()
-	return p.startAPIServer(ctx)
+	var last error
+	err := wait.PollUntilContextCancel(ctx, poll, true, func(ctx context.Context) (bool, error) {
+		last = p.startAPIServer(ctx)
+		return last == nil || !portTaken(p.Dir), nil
+	})
+	return cmp.Or(last, err)
 }
 
 // UserKubeconfig writes a kubeconfig that speaks as a user, by a certificate made for it: a kubelet is
