@@ -82,7 +82,7 @@ func watchTruth(t *testing.T, ns string) *truth {
 		ns: ns, adapters: map[string]*v1alpha1.LoRAAdapter{}, pools: map[string]*v1alpha1.InferencePool{},
 		pods: map[string]*corev1.Pod{}, assignments: map[string]*v1alpha1.AdapterAssignment{},
 		listed: map[string]time.Time{}, asking: map[string]context.CancelFunc{}, stopped: map[string]time.Time{},
-		doubts: map[string]doubt{},
+		doubts:  map[string]doubt{},
 		unready: map[string][]string{}, wasReady: map[string]bool{}, shaky: map[string]time.Time{},
 		fallbacks: map[string]bool{}, counts: map[types.UID]v1alpha1.AdapterCounts{},
 		counted: map[types.UID]map[v1alpha1.AdapterCounts]time.Time{},
