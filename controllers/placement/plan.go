@@ -73,7 +73,8 @@ func EveryPod(pool string, adapters []Adapter, pods []Pod, limits Limits) Plan {
 }
 
 // Fit is what EveryPod plans for one adapter: why some pod has no room for it, and the pod that its target goes to
-// first. Where all have room, as nearly always, it does not plan for the others: each adapter of a pool asks at every turn.
+// first. Where all have room, as nearly always, it does not plan for the others: each adapter of a pool asks at every
+// turn.
 func Fit(pool, name string, adapters []Adapter, pods []Pod, limits Limits) (full Shortage, first string) {
 	members, digest := make([]Adapter, 0, len(adapters)), ""
 	var all room

@@ -101,7 +101,8 @@ func (f killedRuntime) apply(_ context.Context, random *rand.Rand) (string, erro
 }
 
 // takeover is how long another manager may take to lead once the leading one is gone without a word: the lease of 6 s,
-// twice the pause between two looks at it, and, where it had just been started itself, what that takes on a busy machine.
+// twice the pause between two looks at it, and, where it had just been started itself, what that takes on a busy
+// machine.
 const takeover = 30 * time.Second
 
 // killedLeader is a leading manager that ends at once. A standby takes over, and a new standby is started.

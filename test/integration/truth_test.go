@@ -185,7 +185,7 @@ func (w *truth) stop(why string) {
 		w.stood = now
 	}
 	w.stopped[why] = now
-	if why == apiServerAway { // what was asked of the former one is tried again by itself, and would be older than it seems
+	if why == apiServerAway { // what was asked of the former one would be older than it seems
 		for _, cancel := range w.asking {
 			cancel()
 		}
