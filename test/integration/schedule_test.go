@@ -32,8 +32,8 @@ var (
 	seedFlag  = flag.Uint64("seed", 0, "of its schedule; 0 takes one at random")
 )
 
-// withFaults leaves a test out unless -faults asks for it: on a busy machine a status has been seen to be wrong for almost
-// four seconds after the API server was back (docs/faults.md).
+// withFaults leaves a test out unless -faults asks for it: on a busy machine a status has been seen to be wrong for
+// almost four seconds after the API server was back (docs/faults.md).
 func withFaults(t *testing.T) {
 	t.Helper()
 	if *faultsFor == 0 {
