@@ -144,7 +144,7 @@ func (p *ControlPlane) StopAPIServer() error {
 }
 
 // StartAPIServer starts the apiserver again, where it was, and waits until it is ready. Its port may be somebody's for
-// a moment: a client that calls it while nobody listens may be given that very port to call from, and then meets itself.
+// a moment: a client that calls it while nobody listens may be given that very port to call from, and meets itself.
 func (p *ControlPlane) StartAPIServer(ctx context.Context) error {
 	if p.storage == 0 {
 		return fmt.Errorf("%s: expected a control plane that this process started, found one that was there", p.Dir)
