@@ -31,35 +31,28 @@ type Report struct {
 
 // ReportOf reads the status of an assignment.
 func ReportOf(a *v1alpha1.AdapterAssignment) Report {
-	r := Report{
-		observed: a.Status.ObservedRevision,
-		pending:  make(map[v1alpha1.PendingAdapter]bool, len(a.Status.Pending)),
-		failed:   make(map[v1alpha1.PendingAdapter]*v1alpha1.FailedAdapter, len(a.Status.Failed)),
-	}
-	for _, p := range a.Status.Pending {
-		r.pending[p] = true
-	}
-	for i, f := range a.Status.Failed {
-		r.failed[v1alpha1.PendingAdapter{Name: f.Name, Digest: f.Digest}] = &a.Status.Failed[i]
-	}
-	return r
+	return reportOf(a, func(string) bool { return true })
 }
 
 // ReportOn reads of the status of an assignment what it says of one adapter. A status of thousands is read whole in a
 // hundred times that.
 func ReportOn(a *v1alpha1.AdapterAssignment, name string) Report {
+	return reportOf(a, func(of string) bool { return of == name })
+}
+
+func reportOf(a *v1alpha1.AdapterAssignment, asked func(name string) bool) Report {
 	r := Report{
 		observed: a.Status.ObservedRevision,
 		pending:  map[v1alpha1.PendingAdapter]bool{},
 		failed:   map[v1alpha1.PendingAdapter]*v1alpha1.FailedAdapter{},
 	}
 	for _, p := range a.Status.Pending {
-		if p.Name == name {
+		if asked(p.Name) {
 			r.pending[p] = true
 		}
 	}
 	for i, f := range a.Status.Failed {
-		if f.Name == name {
+		if asked(f.Name) {
 			r.failed[v1alpha1.PendingAdapter{Name: f.Name, Digest: f.Digest}] = &a.Status.Failed[i]
 		}
 	}
