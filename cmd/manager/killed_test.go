@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/x509"
 	"fmt"
 	"net"
@@ -29,6 +28,7 @@ import (
 	"github.com/switchyard-dev/switchyard/runtime/peft"
 	"github.com/switchyard-dev/switchyard/runtime/weights"
 	"github.com/switchyard-dev/switchyard/test/digits"
+	"github.com/switchyard-dev/switchyard/test/wrappers"
 )
 
 // registryProcess is manager registry as a process of its own, over a folder of its own.
@@ -158,14 +158,7 @@ func packed(t *testing.T, kind artifact.Kind, dir string) *artifact.Packed {
 // noise is an artifact of so many bytes that are like no other's.
 func noise(t *testing.T, size int) *artifact.Packed {
 	t.Helper()
-	dir, data := t.TempDir(), make([]byte, size)
-	_, _ = rand.Read(data) // never fails
-	for name, data := range map[string][]byte{"adapter_config.json": []byte("{}"), "adapter_model.safetensors": data} {
-		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return packed(t, artifact.Adapter, dir)
+	return packed(t, artifact.Adapter, wrappers.Noise(t, size))
 }
 
 // Killed in the middle of pushes, it has all that it ever acknowledged when it is back, and takes the rest.

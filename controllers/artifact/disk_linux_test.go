@@ -1,16 +1,14 @@
 package artifact_test
 
 import (
-	"crypto/rand"
 	"errors"
-	"os"
-	"path/filepath"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/switchyard-dev/switchyard/controllers/artifact"
 	"github.com/switchyard-dev/switchyard/runtime/peft"
+	"github.com/switchyard-dev/switchyard/test/wrappers"
 )
 
 // disk is a folder with a file system of its own, of so many bytes.
@@ -35,14 +33,7 @@ func disk(t *testing.T, options string) (dir string) {
 // noise is an artifact of so many bytes that are like no other's.
 func noise(t *testing.T, size int) *artifact.Packed {
 	t.Helper()
-	dir, data := t.TempDir(), make([]byte, size)
-	_, _ = rand.Read(data) // never fails
-	for name, data := range map[string][]byte{"adapter_config.json": []byte("{}"), "adapter_model.safetensors": data} {
-		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return pack(t, artifact.Adapter, dir, peft.Settings{})
+	return pack(t, artifact.Adapter, wrappers.Noise(t, size), peft.Settings{})
 }
 
 // A full disk refuses what has no room, and keeps and takes the rest; what was refused leaves nothing behind, so that

@@ -91,15 +91,7 @@ func (p place) up() error {
 	if err != nil {
 		return err
 	}
-	if !fresh {
-		fmt.Println("already up")
-	}
-	text, err := os.ReadFile(p.env())
-	if err != nil {
-		return err
-	}
-	fmt.Printf("%s\n%s", p.env(), text)
-	return nil
+	return background.Tell(fresh, p.env())
 }
 
 func (p place) down() error {

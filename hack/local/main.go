@@ -83,19 +83,7 @@ func (p place) up() error {
 	if err != nil {
 		return err
 	}
-	if !fresh {
-		fmt.Println("already up")
-	}
-	return p.printEnv()
-}
-
-func (p place) printEnv() error {
-	text, err := os.ReadFile(p.env())
-	if err != nil {
-		return err
-	}
-	fmt.Printf("%s\n%s", p.env(), text)
-	return nil
+	return background.Tell(fresh, p.env())
 }
 
 // down ends what runs, and waits until it has.

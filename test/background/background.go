@@ -97,6 +97,19 @@ func (p Program) write(note *os.File, pid int) error {
 	return err
 }
 
+// Tell prints whether a program was up already, and the file that says where it is.
+func Tell(fresh bool, file string) error {
+	if !fresh {
+		fmt.Println("already up")
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("%s\n%s", file, text)
+	return nil
+}
+
 // Hold is called first by the program: what it starts must not hold its descriptors, or nobody would see its end.
 func Hold() {
 	unix.CloseOnExec(upFile)

@@ -71,11 +71,11 @@ func newNames(dir string) names {
 	}
 }
 
-// Programs are those that must be on the machine, and Packages are Debian's that have them.
-var (
-	Programs = []string{"containerd", "ctr", "runc", "ip", "nft"}
-	Packages = "containerd runc containernetworking-plugins nftables iproute2"
-)
+// programs are those that must be on the machine.
+var programs = []string{"containerd", "ctr", "runc", "ip", "nft"}
+
+// Packages are Debian's that have them.
+const Packages = "containerd runc containernetworking-plugins nftables iproute2"
 
 // Check tells what the machine lacks.
 func Check() error {
@@ -90,7 +90,7 @@ func check(user int) error {
 		return errors.New("not root, which makes namespaces, mounts and cgroups")
 	}
 	var missing []string
-	for _, name := range Programs {
+	for _, name := range programs {
 		if _, err := exec.LookPath(name); err != nil {
 			missing = append(missing, name)
 		}

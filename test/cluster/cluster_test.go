@@ -16,7 +16,7 @@ func TestCheckNamesWhatIsMissing(t *testing.T) {
 	if err == nil {
 		t.Fatal("nothing is missing where there are no programs")
 	}
-	for _, part := range append([]string{"apt-get install " + Packages}, Programs...) {
+	for _, part := range append([]string{"apt-get install " + Packages}, programs...) {
 		if !strings.Contains(err.Error(), part) {
 			t.Errorf("expected %q in %q", part, err)
 		}

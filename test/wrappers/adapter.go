@@ -1,6 +1,7 @@
 package wrappers
 
 import (
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"io/fs"
@@ -116,6 +117,19 @@ func (a *AdapterFolder) Write() string {
 		}
 		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
 			a.t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// Noise is the folder of an adapter whose weights are so many bytes that are like no other's, and mean nothing.
+func Noise(t testing.TB, size int) string {
+	t.Helper()
+	dir, data := t.TempDir(), make([]byte, size)
+	_, _ = rand.Read(data) // never fails
+	for name, data := range map[string][]byte{"adapter_config.json": []byte("{}"), "adapter_model.safetensors": data} {
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
+			t.Fatal(err)
 		}
 	}
 	return dir
