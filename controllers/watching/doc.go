@@ -4,6 +4,7 @@
 // that has come back.
 //
 // Invariants:
-//   - A watch goes on where it broke off, so nothing is listed anew and no change is passed over.
-//   - What only a new list can cure (the API server has forgotten where it broke off) is told to the informer.
+//   - A watch goes on where it broke off. Where the API server has forgotten that, as one that has begun anew has, all
+//     is listed and compared with what the informer was told: no change is passed over.
+//   - Once an informer has its first list, it is never told of an error, so it has nothing to back off from.
 package watching

@@ -3,6 +3,7 @@ package watching
 import (
 	"context"
 	"net"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -22,6 +23,8 @@ import (
 type server struct {
 	mu      sync.Mutex
 	err     error // what it answers with
+	forgets bool  // where watches broke off
+	gone    bool  // the pod
 	version int
 	watches []string // the versions that were watched from
 	lists   int
@@ -31,7 +34,7 @@ type server struct {
 func (s *server) pod() *corev1.Pod {
 	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
 		Namespace: "default", Name: "pod", ResourceVersion: strconv.Itoa(s.version),
-	}}
+	}, Spec: corev1.PodSpec{NodeName: "node"}}
 }
 
 func (s *server) list(context.Context, metav1.ListOptions) (runtime.Object, error) {
@@ -41,9 +44,11 @@ func (s *server) list(context.Context, metav1.ListOptions) (runtime.Object, erro
 		return nil, s.err
 	}
 	s.lists++
-	return &corev1.PodList{
-		ListMeta: metav1.ListMeta{ResourceVersion: strconv.Itoa(s.version)}, Items: []corev1.Pod{*s.pod()},
-	}, nil
+	list := &corev1.PodList{ListMeta: metav1.ListMeta{ResourceVersion: strconv.Itoa(s.version)}}
+	if !s.gone {
+		list.Items = []corev1.Pod{*s.pod()}
+	}
+	return list, nil
 }
 
 func (s *server) watch(_ context.Context, options metav1.ListOptions) (watch.Interface, error) {
@@ -52,9 +57,13 @@ func (s *server) watch(_ context.Context, options metav1.ListOptions) (watch.Int
 	if s.err != nil {
 		return nil, s.err
 	}
+	current := options.ResourceVersion == strconv.Itoa(s.version)
+	if s.forgets && !current {
+		return nil, apierrors.NewResourceExpired("too old")
+	}
 	s.watches = append(s.watches, options.ResourceVersion)
 	s.open = watch.NewFakeWithChanSize(1, false)
-	if options.ResourceVersion != strconv.Itoa(s.version) {
+	if !current {
 		s.open.Modify(s.pod())
 	}
 	return s.open, nil
@@ -140,23 +149,61 @@ func TestAServerThatIsAwayAtFirst(t *testing.T) {
 	})
 }
 
-// Where a watch broke off may be forgotten: then all is listed anew.
+// An API server that has begun anew does not know where a watch broke off: then all is listed anew, as soon, however
+// often that was so.
 func TestWhatIsForgottenIsListedAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &server{version: 1, forgets: true}
+		informer := watched(t, s)
+		var deleted []string
+		if _, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+			DeleteFunc: func(o any) { deleted = append(deleted, o.(*corev1.Pod).Spec.NodeName) },
+		}); err != nil {
+			t.Fatal(err)
+		}
+		elapse(most)
+		for n := range 10 {
+			s.goes(refused())
+			elapse(time.Minute)
+			s.mu.Lock()
+			s.gone = n%2 == 1
+			s.mu.Unlock()
+			s.comes(nil)
+			elapse(most)
+			synctest.Wait()
+			if known := has(informer, s.version); known == s.gone {
+				t.Errorf("return %d: the pod is gone: %v, and known: %v", n, s.gone, known)
+			}
+		}
+		if s.lists != 11 {
+			t.Errorf("expected a list at first and with each return, found %d", s.lists)
+		}
+		if !slices.Equal(deleted, slices.Repeat([]string{"node"}, 5)) {
+			t.Errorf("expected the pod as it was to be deleted five times, found it on the nodes %q", deleted)
+		}
+	})
+}
+
+// A watch may be told in the middle that it is too old.
+func TestAWatchThatIsForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{version: 1}
 		informer := watched(t, s)
 		elapse(most)
-		s.goes(refused())
-		elapse(time.Second)
-		s.comes(apierrors.NewResourceExpired("too old"))
-		elapse(most)
-		s.mu.Lock()
-		s.err = nil
-		s.mu.Unlock()
-		elapse(time.Minute)
-		synctest.Wait()
-		if !has(informer, 2) || s.lists != 2 {
-			t.Errorf("expected a second list with the change, found %d lists", s.lists)
+		for range 10 {
+			s.mu.Lock()
+			s.version++
+			status := apierrors.NewResourceExpired("too old").ErrStatus
+			s.open.Error(&status)
+			s.mu.Unlock()
+			elapse(most)
+			synctest.Wait()
+			if !has(informer, s.version) {
+				t.Errorf("version %d is not known", s.version)
+			}
+		}
+		if s.lists != 11 {
+			t.Errorf("expected a list at first and with each error, found %d", s.lists)
 		}
 	})
 }
