@@ -2,6 +2,7 @@ package chart_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -71,7 +72,8 @@ func TestALifeInACluster(t *testing.T) {
 	if replicas != "1" {
 		t.Errorf("after an upgrade there are %s managers, expected 1", replicas)
 	}
-	c.helm("uninstall", "switchyard", "--wait")
+	c.helm("uninstall", "switchyard")
+	c.awaitKindsGone()
 	c.nothingIsLeft(before)
 	c.takesOverFromKustomize()
 }
@@ -87,6 +89,28 @@ func (c *cluster) nothingIsLeft(before []string) {
 			!strings.HasPrefix(line, "replicaset.apps/") { // the garbage collector is on its way to them
 			c.t.Errorf("an uninstall leaves %s", line)
 		}
+	}
+}
+
+// awaitKindsGone waits until the API server has taken the CRDs away. One that is deleted soon after it was changed may
+// stay Terminating for minutes: its controller finds the kind's storage not ready, writes that, meets its own write
+// when it tries again, and waits for a change (crd_finalizer.go of k8s.io/apiextensions-apiserver 0.37). An annotation
+// is one.
+func (c *cluster) awaitKindsGone() {
+	c.t.Helper()
+	crds, touched := []string{"get", "crd", "-o", "name"}, time.Now()
+	err := wait.PollUntilContextTimeout(c.t.Context(), 100*time.Millisecond, time.Minute, true,
+		func(context.Context) (bool, error) {
+			left := strings.Fields(c.kubectl(crds...))
+			if len(left) > 0 && time.Since(touched) > 5*time.Second {
+				touched = time.Now()
+				_, _ = c.try("annotate", "crd", "--all", "--overwrite", // some may just have gone
+					"test/touched="+touched.Format(time.RFC3339))
+			}
+			return len(left) == 0, nil
+		})
+	if err != nil {
+		c.t.Fatalf("CRDs are left: %v:\n%s", err, c.kubectl("get", "crd", "-o", "yaml"))
 	}
 }
 
@@ -167,15 +191,27 @@ func (c *cluster) apply(manifest string, args ...string) {
 // kubectl fails the test where it does, or where the API server warns.
 func (c *cluster) kubectl(args ...string) string {
 	c.t.Helper()
+	out, err := c.try(args...)
+	if err != nil {
+		c.t.Fatalf("kubectl %s: %v", strings.Join(args, " "), err)
+	}
+	return out
+}
+
+// try is kubectl, which fails where the API server warns, too.
+func (c *cluster) try(args ...string) (string, error) {
 	args = append([]string{"--kubeconfig", c.plane.KubeconfigPath, "--warnings-as-errors"}, args...)
 	cmd := exec.CommandContext(c.t.Context(), c.plane.Kubectl, args...)
 	var said strings.Builder
 	cmd.Stderr = &said
 	out, err := cmd.Output()
-	if err != nil || strings.Contains(said.String(), "Warning") {
-		c.t.Fatalf("kubectl %s: %v: %s", strings.Join(args, " "), err, said.String())
+	if err == nil && strings.Contains(said.String(), "Warning") {
+		err = errors.New("warned")
 	}
-	return string(out)
+	if err != nil {
+		return "", fmt.Errorf("%w: %s", err, said.String())
+	}
+	return string(out), nil
 }
 
 // clusterWide are the names of what lies in no namespace and a release makes.
