@@ -171,11 +171,10 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		return ctrl.Result{}, nil
 	}
 	s := &scope{pool: &pool, now: metav1.NewTime(r.now().Truncate(time.Second))}
-	next, err := r.bring(ctx, s)
-	if err != nil {
+	if err := r.count(ctx, s); err != nil {
 		return ctrl.Result{}, err
 	}
-	result := ctrl.Result{RequeueAfter: next}
+	result := ctrl.Result{RequeueAfter: r.bring(ctx, s)}
 	base, _, _ := s.base()
 	s.model = r.courier.base(artifact.Repository(pool.Namespace, pool.Name), base.Digest)
 	s.small = s.tooSmall()
@@ -205,25 +204,38 @@ func (r *Reconciler) forget(pool types.NamespacedName) {
 	delete(r.applied, pool)
 }
 
+// count counts the pool's pods.
+func (r *Reconciler) count(ctx context.Context, s *scope) error {
+	pods, err := placement.PodsOf(ctx, r.client, s.pool)
+	if err != nil {
+		return fmt.Errorf("pods: %w", err)
+	}
+	for _, pod := range pods {
+		switch {
+		case placement.Ready(pod.Pod):
+			s.readyPods++
+		case pod.DeletionTimestamp.IsZero():
+			s.comingPods++
+		}
+	}
+	return nil
+}
+
 // bring begins an attempt if one is due, and tells when the next is.
-func (r *Reconciler) bring(ctx context.Context, s *scope) (next time.Duration, err error) {
+func (r *Reconciler) bring(ctx context.Context, s *scope) (next time.Duration) {
 	e := errandOf(s.pool)
 	if !e.from.Known() {
-		return 0, nil
+		return 0
 	}
 	key, input := client.ObjectKeyFromObject(s.pool), e.input(s.pool)
 	if s.outcome = r.attempts.Outcome(key, input); s.outcome != nil {
 		failure, _ := s.outcome.Err.(*attempt.Failure) //nolint:errorlint // it is never wrapped
 		wait := r.policy.Wait(s.outcome.Failures, failure != nil && failure.Retry)
-		wanted, err := r.podWaits(ctx, s.pool)
-		if err != nil {
-			return 0, err
-		}
-		if wanted && s.outcome.Err == nil {
+		if s.comingPods > 0 && s.outcome.Err == nil {
 			wait = min(wait, waitedFor)
 		}
 		if wait = s.outcome.Ended.Add(wait).Sub(r.now()); wait > 0 {
-			return wait, nil
+			return wait
 		}
 	}
 	r.attempts.Run(ctx, key, input, func(ctx context.Context) (v1alpha1.ResolvedBaseModel, error) {
@@ -231,16 +243,7 @@ func (r *Reconciler) bring(ctx context.Context, s *scope) (next time.Duration, e
 		r.metrics.Ended(ctx, telemetry.Base, err)
 		return base, err
 	})
-	return 0, nil // called again when it ends
-}
-
-// podWaits tells whether some pod of a pool is not ready.
-func (r *Reconciler) podWaits(ctx context.Context, pool *v1alpha1.InferencePool) (bool, error) {
-	var d appsv1.Deployment
-	if err := r.client.Get(ctx, client.ObjectKeyFromObject(pool), &d); err != nil {
-		return false, client.IgnoreNotFound(err)
-	}
-	return metav1.IsControlledBy(&d, pool) && d.Status.ReadyReplicas < max(d.Status.Replicas, replicas(pool)), nil
+	return 0 // called again when it ends
 }
 
 // piece is one object of a pool: as it should be, and an empty one to read what is there.
@@ -342,15 +345,6 @@ func (r *Reconciler) read(ctx context.Context, s *scope) error {
 	if metav1.IsControlledBy(&deployment, s.pool) {
 		s.deployment = &deployment
 	}
-	pods, err := placement.PodsOf(ctx, r.client, s.pool)
-	if err != nil {
-		return fmt.Errorf("pods: %w", err)
-	}
-	for _, pod := range pods {
-		if placement.Ready(pod.Pod) {
-			s.readyPods++
-		}
-	}
 	var service corev1.Service
 	if err := r.client.Get(ctx, key, &service); client.IgnoreNotFound(err) != nil {
 		return err
@@ -358,6 +352,7 @@ func (r *Reconciler) read(ctx context.Context, s *scope) error {
 	if metav1.IsControlledBy(&service, s.pool) {
 		s.service = &service
 	}
+	var err error
 	s.adapters, err = placement.Refer(ctx, r.client, s.pool.Namespace, s.pool.Name)
 	return err
 }

@@ -28,6 +28,7 @@ type scope struct {
 	small      string                                       // why the pods' memory limit is too small; "" if it is not
 	taken      string                                       // an object of another's that has a name the pool needs
 	deployment *appsv1.Deployment                           // nil where there is none
+	comingPods int32                                        // that are not ready and not on their way out
 	readyPods  int32                                        // of the pool; the Deployment's own count may be a minute old
 	service    *corev1.Service                              // nil where there is none
 	adapters   []v1alpha1.LoRAAdapter

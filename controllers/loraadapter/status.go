@@ -108,6 +108,7 @@ func (s *scope) look(digest string) inPods {
 	var doubts []string
 	for _, pod := range s.pods {
 		if !placement.Ready(pod.Pod) {
+			found.pullFailed = found.pullFailed || s.cannotPull(pod, digest)
 			continue
 		}
 		found.counts.Desired++
@@ -142,6 +143,16 @@ func (s *scope) look(digest string) inPods {
 		found.doubt = slices.Min(doubts) // always the same one
 	}
 	return found
+}
+
+// cannotPull tells whether a pod waits for a digest that the artifact registry may have lost.
+func (s *scope) cannotPull(pod placement.Pod, digest string) bool {
+	entry, assigned := placement.Entry(pod.Assignment, s.adapter.Name)
+	if !assigned || entry.Digest != digest || !placement.Fresh(pod.Pod, pod.Assignment) {
+		return false
+	}
+	failure := placement.ReportOn(pod.Assignment, s.adapter.Name).Failure(entry)
+	return failure != nil && failure.Reason == v1alpha1.FailurePullFailed
 }
 
 // status is the adapter's status, from nothing but the scope.

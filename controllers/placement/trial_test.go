@@ -196,21 +196,38 @@ func TestFirstPod(t *testing.T) {
 			},
 			want: "p= q=B", first: "q",
 		},
-		"but not while another merely comes up": {
+		"and while another comes up": {
 			adapter: adapter("b", "B", 0),
 			pods: []placement.Pod{
 				member(up("p", 0), none()),
 				member(aged("q", 1).Running(start), has("X", "").Pending("a", "X")),
 			},
-			want: "p=B q=", first: "p",
+			want: "p= q=B", first: "q",
 		},
-		"nor when that trial is over": {
+		"though that trial is over": {
 			adapter: adapter("b", "B", 0),
 			pods: []placement.Pod{
 				member(up("p", 0), none()),
 				member(aged("q", 1).Running(start).Restarted(2), has("X", "").Failed("a", "X", "CrashedLoading", "")),
 			},
-			want: "p=B q=", first: "p",
+			want: "p= q=B", first: "q",
+		},
+		"but not while another has no node": {
+			adapter: adapter("b", "B", 0),
+			pods:    []placement.Pod{member(up("p", 0), none()), member(aged("q", 1), none())},
+			want:    "p=B q=", first: "p",
+		},
+		"nor while it does not come up": {
+			adapter: adapter("b", "B", 0),
+			pods:    []placement.Pod{member(up("p", 0), none()), member(aged("q", 1).Bound().Waiting("ImagePullBackOff"), none())},
+			want:    "p=B q=", first: "p",
+		},
+		"nor while two are ready": {
+			adapter: adapter("b", "B", 0),
+			pods: []placement.Pod{
+				member(up("p", 0), none()), member(aged("q", 1).Running(start), none()), member(up("r", 2), none()),
+			},
+			want: "p=B q= r=", first: "p",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -20,6 +20,10 @@ import (
 // maxAdapterBytes is above what peft reads of an adapter.
 const maxAdapterBytes = 2 << 30
 
+// fewTries are those after which an artifact that the registry lacks may still be about to be pushed again. By the
+// default back-off the pod has waited for about half a minute then.
+const fewTries = 6
+
 // load is how the loading of a revision ended, or why it has not yet.
 type load struct {
 	digest   string
@@ -27,6 +31,7 @@ type load struct {
 	failure  *failure        // final, unless it goes on
 	goesOn   bool
 	away     bool // it goes on because the registry is away
+	early    bool // it goes on after few tries
 	canceled bool
 }
 
@@ -66,7 +71,7 @@ func (a *Agent) tell(ctx context.Context, l load) {
 
 // finish takes up how a load went.
 func (a *Agent) finish(ctx context.Context, group *errgroup.Group, l load) {
-	r := revision{failure: l.failure, away: l.away}
+	r := revision{failure: l.failure, away: l.away, early: l.early}
 	switch {
 	case l.goesOn:
 		r.phase = loading
@@ -113,7 +118,7 @@ func (a *Agent) load(ctx context.Context, tell func(load), e errand) load {
 		} else {
 			a.quiet.warn("an artifact cannot be pulled", err)
 			f := newFailure(v1alpha1.FailurePullFailed, err.Error())
-			told = told.or(tell, load{digest: digest, failure: f, goesOn: true})
+			told = told.or(tell, load{digest: digest, failure: f, goesOn: true, early: n < fewTries})
 		}
 		if !wait(ctx, a.options.Backoff(n), nil) {
 			return load{digest: digest, canceled: true}
@@ -123,7 +128,7 @@ func (a *Agent) load(ctx context.Context, tell func(load), e errand) load {
 
 // or tells the next, unless it is what was told already.
 func (l load) or(tell func(load), next load) load {
-	if l.goesOn && l.away == next.away && (next.failure == nil || *l.failure == *next.failure) {
+	if l.goesOn && l.away == next.away && l.early == next.early && (next.failure == nil || *l.failure == *next.failure) {
 		return l
 	}
 	tell(next)

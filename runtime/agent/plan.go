@@ -27,6 +27,7 @@ type revision struct {
 	// is merely away.
 	failure *failure
 	away    bool // the registry gave no answer so far
+	early   bool // it could not be pulled, but has not been tried often: what the registry has lost is soon pushed again
 }
 
 // failure is why an entry is not served, as it is reported.
@@ -47,12 +48,14 @@ type state struct {
 	answers   map[string]answer   // by name
 	crashes   map[string]int      // by digest: former processes that ended while they loaded it
 	// restarted says that a former process of the container had this assignment. What it had not pulled either is not
-	// waited for while the registry is away: a restart takes nothing from those who are served.
+	// waited for while the registry is away or lacks it: a restart takes nothing from those who are served.
 	restarted bool
 }
 
 // hopeless tells whether nothing is to be gained by waiting for a revision.
-func (s state) hopeless(r revision) bool { return r.failure != nil || (s.restarted && r.away) }
+func (s state) hopeless(r revision) bool {
+	return r.failure != nil && (s.restarted || !r.early) || s.restarted && r.away
+}
 
 // suspected tells whether a revision may be what ended a former process.
 func (s state) suspected(digest string) bool {

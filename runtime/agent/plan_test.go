@@ -147,6 +147,22 @@ func TestDecide(t *testing.T) {
 			answers: "x=a", wanted: "a b", pending: "x:b", settled: "x",
 		},
 
+		{
+			name: "new pod, the registry may have lost it", entries: []v1alpha1.AssignedAdapter{entry("x", "a", "")},
+			revisions: revisions{"a": {phase: loading, failure: lost, early: true}}, answers: "x=?", wanted: "a", failed: "x:a",
+		},
+		{
+			name: "restart, the registry may have lost it", entries: []v1alpha1.AssignedAdapter{entry("x", "a", "")},
+			revisions: revisions{"a": {phase: loading, failure: lost, early: true}}, restarted: true,
+			answers: "x=?", wanted: "a", failed: "x:a", settled: "x",
+		},
+		{
+			name:      "new pod, the registry may have lost the fallback",
+			entries:   []v1alpha1.AssignedAdapter{entry("x", "b", "a")},
+			revisions: revisions{"a": {phase: loading, failure: lost, early: true}, "b": bad},
+			answers:   "x=?", wanted: "a b", failed: "x:b x:a",
+		},
+
 		{name: "removed", revisions: revisions{"a": up}, now: map[string]string{"x": "a"}},
 		{
 			name: "the base's name", entries: []v1alpha1.AssignedAdapter{entry("digits", "a", "")},
