@@ -27,6 +27,8 @@ const (
 	loadsAtOnce = 2
 	// assignmentFile keeps the last assignment beside the artifacts.
 	assignmentFile = "assignment.json"
+	// readyFile is there once a process of the container was ready.
+	readyFile = "ready"
 	// mostCrashes is after how many a revision is not loaded again. One may be another's, loaded at the same time.
 	mostCrashes = 2
 )
@@ -191,7 +193,11 @@ func (a *Agent) remember(ctx context.Context, group *errgroup.Group) {
 	}
 	a.options.Log.Info("the last assignment is taken up",
 		"revision", last.Spec.Revision, "adapters", len(last.Spec.Adapters))
-	a.assigned, a.state.restarted = &last, true
+	ready, err := a.options.Store.ReadFile(readyFile)
+	if err != nil {
+		a.options.Log.Warn("whether a former process was ready cannot be told", "error", err)
+	}
+	a.assigned, a.state.returns = &last, ready != nil
 	a.step(ctx, group)
 }
 
@@ -312,8 +318,8 @@ func (a *Agent) forget(wanted map[string]bool) {
 }
 
 // settle tells whether all that was first assigned is loaded or failed, and only the report of it stands between the
-// pod and its readiness: were the pod ready before, its adapters would seem to be loading again. A restarted container
-// does not wait for the report: it may have no API server to write it to.
+// pod and its readiness: were the pod ready before, its adapters would seem to be loading again. A container that was
+// ready before does not wait for the report: it may have no API server to write it to.
 func (a *Agent) settle(entries []v1alpha1.AssignedAdapter, settled map[string]bool) bool {
 	if a.Ready() == nil {
 		return false
@@ -333,7 +339,7 @@ func (a *Agent) settle(entries []v1alpha1.AssignedAdapter, settled map[string]bo
 	switch {
 	case len(a.awaited) > 0:
 		a.unready(fmt.Sprintf("of the adapters first assigned, %d are still loading", len(a.awaited)))
-	case a.state.restarted:
+	case a.state.returns:
 		a.latch()
 	default:
 		a.unready("what is loaded has not been reported yet")
@@ -344,8 +350,12 @@ func (a *Agent) settle(entries []v1alpha1.AssignedAdapter, settled map[string]bo
 
 // latch makes the pod ready, for good.
 func (a *Agent) latch() {
-	if a.unreadyFor.Swap(nil) != nil {
-		a.options.Log.Info("ready")
+	if a.unreadyFor.Swap(nil) == nil {
+		return
+	}
+	a.options.Log.Info("ready")
+	if err := a.options.Store.WriteFile(readyFile, []byte("yes\n")); err != nil {
+		a.options.Log.Warn("that the pod is ready cannot be kept", "error", err) // only a restart would miss it
 	}
 }
 

@@ -440,6 +440,33 @@ func TestARestartNeedsNobody(t *testing.T) {
 	p.answers(t, "z", digest["named"])
 }
 
+// A container whose process ends before it was ready comes back as a new pod does: it waits for all that was first
+// assigned, though the registry is away.
+func TestARestartBeforeReadiness(t *testing.T) {
+	r, base, digest := shelf(t)
+	d, dir := newDesk(), t.TempDir()
+	p := start(t, d, r, dir, base)
+	r.Away(true)
+	revision := d.assign([3]string{"x", digest["parity"]})
+	pending := func(s v1alpha1.AdapterAssignmentStatus) bool {
+		return s.ObservedRevision == revision && len(s.Pending) == 1
+	}
+	former := d.await(t, "pending", pending)
+	p.stop()
+	p = start(t, d, r, dir, base)
+	d.await(t, "pending again", func(s v1alpha1.AdapterAssignmentStatus) bool {
+		return s.BootID != former.BootID && pending(s)
+	})
+	for asked := r.Asks.Load(); r.Asks.Load() < asked+20; { // tries go on
+		if err := p.agent.Ready(); err == nil {
+			t.Fatal("ready without what it was assigned first")
+		}
+	}
+	r.Away(false)
+	p.ready(t)
+	p.answers(t, "x", digest["parity"])
+}
+
 // ready waits until the pod's own probe is answered with 200.
 func (p *pod) ready(t *testing.T) {
 	t.Helper()

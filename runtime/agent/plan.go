@@ -47,14 +47,14 @@ type state struct {
 	revisions map[string]revision // by digest
 	answers   map[string]answer   // by name
 	crashes   map[string]int      // by digest: former processes that ended while they loaded it
-	// restarted says that a former process of the container had this assignment. What it had not pulled either is not
-	// waited for while the registry is away or lacks it: a restart takes nothing from those who are served.
-	restarted bool
+	// returns says that a former process of the container was ready. What it had not pulled is not waited for while the
+	// registry is away or lacks it: a restart takes nothing from those who are served.
+	returns bool
 }
 
 // hopeless tells whether nothing is to be gained by waiting for a revision.
 func (s state) hopeless(r revision) bool {
-	return r.failure != nil && (s.restarted || !r.early) || s.restarted && r.away
+	return r.failure != nil && (s.returns || !r.early) || s.returns && r.away
 }
 
 // suspected tells whether a revision may be what ended a former process.

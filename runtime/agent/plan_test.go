@@ -42,7 +42,7 @@ func TestDecide(t *testing.T) {
 		pending   string // name:letter
 		failed    string
 		settled   string
-		restarted bool
+		returns   bool
 	}{
 		{name: "nothing assigned"},
 		{
@@ -139,11 +139,11 @@ func TestDecide(t *testing.T) {
 		},
 		{
 			name: "restart, the registry is away", entries: []v1alpha1.AssignedAdapter{entry("x", "a", "")},
-			revisions: revisions{"a": out}, restarted: true, answers: "x=?", wanted: "a", pending: "x:a", settled: "x",
+			revisions: revisions{"a": out}, returns: true, answers: "x=?", wanted: "a", pending: "x:a", settled: "x",
 		},
 		{
 			name: "restart in a swap, the registry is away", entries: []v1alpha1.AssignedAdapter{entry("x", "b", "a")},
-			revisions: revisions{"a": up, "b": out}, restarted: true,
+			revisions: revisions{"a": up, "b": out}, returns: true,
 			answers: "x=a", wanted: "a b", pending: "x:b", settled: "x",
 		},
 
@@ -153,7 +153,7 @@ func TestDecide(t *testing.T) {
 		},
 		{
 			name: "restart, the registry may have lost it", entries: []v1alpha1.AssignedAdapter{entry("x", "a", "")},
-			revisions: revisions{"a": {phase: loading, failure: lost, early: true}}, restarted: true,
+			revisions: revisions{"a": {phase: loading, failure: lost, early: true}}, returns: true,
 			answers: "x=?", wanted: "a", failed: "x:a", settled: "x",
 		},
 		{
@@ -180,7 +180,7 @@ func TestDecide(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			s := state{revisions: map[string]revision{}, answers: map[string]answer{}, restarted: c.restarted}
+			s := state{revisions: map[string]revision{}, answers: map[string]answer{}, returns: c.returns}
 			for letter, r := range c.revisions {
 				s.revisions[digestOf(letter)] = r
 			}

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -145,19 +143,18 @@ func (c *crowd) end() {
 // most that are printed of what should not have been.
 const most = 10
 
-// unexcused are the lost requests that were neither on a connection of a process that was killed, at most two of each
-// client for each process, nor came while no pod was ready. It may be two: until the kernel has taken a killed process
-// apart, some hundredths of a second, it takes connections for it. Call it after end.
-func (c *crowd) unexcused(deaths []death, deserted []span) (unexcused []string, excused int) {
-	// The end of a process is known to the second, and seen by its clients a moment later. That the last pod is not ready
-	// any more is seen a moment after that.
+// unexcused are the lost requests that were not on a connection of a process that was killed, at most two of each
+// client for each process. It may be two: until the kernel has taken a killed process apart, some hundredths of a
+// second, it takes connections for it. Call it after end.
+func (c *crowd) unexcused(deaths []death) (unexcused []string, excused int) {
+	// The end of a process is known to the second, and seen by its clients a moment later.
 	const before, after = time.Second, 2 * time.Second
 	left := make([]int, len(deaths))
 	for i := range left {
 		left[i] = 2 * c.perModel * len(c.specs)
 	}
 	for _, l := range c.lost {
-		if c.excuse(l, deaths, left, before, after) || within(l, deserted, before, after) {
+		if c.excuse(l, deaths, left, before, after) {
 			excused++
 			continue
 		}
@@ -180,17 +177,6 @@ func (c *crowd) excuse(l lost, deaths []death, left []int, before, after time.Du
 	return false
 }
 
-// within tells whether no pod was ready at some time of a request, which then is refused or told 503.
-func within(l lost, deserted []span, before, after time.Duration) bool {
-	var status *oip.StatusError
-	if errors.As(l.err, &status) && status.Code != http.StatusServiceUnavailable {
-		return false
-	}
-	return slices.ContainsFunc(deserted, func(s span) bool {
-		return !l.end.Before(s.from.Add(-before)) && !l.began.After(s.to.Add(after))
-	})
-}
-
 // answered tells whether a server gave the error.
 func answered(err error) bool {
 	var status *oip.StatusError
@@ -204,11 +190,11 @@ func variantOf(label string) int {
 	return n
 }
 
-// stamp is how the time of day is printed.
-const stamp = "15:04:05.000"
-
 // span is from a time to another.
 type span struct{ from, to time.Time }
+
+// stamp is how the time of day is printed.
+const stamp = "15:04:05.000"
 
 // pause waits for a time, or until ctx ends: a schedule of faults is made of times.
 func pause(ctx context.Context, d time.Duration) {

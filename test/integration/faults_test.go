@@ -46,7 +46,6 @@ type state struct {
 	noLeader  bool // the leading manager was killed or stopped
 	noStore   bool // the artifact registry is away, or cannot write
 	lost      bool // it has lost its disk
-	settled   bool // the pool is Ready, with no pod on its way
 	replicas  int32
 	ready     int32 // pods
 	poisonous bool  // an adapter may kill a pod
@@ -245,27 +244,23 @@ func (awayRegistry) heal(context.Context) error {
 	return place.StartRegistry(lasting) //nolint:contextcheck // it outlives the test
 }
 
-// lostRegistry is an artifact registry that comes back with an empty disk.
-//
-// What was lost is pushed again when a manager looks, which a new leader does at once, and one that leads for long only
-// within its recheck interval of ten minutes. So the leader is killed with it, until a loss is noticed by itself; and
-// until all is there again no pod is made, since one that finds nothing to pull is ready without.
-type lostRegistry struct {
-	killedLeader
-	s *schedule
-}
+// lostRegistry is an artifact registry that comes back with an empty disk, just as all pods are replaced: what they are
+// to pull is pushed again for them.
+type lostRegistry struct{ s *schedule }
 
-func (*lostRegistry) name() string { return "the artifact registry has lost its disk" }
+func (*lostRegistry) name() string {
+	return "the artifact registry has lost its disk, and all pods are replaced"
+}
 func (f *lostRegistry) unfit(now *state) string {
 	switch {
 	case now.noStore:
 		return "it is out of order"
-	case !now.settled:
-		return "pods are on their way"
+	case now.noAPI:
+		return apiServerAway
 	case !f.s.askedAreGood():
 		return "what a spec does not ask for any more cannot be pushed again"
 	}
-	return f.killedLeader.unfit(now)
+	return ""
 }
 
 func (f *lostRegistry) apply(ctx context.Context, random *rand.Rand) (string, error) {
@@ -274,16 +269,15 @@ func (f *lostRegistry) apply(ctx context.Context, random *rand.Rand) (string, er
 	if err := errors.Join(err, place.StartRegistry(lasting)); err != nil { //nolint:contextcheck // it outlives the test
 		return "", err
 	}
-	return f.killedLeader.apply(ctx, random)
+	return rolled{s: f.s}.apply(ctx, random)
 }
 
+func (*lostRegistry) lasts(*rand.Rand) time.Duration { return 2 * time.Minute } // unless nothing is missing any more
+
 func (f *lostRegistry) heal(ctx context.Context) error {
-	if err := f.killedLeader.heal(ctx); err != nil {
-		return err
-	}
 	var missing string
 	err := wait.PollUntilContextTimeout(ctx, every, soon, true, func(context.Context) (bool, error) {
-		missing = f.s.missing() //nolint:contextcheck // a test's own
+		missing = f.missing() //nolint:contextcheck // a test's own
 		return missing == "", nil
 	})
 	if err != nil {
@@ -293,10 +287,10 @@ func (f *lostRegistry) heal(ctx context.Context) error {
 }
 
 // missing is what of the pool and the adapters that are asked the artifact registry has not.
-func (s *schedule) missing() string {
-	digests := map[string]string{"the base model": s.site.pool().Status.BaseModel.Digest}
+func (f *lostRegistry) missing() string {
+	digests := map[string]string{"the base model": f.s.site.pool().Status.BaseModel.Digest}
 	for _, name := range asked {
-		digests[name] = s.site.adapter(name).Status.TargetRevision.Digest
+		digests[name] = f.s.site.adapter(name).Status.TargetRevision.Digest
 	}
 	for what, digest := range digests {
 		algorithm, sum, _ := strings.Cut(digest, ":")
@@ -381,11 +375,8 @@ func smallDisk(t *testing.T) bool {
 type needsAPI struct{ momentary }
 
 func (needsAPI) unfit(now *state) string {
-	switch {
-	case now.noAPI:
+	if now.noAPI {
 		return apiServerAway
-	case now.lost:
-		return "new pods would find nothing to pull"
 	}
 	return ""
 }

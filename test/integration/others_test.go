@@ -46,7 +46,7 @@ func TestPodsThatComeAnswerAsTheOthersDo(t *testing.T) {
 // What has changed while the API server was away is said soon after its return, whoever leads then: the manager that
 // led before, or the standby that has outlived it, whose watches broke off as often.
 func TestStatusesAreTrueSoonAfterAnOutage(t *testing.T) {
-	withFaults(t)
+	long(t)
 	standBy(t)
 	s := newSite(t, 2, "parity", "holes")
 	for range 3 { // the more of them, the longer an informer of client-go's own would wait
