@@ -201,7 +201,11 @@ func (r *Reconciler) fit(ctx context.Context, s *scope) error {
 			adapters[i].Digest, adapters[i].Bytes, adapters[i].Proven = target.Digest, target.SizeBytes, target.Proven
 		}
 	}
-	s.full, s.first = placement.Fit(s.pool.Name, s.adapter.Name, adapters, s.pods, placement.LimitsOf(s.pool))
+	limits := placement.LimitsOf(s.pool)
+	limits.Spare = placement.Spares(s.pool, r.now())
+	first, tried := "", false
+	s.full, first, tried = placement.Fit(s.pool.Name, s.adapter.Name, adapters, s.pods, limits)
+	s.first, s.waits = first, tried && first == ""
 	return nil
 }
 

@@ -22,6 +22,7 @@ type scope struct {
 	outcome *attempt.Outcome[v1alpha1.Revision] // nil before the first attempt for this spec and base has ended
 	full    placement.Shortage                  // why some pod has no room for it
 	first   string                              // the pod that is to serve its target before all others; "" if none is
+	waits   bool                                // its target waits for such a pod
 	now     metav1.Time
 }
 
@@ -278,6 +279,8 @@ func (s *scope) ready(state artifactState, found inPods) metav1.Condition {
 		}
 		return no(v1alpha1.ReasonLoadFailed, "%d of %d pods could not load it, pod %s: %s: %s%s",
 			n.Failed, n.Desired, first.Pod, first.Reason, first.Message, spared)
+	case s.waits:
+		return no(v1alpha1.ReasonLoading, "it waits for a second pod: the only one that is ready is spared what is new")
 	case s.first != "" && len(s.pods) > 1:
 		return no(v1alpha1.ReasonLoading, "on its first pod, %s; the others follow when it serves", s.first)
 	}

@@ -161,6 +161,13 @@ func TestStatus(t *testing.T) {
 			}}, target: "A", says: "on its first pod, p; the others follow when it serves",
 			want: "False Loading: ArtifactResolved Compatible Reconciling", pods: v1alpha1.PodCounts{Desired: 2},
 		},
+		"it waits for a second pod": {
+			scope: scope{pool: pool, outcome: brought("B"), waits: true, pods: []placement.Pod{
+				pod("p", true, holds("A", "")),
+			}}, known: "A", served: "A", target: "B", serves: "A",
+			says: "it waits for a second pod: the only one that is ready is spared what is new",
+			want: "False Loading: ArtifactResolved Compatible Available Reconciling", pods: v1alpha1.PodCounts{Desired: 1},
+		},
 		"on its first pod, which is down over it": {
 			scope: scope{pool: pool, outcome: brought("A"), first: "p", pods: []placement.Pod{
 				pod("p", false, holds("A", "").Pending("parity", "A")),

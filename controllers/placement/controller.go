@@ -32,6 +32,8 @@ const (
 	behind = 50 * time.Millisecond
 	// catchUp is how long the cache may take to see a write. What it has not then was deleted by somebody.
 	catchUp = 5 * time.Second
+	// sparedAgain is how often it is looked whether what waits for a second pod has waited for long enough.
+	sparedAgain = time.Second
 	// parallel pools; one pool is never planned twice at once.
 	parallel = 4
 )
@@ -98,7 +100,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	if r.isBehind(pods) {
 		return ctrl.Result{RequeueAfter: behind}, nil
 	}
-	again, err := r.carryOut(ctx, pods, EveryPod(pool.Name, adapters, pods, LimitsOf(&pool)))
+	limits := LimitsOf(&pool)
+	limits.Spare = Spares(&pool, r.now())
+	again, err := r.carryOut(ctx, pods, EveryPod(pool.Name, adapters, pods, limits))
 	return ctrl.Result{RequeueAfter: again}, err
 }
 
@@ -107,6 +111,11 @@ func (r *Reconciler) carryOut(ctx context.Context, pods []Pod, plan Plan) (again
 	sooner := func(d time.Duration) {
 		if again == 0 || d < again {
 			again = d
+		}
+	}
+	for _, first := range plan.First {
+		if first == "" && len(plan.Specs) > 0 {
+			sooner(sparedAgain)
 		}
 	}
 	for _, pod := range pods {

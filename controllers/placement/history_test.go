@@ -170,13 +170,14 @@ func (h *history) plan() {
 	limits := placement.Limits{Count: 10, Bytes: 1000} // five adapters, each in the midst of a swap
 	out := placement.EveryPod("pool", list, in, limits)
 	for _, limits := range []placement.Limits{
-		limits, {Count: len(list), Bytes: 1000}, {Count: 10, Bytes: 10 * int64(len(list))},
+		limits, {Count: 10, Bytes: 1000, Spare: true}, {Count: len(list), Bytes: 1000},
+		{Count: 10, Bytes: 10 * int64(len(list))},
 	} {
 		out := placement.EveryPod("pool", list, in, limits)
 		for name := range h.adapters {
-			full, first := placement.Fit("pool", name, list, in, limits)
-			if full != out.Full[name] || first != out.First[name] {
-				h.fatalf("%s: expected as planned %+v, %q, found %+v, %q", name, out.Full[name], out.First[name], full, first)
+			full, first, tried := placement.Fit("pool", name, list, in, limits)
+			if at, planned := out.First[name]; full != out.Full[name] || first != at || tried != planned {
+				h.fatalf("%s: expected as planned %+v, %q, found %+v, %q", name, out.Full[name], at, full, first)
 			}
 		}
 	}

@@ -28,17 +28,18 @@ type Pod struct {
 	Assignment *v1alpha1.AdapterAssignment
 }
 
-// Limits bound what one pod holds.
+// Limits bound what one pod holds, and is asked to try.
 type Limits struct {
 	Count int
 	Bytes int64
+	Spare bool // the only pod that is ready tries nothing new: others are soon to come
 }
 
 // Plan is what each pod should hold, and what did not fit.
 type Plan struct {
 	Specs map[string]v1alpha1.AdapterAssignmentSpec // by pod
 	Full  map[string]Shortage                       // adapters for which some pod has no room
-	First map[string]string                         // adapters whose target goes to one pod first, and to which
+	First map[string]string                         // adapters whose target goes to one pod first, and to which; "": none yet
 }
 
 // Shortage is why a pod has no room for an adapter.
@@ -58,10 +59,10 @@ func EveryPod(pool string, adapters []Adapter, pods []Pod, limits Limits) Plan {
 	}
 	members := plan.choose(adapters, held(pods), limits)
 	views := look(pods)
-	onTrial := tryOut(members, views)
+	onTrial := tryOut(members, views, limits.Spare)
 	for _, a := range members {
-		if at := onTrial[a.Digest]; len(at) > 0 {
-			plan.First[a.Name] = at[0]
+		if first, tried := onTrial.first(a.Digest); tried {
+			plan.First[a.Name] = first
 		}
 	}
 	for i := range views {
@@ -72,10 +73,12 @@ func EveryPod(pool string, adapters []Adapter, pods []Pod, limits Limits) Plan {
 	return plan
 }
 
-// Fit is what EveryPod plans for one adapter: why some pod has no room for it, and the pod that its target goes to
-// first. Where all have room, as nearly always, it does not plan for the others: each adapter of a pool asks at every
+// Fit is what EveryPod plans for one adapter: why some pod has no room for it, and whether its target is tried on one
+// pod first, and on which. Where all have room, as nearly always, it does not plan for the others: each adapter of a pool asks at every
 // turn.
-func Fit(pool, name string, adapters []Adapter, pods []Pod, limits Limits) (full Shortage, first string) {
+func Fit(
+	pool, name string, adapters []Adapter, pods []Pod, limits Limits,
+) (full Shortage, first string, tried bool) {
 	members, digest := make([]Adapter, 0, len(adapters)), ""
 	var all room
 	for _, a := range adapters {
@@ -91,12 +94,11 @@ func Fit(pool, name string, adapters []Adapter, pods []Pod, limits Limits) (full
 	}
 	if all.count > limits.Count || all.bytes > limits.Bytes {
 		plan := EveryPod(pool, adapters, pods, limits)
-		return plan.Full[name], plan.First[name]
+		first, tried = plan.First[name]
+		return plan.Full[name], first, tried
 	}
-	if at := tryOut(members, look(pods))[digest]; len(at) > 0 {
-		first = at[0]
-	}
-	return full, first
+	first, tried = tryOut(members, look(pods), limits.Spare).first(digest)
+	return full, first, tried
 }
 
 // held names what some pod has already.

@@ -3,10 +3,12 @@ package placement
 import (
 	"context"
 	"fmt"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -129,4 +131,17 @@ func LimitsOf(pool *v1alpha1.InferencePool) Limits {
 		limits.Bytes = m.Value()
 	}
 	return limits
+}
+
+// sparing is for how long what is new waits for a second ready pod. Who makes pods may notice late that one is missing.
+const sparing = time.Minute
+
+// Spares tells whether a pool's only ready pod, if it has but one, is to be spared what is new: it wants more, and has
+// not wanted them for long.
+func Spares(pool *v1alpha1.InferencePool, now time.Time) bool {
+	if n := pool.Spec.Replicas; n == nil || *n < 2 {
+		return false
+	}
+	ready := apimeta.FindStatusCondition(pool.Status.Conditions, v1alpha1.ConditionReady)
+	return ready == nil || ready.Status == metav1.ConditionTrue || now.Sub(ready.LastTransitionTime.Time) < sparing
 }

@@ -59,6 +59,15 @@ func (v *view) placed() bool { return v.Spec.NodeName != "" || !runningSince(v.P
 // the process that loads it.
 type trials map[string][]string // by digest the pods that may hold it; what is not here may be held by all
 
+// first is the pod of a digest that is on trial, or "" while it has none.
+func (t trials) first(digest string) (pod string, tried bool) {
+	pods, tried := t[digest]
+	if len(pods) > 0 {
+		pod = pods[0]
+	}
+	return pod, tried
+}
+
 func (t trials) admit(digest, pod string) bool {
 	pods, open := t[digest]
 	return !open || slices.Contains(pods, pod)
@@ -87,8 +96,8 @@ func (t trials) former(views []view, a Adapter) string {
 
 // tryOut finds the pod of each target on trial. It is the one that has it already, whatever became of it there: one
 // that failed goes nowhere else. So a trial moves only when its pod is on its way out, or has not even a node while
-// another pod is ready.
-func tryOut(members []Adapter, views []view) trials {
+// another pod is ready. If the last pod that is ready is to be spared, a trial may have to wait for a pod.
+func tryOut(members []Adapter, views []view, spare bool) trials {
 	t := trials{}
 	for _, a := range members {
 		if a.Digest != "" && !a.Proven {
@@ -112,7 +121,7 @@ func tryOut(members []Adapter, views []view) trials {
 	}
 	pods := living(views)
 	trying := t.hold(pods)
-	first := firstPod(pods, trying)
+	first := firstPod(pods, trying, spare)
 	for digest := range t {
 		if len(t[digest]) == 0 && first != nil {
 			t[digest] = []string{first.Name}
@@ -143,7 +152,8 @@ func (t trials) hold(pods []*view) (trying map[*view]bool) {
 
 // firstPod is where what is new is tried first: the oldest pod that is ready; while none is, the oldest that has a
 // node. But the last pod that is ready is spared as long as another is down over a trial, or is coming: it goes there.
-func firstPod(pods []*view, trying map[*view]bool) *view {
+// It waits if others are soon to be made.
+func firstPod(pods []*view, trying map[*view]bool, spare bool) *view {
 	var ready []*view
 	var down, coming, placed *view
 	for _, v := range pods {
@@ -164,6 +174,8 @@ func firstPod(pods []*view, trying map[*view]bool) *view {
 		return down
 	case len(ready) == 1 && coming != nil:
 		return coming
+	case len(ready) == 1 && spare:
+		return nil
 	case len(ready) > 0:
 		return ready[0]
 	case placed != nil:

@@ -5,6 +5,9 @@ import (
 	"testing"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/switchyard-dev/switchyard/api/v1alpha1"
 	"github.com/switchyard-dev/switchyard/controllers/placement"
 	"github.com/switchyard-dev/switchyard/test/wrappers"
 )
@@ -39,6 +42,7 @@ func TestFirstPod(t *testing.T) {
 	for name, c := range map[string]struct {
 		adapter placement.Adapter
 		pods    []placement.Pod
+		spare   bool
 		want    string // pod=digest/fallback
 		first   string
 	}{
@@ -222,6 +226,17 @@ func TestFirstPod(t *testing.T) {
 			pods:    []placement.Pod{member(up("p", 0), none()), member(aged("q", 1).Bound().Waiting("ImagePullBackOff"), none())},
 			want:    "p=B q=", first: "p",
 		},
+		"unless one is soon to come": {
+			adapter: adapter("b", "B", 0), spare: true,
+			pods: []placement.Pod{member(up("p", 0), none()), member(aged("q", 1), none())},
+			want: "p= q=",
+		},
+		"though none is there yet": {
+			spare: true, pods: []placement.Pod{member(up("p", 0), has("A", ""))}, want: "p=A",
+		},
+		"what a spared pod has already stays": {
+			spare: true, pods: []placement.Pod{member(up("p", 0), has("B", "A").Pending("a", "B"))}, want: "p=B/A", first: "p",
+		},
 		"nor while two are ready": {
 			adapter: adapter("b", "B", 0),
 			pods: []placement.Pod{
@@ -238,7 +253,8 @@ func TestFirstPod(t *testing.T) {
 			if c.adapter.Name == "b" {
 				adapters = append(adapters, adapter("a", "X", 1))
 			}
-			plan := placement.EveryPod("pool", adapters, c.pods, placement.Limits{Count: 100, Bytes: 1000})
+			limits := placement.Limits{Count: 100, Bytes: 1000, Spare: c.spare}
+			plan := placement.EveryPod("pool", adapters, c.pods, limits)
 			var found []string
 			for _, name := range []string{"p", "q", "r"} {
 				spec, planned := plan.Specs[name]
@@ -272,5 +288,38 @@ func TestTwoAdaptersOfOneDigestAreTriedTogether(t *testing.T) {
 	plan = placement.EveryPod("pool", adapters, pods, placement.Limits{Count: 100, Bytes: 1000})
 	if p, q := plan.Specs["p"].Adapters, plan.Specs["q"].Adapters; len(p) != 2 || len(q) != 2 {
 		t.Errorf("expected both in both, found %+v and %+v", p, q)
+	}
+}
+
+// A pool that wants more pods than the one that is ready spares it for a minute.
+func TestSpares(t *testing.T) {
+	now := start.Add(time.Hour)
+	ready := func(is metav1.ConditionStatus, since time.Duration) *metav1.Condition {
+		return &metav1.Condition{
+			Type: v1alpha1.ConditionReady, Status: is, LastTransitionTime: metav1.NewTime(now.Add(-since)),
+		}
+	}
+	for name, c := range map[string]struct {
+		replicas *int32
+		ready    *metav1.Condition
+		want     bool
+	}{
+		"one pod by default":    {},
+		"one pod":               {replicas: new(int32(1)), ready: ready(metav1.ConditionFalse, 0)},
+		"nothing was said yet":  {replicas: new(int32(2)), want: true},
+		"one is missing":        {replicas: new(int32(2)), ready: ready(metav1.ConditionFalse, 59*time.Second), want: true},
+		"for long":              {replicas: new(int32(2)), ready: ready(metav1.ConditionFalse, time.Minute)},
+		"the status is not new": {replicas: new(int32(2)), ready: ready(metav1.ConditionTrue, time.Hour), want: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pool := wrappers.Pool("demo", "pool").Obj()
+			pool.Spec.Replicas = c.replicas
+			if c.ready != nil {
+				pool.Status.Conditions = []metav1.Condition{*c.ready}
+			}
+			if got := placement.Spares(pool, now); got != c.want {
+				t.Errorf("expected %v, found %v", c.want, got)
+			}
+		})
 	}
 }

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/util/wait"
+
+	"github.com/switchyard-dev/switchyard/test/localnode/process"
 )
 
 // restartAfter is the pause between two starts of a program that ends by itself.
@@ -79,8 +81,11 @@ func (p *program) kill() {
 	<-p.ended
 }
 
-// says tells whether the present process has logged a text.
+// says tells whether the present process, if there is one, has logged a text.
 func (p *program) says(text string) bool {
+	if _, err := process.Of(int(p.pid.Load())); err != nil { // it has ended, and the next has not begun
+		return false
+	}
 	log, err := readLog(p.log, p.from.Load())
 	return err == nil && bytes.Contains(log, []byte(text))
 }
