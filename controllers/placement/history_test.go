@@ -170,7 +170,9 @@ func (h *history) plan() {
 	limits := placement.Limits{Count: 10, Bytes: 1000} // five adapters, each in the midst of a swap
 	out := placement.EveryPod("pool", list, in, limits)
 	for _, limits := range []placement.Limits{
-		limits, {Count: 10, Bytes: 1000, Spare: true}, {Count: len(list), Bytes: 1000},
+		limits,
+		{Count: 10, Bytes: 1000, Spare: true},
+		{Count: len(list), Bytes: 1000},
 		{Count: 10, Bytes: 10 * int64(len(list))},
 	} {
 		out := placement.EveryPod("pool", list, in, limits)

@@ -39,7 +39,7 @@ type Limits struct {
 type Plan struct {
 	Specs map[string]v1alpha1.AdapterAssignmentSpec // by pod
 	Full  map[string]Shortage                       // adapters for which some pod has no room
-	First map[string]string                         // adapters whose target goes to one pod first, and to which; "": none yet
+	First map[string]string                         // adapters whose target goes to one pod first; "" while none is fit
 }
 
 // Shortage is why a pod has no room for an adapter.
@@ -74,8 +74,8 @@ func EveryPod(pool string, adapters []Adapter, pods []Pod, limits Limits) Plan {
 }
 
 // Fit is what EveryPod plans for one adapter: why some pod has no room for it, and whether its target is tried on one
-// pod first, and on which. Where all have room, as nearly always, it does not plan for the others: each adapter of a pool asks at every
-// turn.
+// pod first, and on which. Where all have room, as nearly always, it does not plan for the others: each adapter of a
+// pool asks at every turn.
 func Fit(
 	pool, name string, adapters []Adapter, pods []Pod, limits Limits,
 ) (full Shortage, first string, tried bool) {

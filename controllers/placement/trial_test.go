@@ -223,8 +223,10 @@ func TestFirstPod(t *testing.T) {
 		},
 		"nor while it does not come up": {
 			adapter: adapter("b", "B", 0),
-			pods:    []placement.Pod{member(up("p", 0), none()), member(aged("q", 1).Bound().Waiting("ImagePullBackOff"), none())},
-			want:    "p=B q=", first: "p",
+			pods: []placement.Pod{
+				member(up("p", 0), none()), member(aged("q", 1).Bound().Waiting("ImagePullBackOff"), none()),
+			},
+			want: "p=B q=", first: "p",
 		},
 		"unless one is soon to come": {
 			adapter: adapter("b", "B", 0), spare: true,

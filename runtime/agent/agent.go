@@ -112,8 +112,8 @@ func firstSecond(t time.Time) *metav1.Time {
 	return new(metav1.NewTime(whole))
 }
 
-// Ready is nil once everything first assigned is loaded or failed, and stays so. What the registry lacks has failed only
-// after some tries: the manager pushes it again when it hears of that.
+// Ready is nil once everything first assigned is loaded or failed, and stays so. What the registry lacks has failed
+// after some tries only: the manager pushes it again when it hears of that.
 func (a *Agent) Ready() error {
 	if why := a.unreadyFor.Load(); why != nil {
 		return errors.New(*why)

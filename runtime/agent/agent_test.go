@@ -348,7 +348,7 @@ func TestALostArtifactComesBack(t *testing.T) {
 	d.await(t, "PullFailed", func(s v1alpha1.AdapterAssignmentStatus) bool {
 		return len(s.Failed) == 1 && s.Failed[0].Reason == v1alpha1.FailurePullFailed
 	})
-	p.ready(t) // it is not waited for for ever
+	p.ready(t) // nobody waits for it for ever
 	r.Adapter(sample+"adapters/holes", peft.Settings{})
 	d.served(t, revision)
 	p.answers(t, "x", digest["holes"])

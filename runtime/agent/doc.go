@@ -7,7 +7,7 @@
 //   - A report follows what is so: a name answers with a digest before the report says that it does.
 //   - The last assignment and the artifacts it names are on disk: a restarted container serves again without the API
 //     server and without the artifact registry. When the API server answers, what it says wins.
-//   - A container that was ready once is ready again without what it lacks; one that was not comes up as a new pod does.
+//   - A container that was ready once is ready again without what it lacks. One that was not comes up as a new pod.
 //   - Readiness latches once everything first assigned is loaded or failed, and that is reported: a pod that comes does
 //     not make adapters seem to be loading that are served.
 //   - Nothing is opened unmarked: a process that ends over a revision is known to the next, which loads one at a time,

@@ -101,11 +101,11 @@ func (c *cluster) awaitKindsGone() {
 	crds, touched := []string{"get", "crd", "-o", "name"}, time.Now()
 	err := wait.PollUntilContextTimeout(c.t.Context(), 100*time.Millisecond, time.Minute, true,
 		func(context.Context) (bool, error) {
-			left := strings.Fields(c.kubectl(crds...))
+			left := strings.Fields(c.kubectl(crds...)) //nolint:contextcheck // a test's own
 			if len(left) > 0 && time.Since(touched) > 5*time.Second {
 				touched = time.Now()
-				_, _ = c.try("annotate", "crd", "--all", "--overwrite", // some may just have gone
-					"test/touched="+touched.Format(time.RFC3339))
+				change := []string{"annotate", "crd", "--all", "--overwrite", "test/touched=" + touched.Format(time.RFC3339)}
+				_, _ = c.try(change...) //nolint:contextcheck // a test's own; some may just have gone
 			}
 			return len(left) == 0, nil
 		})

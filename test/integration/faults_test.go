@@ -251,6 +251,7 @@ type lostRegistry struct{ s *schedule }
 func (*lostRegistry) name() string {
 	return "the artifact registry has lost its disk, and all pods are replaced"
 }
+
 func (f *lostRegistry) unfit(now *state) string {
 	switch {
 	case now.noStore:

@@ -218,12 +218,12 @@ func (s *schedule) strike(ctx context.Context) {
 
 // healDue ends what has stood for its time.
 func (s *schedule) healDue(ctx context.Context) {
-	s.heal(ctx, func(stands standing) bool {
+	s.heal(ctx, func(stands standing) bool { //nolint:contextcheck // a test's own
 		switch f := stands.fault.(type) {
 		case *killedRuntime:
 			return !s.now().noAPI
 		case *lostRegistry:
-			if !s.now().noAPI && f.missing() == "" { //nolint:contextcheck // a test's own
+			if !s.now().noAPI && f.missing() == "" {
 				return true
 			}
 		}
