@@ -133,6 +133,7 @@ func TestABadRevisionIsRefused(t *testing.T) {
 
 // A bad source says so within seconds, in its status and an event, and harms nobody.
 func TestABadSourceSaysSo(t *testing.T) {
+	long(t)
 	s := newSite(t, 1, "parity")
 	asking := s.ask("parity")
 	all := bads(t, s.ns)

@@ -22,6 +22,7 @@ import (
 // An adapter that kills the process that loads it costs one pod two restarts. The other pod loses no request, the pool
 // none but those on the connections of the killed process, and the adapter is served once its source is mended.
 func TestAPoisonousAdapterCostsOnePod(t *testing.T) {
+	long(t)
 	good := []string{"parity", "holes", "digit"}
 	s := newSite(t, 2, good...)
 	var asking []*load.Load

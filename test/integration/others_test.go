@@ -49,7 +49,7 @@ func TestStatusesAreTrueSoonAfterAnOutage(t *testing.T) {
 	long(t)
 	standBy(t)
 	s := newSite(t, 2, "parity", "holes")
-	for range 3 { // the more of them, the longer an informer of client-go's own would wait
+	for range 2 { // the more of them, the longer an informer of client-go's own would wait
 		away := awayAPIServer{s}
 		if _, err := away.apply(t.Context(), nil); err != nil {
 			t.Fatal(err)

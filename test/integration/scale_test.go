@@ -14,11 +14,8 @@ import (
 // Many adapters at once cost a bounded number of writes each, and little memory; once all are Ready nothing is written.
 // `make bench-scale` is the same with a thousand.
 func TestManyAtOnceCostFewWrites(t *testing.T) {
-	n := 150
-	if testing.Short() {
-		n = 50
-	}
-	const pods = 2
+	long(t)
+	const n, pods = 150, 2
 	pool, err := warm.New(t.Context(), place, pods, 2000)
 	if err != nil {
 		t.Fatal(err)
