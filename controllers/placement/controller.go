@@ -113,8 +113,12 @@ func (r *Reconciler) carryOut(ctx context.Context, pods []Pod, plan Plan) (again
 			again = d
 		}
 	}
+	tried := 0
 	for _, first := range plan.First {
-		if first == "" && len(plan.Specs) > 0 {
+		switch {
+		case first != "":
+			tried++
+		case len(plan.Specs) > 0:
 			sooner(sparedAgain)
 		}
 	}
@@ -136,7 +140,7 @@ func (r *Reconciler) carryOut(ctx context.Context, pods []Pod, plan Plan) (again
 		default:
 			r.pace.wrote(pod.UID, len(spec.Adapters), r.now())
 			ctrllog.FromContext(ctx).Info("assignment written", "pod", pod.Name, "revision", spec.Revision,
-				"adapters", len(spec.Adapters), "noRoomFor", len(plan.Full), "onFirstPod", len(plan.First))
+				"adapters", len(spec.Adapters), "noRoomFor", len(plan.Full), "onFirstPod", tried)
 		}
 	}
 	return again, nil

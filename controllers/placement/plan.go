@@ -32,7 +32,7 @@ type Pod struct {
 type Limits struct {
 	Count int
 	Bytes int64
-	Spare bool // the only pod that is ready tries nothing new: others are soon to come
+	Spare bool // the only pod that is ready, if there is but one, tries nothing new
 }
 
 // Plan is what each pod should hold, and what did not fit.

@@ -46,8 +46,8 @@ func IndexFields(ctx context.Context, indexer client.FieldIndexer) error {
 }
 
 // PodsOf finds a pool's pods by their controllers, from the pool over its Deployment and ReplicaSets, never by labels
-// alone, with the assignments that are theirs. All are the cache's own, not to be changed: an assignment may be of two
-// thousand entries, and every reconcile of each of its adapters reads it.
+// alone, with the assignments that are theirs; not those that have ended for good. All are the cache's own, not to be
+// changed: an assignment may be of two thousand entries, and every reconcile of each of its adapters reads it.
 func PodsOf(ctx context.Context, c client.Reader, pool *v1alpha1.InferencePool) ([]Pod, error) {
 	controlledBy := func(o client.Object) []client.ListOption {
 		return []client.ListOption{
@@ -70,6 +70,9 @@ func PodsOf(ctx context.Context, c client.Reader, pool *v1alpha1.InferencePool) 
 				return nil, err
 			}
 			for k := range list.Items {
+				if phase := list.Items[k].Status.Phase; phase == corev1.PodFailed || phase == corev1.PodSucceeded {
+					continue // evicted for its node's sake, it may lie there for ever
+				}
 				assignment, err := assignmentOf(ctx, c, &list.Items[k])
 				if err != nil {
 					return nil, err
@@ -136,8 +139,8 @@ func LimitsOf(pool *v1alpha1.InferencePool) Limits {
 // sparing is for how long what is new waits for a second ready pod. Who makes pods may notice late that one is missing.
 const sparing = time.Minute
 
-// Spares tells whether a pool's only ready pod, if it has but one, is to be spared what is new: it wants more, and has
-// not wanted them for long.
+// Spares tells whether a pool's only ready pod, if it has but one, is to be spared what is new: it wants more, and was
+// Ready not long ago.
 func Spares(pool *v1alpha1.InferencePool, now time.Time) bool {
 	if n := pool.Spec.Replicas; n == nil || *n < 2 {
 		return false

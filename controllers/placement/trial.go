@@ -151,19 +151,17 @@ func (t trials) hold(pods []*view) (trying map[*view]bool) {
 }
 
 // firstPod is where what is new is tried first: the oldest pod that is ready; while none is, the oldest that has a
-// node. But the last pod that is ready is spared as long as another is down over a trial, or is coming: it goes there.
-// It waits if others are soon to be made.
+// node. But the last pod that is ready is spared as long as another is down over a trial: it goes there too. If the
+// last is to be spared anyway it waits for another.
 func firstPod(pods []*view, trying map[*view]bool, spare bool) *view {
 	var ready []*view
-	var down, coming, placed *view
+	var down, placed *view
 	for _, v := range pods {
 		switch {
 		case v.counts():
 			ready = append(ready, v)
 		case trying[v] && restarting(v.Pod.Pod) && down == nil:
 			down = v
-		case starting(v.Pod.Pod) && coming == nil:
-			coming = v
 		}
 		if v.placed() && placed == nil {
 			placed = v
@@ -172,8 +170,6 @@ func firstPod(pods []*view, trying map[*view]bool, spare bool) *view {
 	switch {
 	case len(ready) == 1 && down != nil:
 		return down
-	case len(ready) == 1 && coming != nil:
-		return coming
 	case len(ready) == 1 && spare:
 		return nil
 	case len(ready) > 0:
@@ -190,19 +186,6 @@ func firstPod(pods []*view, trying map[*view]bool, spare bool) *view {
 func restarting(pod *corev1.Pod) bool {
 	again := func(s corev1.ContainerStatus) bool { return s.Name == RuntimeContainer && s.RestartCount > 0 }
 	return runningSince(pod).IsZero() || slices.ContainsFunc(pod.Status.ContainerStatuses, again)
-}
-
-// starting tells whether a pod has a node and nothing keeps its process from running: not that its image is not to be
-// had, nor that it has ended time and again.
-func starting(pod *corev1.Pod) bool {
-	if pod.Spec.NodeName == "" || pod.Status.Phase == corev1.PodFailed || pod.Status.Phase == corev1.PodSucceeded {
-		return false
-	}
-	return !slices.ContainsFunc(pod.Status.ContainerStatuses, func(s corev1.ContainerStatus) bool {
-		waiting := s.State.Waiting
-		return waiting != nil && waiting.Reason != "" && waiting.Reason != "ContainerCreating" &&
-			waiting.Reason != "PodInitializing"
-	})
 }
 
 // withdraw takes a digest out of an entry of a pod that has never run; false if nothing is left of it.

@@ -201,46 +201,42 @@ func TestFirstPod(t *testing.T) {
 			want: "p= q=B", first: "q",
 		},
 		"and while another comes up": {
+			adapter: adapter("b", "B", 0), spare: true,
+			pods: []placement.Pod{
+				member(up("p", 0), none()),
+				member(aged("q", 1).Running(start), has("X", "").Pending("a", "X")),
+			},
+			want: "p= q=",
+		},
+		"but not for long": {
 			adapter: adapter("b", "B", 0),
 			pods: []placement.Pod{
 				member(up("p", 0), none()),
 				member(aged("q", 1).Running(start), has("X", "").Pending("a", "X")),
 			},
-			want: "p= q=B", first: "q",
+			want: "p=B q=", first: "p",
 		},
-		"though that trial is over": {
+		"nor when that trial is over": {
 			adapter: adapter("b", "B", 0),
 			pods: []placement.Pod{
 				member(up("p", 0), none()),
 				member(aged("q", 1).Running(start).Restarted(2), has("X", "").Failed("a", "X", "CrashedLoading", "")),
 			},
-			want: "p= q=B", first: "q",
-		},
-		"but not while another has no node": {
-			adapter: adapter("b", "B", 0),
-			pods:    []placement.Pod{member(up("p", 0), none()), member(aged("q", 1), none())},
-			want:    "p=B q=", first: "p",
-		},
-		"nor while it does not come up": {
-			adapter: adapter("b", "B", 0),
-			pods: []placement.Pod{
-				member(up("p", 0), none()), member(aged("q", 1).Bound().Waiting("ImagePullBackOff"), none()),
-			},
 			want: "p=B q=", first: "p",
 		},
-		"unless one is soon to come": {
+		"spared while another is made": {
 			adapter: adapter("b", "B", 0), spare: true,
 			pods: []placement.Pod{member(up("p", 0), none()), member(aged("q", 1), none())},
 			want: "p= q=",
 		},
-		"though none is there yet": {
+		"spared though no other is there yet": {
 			spare: true, pods: []placement.Pod{member(up("p", 0), has("A", ""))}, want: "p=A",
 		},
 		"what a spared pod has already stays": {
 			spare: true, pods: []placement.Pod{member(up("p", 0), has("B", "A").Pending("a", "B"))}, want: "p=B/A", first: "p",
 		},
-		"nor while two are ready": {
-			adapter: adapter("b", "B", 0),
+		"two that are ready are not spared": {
+			adapter: adapter("b", "B", 0), spare: true,
 			pods: []placement.Pod{
 				member(up("p", 0), none()), member(aged("q", 1).Running(start), none()), member(up("r", 2), none()),
 			},

@@ -6,5 +6,5 @@
 // Invariants:
 //   - A watch goes on where it broke off. Where the API server has forgotten that, as one that has begun anew has, all
 //     is listed and compared with what the informer was told: no change is passed over.
-//   - Once an informer has its first list, it is never told of an error, so it has nothing to back off from.
+//   - Once an informer's first watch has begun, it is never told of an error, so it has nothing to back off from.
 package watching

@@ -3,6 +3,7 @@ package watching
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"math/rand/v2"
 	"net"
@@ -16,12 +17,19 @@ import (
 	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
 )
 
 // An API server that is away is asked again after a pause between these.
 const (
 	least = 250 * time.Millisecond
 	most  = time.Second
+)
+
+// After a few tries the log says why, and again each time that so many more have failed.
+const (
+	few  = 3
+	told = 60
 )
 
 // NewInformer is an informer that finds an API server soon that has come back: the NewInformer of a cache's options.
@@ -111,20 +119,26 @@ func (p *patient) WatchWithContext(ctx context.Context, options metav1.ListOptio
 // keep passes a watch's events on, and those of the watches that follow it, until ctx ends. Where the API server has
 // forgotten where a watch is to begin, it is nil.
 func (p *patient) keep(ctx context.Context, options metav1.ListOptions, now watch.Interface, to chan<- watch.Event) {
+	n := 0 // tries since a watch lasted
 	for stale := now == nil; ; {
 		began := time.Now()
 		if now != nil {
 			stale = p.pass(ctx, &options, now, to)
 		}
-		var err error
-		for n := 0; n == 0 || err != nil; n++ {
-			if n > 0 || time.Since(began) < least { // one that ends as it begins is not begun at once
+		lasted := time.Since(began) >= least // one that ends as it begins is not begun at once
+		if lasted {
+			n = 0
+		}
+		for err := errors.New("none yet"); err != nil; n++ {
+			if n > 0 || !lasted {
 				pause(ctx, n)
 			}
 			if ctx.Err() != nil {
 				return
 			}
-			now, err = p.next(ctx, &options, &stale, to)
+			if now, err = p.next(ctx, &options, &stale, to); err != nil && n%told == few {
+				klog.FromContext(ctx).Error(err, "the API server cannot be watched", "type", fmt.Sprintf("%T", p.of))
+			}
 		}
 	}
 }

@@ -100,7 +100,8 @@ func (a *Agent) finish(ctx context.Context, group *errgroup.Group, l load) {
 func (a *Agent) load(ctx context.Context, tell func(load), e errand) load {
 	var told load
 	digest := e.digest
-	for n := 0; ; n++ {
+	wasAway := false
+	for n := 0; ; n++ { // tries that ended alike
 		lease, f, err := a.try(ctx, e)
 		switch {
 		case err == nil && f != nil:
@@ -112,7 +113,10 @@ func (a *Agent) load(ctx context.Context, tell func(load), e errand) load {
 			return load{digest: digest, canceled: true}
 		}
 		var away *artifacts.UnreachableError
-		if errors.As(err, &away) {
+		if isAway := errors.As(err, &away); isAway != wasAway {
+			n, wasAway = 0, isAway
+		}
+		if wasAway {
 			a.quiet.warn("artifacts cannot be pulled", away)
 			told = told.or(tell, load{digest: digest, goesOn: true, away: true})
 		} else {

@@ -184,8 +184,11 @@ type awayAPIServer struct{ s *site }
 
 func (awayAPIServer) name() string { return "the API server is away" }
 func (awayAPIServer) unfit(now *state) string {
-	if now.noAPI || now.noLeader {
+	switch {
+	case now.noAPI || now.noLeader:
 		return "a manager is to take over"
+	case now.lost:
+		return "what is lost is to be pushed again"
 	}
 	return ""
 }

@@ -89,7 +89,7 @@ func TestTruthUnderFaults(t *testing.T) {
 	t.Logf("the seed is %d", seed)
 	s := newSchedule(t, seed)
 	t.Cleanup(func() {
-		if t.Failed() {
+		if t.Failed() || len(s.site.truth.lied()) > 0 { // for which the watcher is to fail the test
 			t.Logf("seed %d:\n%s", seed, strings.Join(s.past, "\n"))
 		}
 	})

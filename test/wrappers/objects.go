@@ -172,14 +172,6 @@ func (b *PodBuilder) Bound() *PodBuilder {
 	return b
 }
 
-// Waiting says why its container does not run.
-func (b *PodBuilder) Waiting(reason string) *PodBuilder {
-	b.pod.Status.ContainerStatuses = []corev1.ContainerStatus{{
-		Name: "runtime", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason}},
-	}}
-	return b
-}
-
 // Running says since when its container runs.
 func (b *PodBuilder) Running(since time.Time) *PodBuilder {
 	b.Bound()
