@@ -202,7 +202,7 @@ func (r *Reconciler) fit(ctx context.Context, s *scope) error {
 		}
 	}
 	limits := placement.LimitsOf(s.pool)
-	limits.Spare = placement.Spares(s.pool, r.now())
+	limits.Spare = placement.Spares(s.pool, s.pods, r.now())
 	first, tried := "", false
 	s.full, first, tried = placement.Fit(s.pool.Name, s.adapter.Name, adapters, s.pods, limits)
 	s.first, s.waits = first, tried && first == ""

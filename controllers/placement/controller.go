@@ -101,7 +101,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		return ctrl.Result{RequeueAfter: behind}, nil
 	}
 	limits := LimitsOf(&pool)
-	limits.Spare = Spares(&pool, r.now())
+	limits.Spare = Spares(&pool, pods, r.now())
 	again, err := r.carryOut(ctx, pods, EveryPod(pool.Name, adapters, pods, limits))
 	return ctrl.Result{RequeueAfter: again}, err
 }

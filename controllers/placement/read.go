@@ -140,11 +140,32 @@ func LimitsOf(pool *v1alpha1.InferencePool) Limits {
 const sparing = time.Minute
 
 // Spares tells whether a pool's only ready pod, if it has but one, is to be spared what is new: it wants more, and was
-// Ready not long ago.
-func Spares(pool *v1alpha1.InferencePool, now time.Time) bool {
+// Ready not long ago, or its pods have come and gone since.
+func Spares(pool *v1alpha1.InferencePool, pods []Pod, now time.Time) bool {
 	if n := pool.Spec.Replicas; n == nil || *n < 2 {
 		return false
 	}
 	ready := apimeta.FindStatusCondition(pool.Status.Conditions, v1alpha1.ConditionReady)
-	return ready == nil || ready.Status == metav1.ConditionTrue || now.Sub(ready.LastTransitionTime.Time) < sparing
+	if ready == nil || ready.Status == metav1.ConditionTrue {
+		return true // nobody has said yet that one is missing
+	}
+	moved := ready.LastTransitionTime.Time
+	for _, pod := range pods {
+		for _, at := range []time.Time{pod.CreationTimestamp.Time, runningSince(pod.Pod), readySince(pod.Pod)} {
+			if at.After(moved) {
+				moved = at
+			}
+		}
+	}
+	return now.Sub(moved) < sparing
+}
+
+// readySince is when a pod was last found to be ready, or not to be; zero if it was never looked at.
+func readySince(pod *corev1.Pod) time.Time {
+	for _, c := range pod.Status.Conditions {
+		if c.Type == corev1.PodReady {
+			return c.LastTransitionTime.Time
+		}
+	}
+	return time.Time{}
 }

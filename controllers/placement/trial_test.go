@@ -300,13 +300,26 @@ func TestSpares(t *testing.T) {
 	for name, c := range map[string]struct {
 		replicas *int32
 		ready    *metav1.Condition
+		pods     []placement.Pod
 		want     bool
 	}{
-		"one pod by default":    {},
-		"one pod":               {replicas: new(int32(1)), ready: ready(metav1.ConditionFalse, 0)},
-		"nothing was said yet":  {replicas: new(int32(2)), want: true},
-		"one is missing":        {replicas: new(int32(2)), ready: ready(metav1.ConditionFalse, 59*time.Second), want: true},
-		"for long":              {replicas: new(int32(2)), ready: ready(metav1.ConditionFalse, time.Minute)},
+		"one pod by default":   {},
+		"one pod":              {replicas: new(int32(1)), ready: ready(metav1.ConditionFalse, 0)},
+		"nothing was said yet": {replicas: new(int32(2)), want: true},
+		"one is missing":       {replicas: new(int32(2)), ready: ready(metav1.ConditionFalse, 59*time.Second), want: true},
+		"for long":             {replicas: new(int32(2)), ready: ready(metav1.ConditionFalse, time.Minute)},
+		"for long, but a pod was made since": {
+			replicas: new(int32(2)), ready: ready(metav1.ConditionFalse, time.Minute), want: true,
+			pods: []placement.Pod{member(aged("p", 0), nil), member(wrappers.Pod("demo", "q").Created(now), nil)},
+		},
+		"for long, but a process began since": {
+			replicas: new(int32(2)), ready: ready(metav1.ConditionFalse, time.Minute), want: true,
+			pods: []placement.Pod{member(aged("p", 0).Running(now.Add(-time.Second)), nil)},
+		},
+		"for long, with pods that are older": {
+			replicas: new(int32(2)), ready: ready(metav1.ConditionFalse, time.Minute),
+			pods: []placement.Pod{member(up("p", 0), nil), member(aged("q", 0).Running(start), nil)},
+		},
 		"the status is not new": {replicas: new(int32(2)), ready: ready(metav1.ConditionTrue, time.Hour), want: true},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -315,7 +328,7 @@ func TestSpares(t *testing.T) {
 			if c.ready != nil {
 				pool.Status.Conditions = []metav1.Condition{*c.ready}
 			}
-			if got := placement.Spares(pool, now); got != c.want {
+			if got := placement.Spares(pool, c.pods, now); got != c.want {
 				t.Errorf("expected %v, found %v", c.want, got)
 			}
 		})
