@@ -151,21 +151,12 @@ func Spares(pool *v1alpha1.InferencePool, pods []Pod, now time.Time) bool {
 	}
 	moved := ready.LastTransitionTime.Time
 	for _, pod := range pods {
-		for _, at := range []time.Time{pod.CreationTimestamp.Time, runningSince(pod.Pod), readySince(pod.Pod)} {
+		turned := readiness(pod.Pod).LastTransitionTime
+		for _, at := range []time.Time{pod.CreationTimestamp.Time, runningSince(pod.Pod), turned.Time} {
 			if at.After(moved) {
 				moved = at
 			}
 		}
 	}
 	return now.Sub(moved) < sparing
-}
-
-// readySince is when a pod was last found to be ready, or not to be; zero if it was never looked at.
-func readySince(pod *corev1.Pod) time.Time {
-	for _, c := range pod.Status.Conditions {
-		if c.Type == corev1.PodReady {
-			return c.LastTransitionTime.Time
-		}
-	}
-	return time.Time{}
 }

@@ -115,9 +115,17 @@ func Entry(a *v1alpha1.AdapterAssignment, name string) (v1alpha1.AssignedAdapter
 
 // Ready tells whether the pod is ready and not on its way out.
 func Ready(pod *corev1.Pod) bool {
-	return pod.DeletionTimestamp.IsZero() && slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
-		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
-	})
+	return pod.DeletionTimestamp.IsZero() && readiness(pod).Status == corev1.ConditionTrue
+}
+
+// readiness is a pod's condition Ready, or an empty one.
+func readiness(pod *corev1.Pod) corev1.PodCondition {
+	for _, c := range pod.Status.Conditions {
+		if c.Type == corev1.PodReady {
+			return c
+		}
+	}
+	return corev1.PodCondition{}
 }
 
 // Fresh tells whether the assignment's status was written by the process that now runs in the pod: one that started, to

@@ -129,14 +129,19 @@ func (p *patient) keep(ctx context.Context, options metav1.ListOptions, now watc
 		if lasted {
 			n = 0
 		}
-		for err := errors.New("none yet"); err != nil; n++ {
+		for ; ; n++ {
 			if n > 0 || !lasted {
 				pause(ctx, n)
 			}
 			if ctx.Err() != nil {
 				return
 			}
-			if now, err = p.next(ctx, &options, &stale, to); err != nil && n%told == few {
+			var err error
+			if now, err = p.next(ctx, &options, &stale, to); err == nil {
+				n++
+				break
+			}
+			if n%told == few {
 				klog.FromContext(ctx).Error(err, "the API server cannot be watched", "type", fmt.Sprintf("%T", p.of))
 			}
 		}
