@@ -189,6 +189,11 @@ type ResolvedBaseModel struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=128
 	Digest string `json:"digest,omitempty"`
+	// sourceRevision is what the source had: the manifest's digest of oci, the archive's of http.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=256
+	SourceRevision string `json:"sourceRevision,omitempty"`
 	// architecture of the model, as the runtime calls it.
 	// +optional
 	// +kubebuilder:validation:MinLength=1

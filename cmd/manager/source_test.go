@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -249,6 +250,61 @@ func TestALostBaseIsPushedAgainForANewPod(t *testing.T) {
 	}, "<nil>")
 	s.runPods("digits", 1)
 	s.untilPool("digits", "True Serving")
+}
+
+// A base that the registry lost and that the source has no more is not replaced by what the source has by now: a tag that
+// has moved on, or another archive at the URL. The pods keep theirs, and the status says so.
+func TestALostBaseIsNotReplacedByAnother(t *testing.T) {
+	s := newSpace(t)
+	url, archive := archives(t)
+	read := func(name string) string {
+		data, err := os.ReadFile(filepath.Join(digits.Base(sample), name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(data)
+	}
+	own := func(label string) *[]byte { // a base of its own, so that no other test needs what is taken away
+		config := strings.Replace(read("config.json"), "{", `{"_name_or_path": "`+label+`",`, 1)
+		archive := wrappers.Archive(t).File("config.json", config).File("model.safetensors", read("model.safetensors")).Bytes()
+		return &archive
+	}
+	archive.Store(own("lost")) // what it serves as parity.tar.gz
+	s.create(s.pool("digits").Archive(url+"/parity.tar.gz", "").Obj())
+	pod := s.runPods("digits", 1)[0]
+	before := s.untilPool("digits", "True Serving").Status.BaseModel
+	archive.Store(own("found"))
+	_, hex, _ := strings.Cut(before.Digest, ":")
+	if err := os.Remove(filepath.Join(registryDir, "docker", "registry", "v2", "blobs", "sha256", hex[:2], hex, "data")); err != nil {
+		t.Fatal(err)
+	}
+	there := func() *v1alpha1.InferencePool {
+		var p v1alpha1.InferencePool
+		if err := admin.Get(t.Context(), client.ObjectKey{Namespace: s.namespace, Name: "digits"}, &p); err != nil {
+			t.Fatal(err)
+		}
+		return &p
+	}
+	s.remove(&pod) // one that is not ready has the registry asked
+	var resolved *metav1.Condition
+	s.until("lost", func() string {
+		p := there()
+		resolved = apimeta.FindStatusCondition(p.Status.Conditions, v1alpha1.ConditionBaseModelResolved)
+		return says(p.Generation, p.Status.Conditions, v1alpha1.ConditionBaseModelResolved)
+	}, "BaseModelResolved=False SourceInvalid")
+	if want := "the artifact registry has lost " + before.Digest; !strings.HasPrefix(resolved.Message, want) {
+		t.Errorf("expected %s…, found %s", want, resolved.Message)
+	}
+	if after := there().Status.BaseModel; after != before {
+		t.Errorf("the base: expected %+v still, found %+v", before, after)
+	}
+	var deployment appsv1.Deployment
+	if err := admin.Get(t.Context(), client.ObjectKey{Namespace: s.namespace, Name: "digits"}, &deployment); err != nil {
+		t.Fatal(err)
+	}
+	if args := deployment.Spec.Template.Spec.Containers[0].Args; !slices.Contains(args, "--base-digest="+before.Digest) {
+		t.Errorf("the pods' base: expected %s still, found %v", before.Digest, args)
+	}
 }
 
 // The manager may read a Secret whose name it was told, and not find out which there are.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"sync"
 	"time"
@@ -139,7 +140,9 @@ func (c *courier) bring(ctx context.Context, e errand) (v1alpha1.ResolvedBaseMod
 		return none, source.Failure(err)
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	if _, err := c.source.Fetch(ctx, artifact.Base, e.from, "", dir); err != nil {
+	// Of one that was lost, what a tag or a URL stands for by now is not asked for.
+	revision, err := c.source.Fetch(ctx, artifact.Base, e.from, e.known.SourceRevision, dir)
+	if err != nil {
 		return none, source.Failure(err)
 	}
 	folder, err := weights.OpenFolder(dir)
@@ -155,12 +158,19 @@ func (c *courier) bring(ctx context.Context, e errand) (v1alpha1.ResolvedBaseMod
 	if err != nil {
 		return none, source.Failure(err)
 	}
+	if e.known.Digest != "" && packed.Digest != e.known.Digest {
+		return none, &attempt.Failure{
+			Reason: v1alpha1.ReasonInvalidBaseModel,
+			Message: fmt.Sprintf("the source has another base model by now: expected %s, found %s",
+				e.known.Digest, packed.Digest),
+		}
+	}
 	if err := c.store.Push(ctx, e.repo, packed); err != nil {
 		return none, source.StoreFailure(err)
 	}
 	c.keep(e.repo, packed.Digest, base)
 	c.metrics.Stored(ctx, telemetry.Base, packed.Digest, packed.Size)
 	return v1alpha1.ResolvedBaseModel{
-		Digest: packed.Digest, Architecture: base.Architecture, SizeBytes: size,
+		Digest: packed.Digest, SourceRevision: revision, Architecture: base.Architecture, SizeBytes: size,
 	}, nil
 }

@@ -178,6 +178,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	base, _, _ := s.base()
 	s.model = r.courier.base(artifact.Repository(pool.Namespace, pool.Name), base.Digest)
 	s.small = s.tooSmall()
+	if err := r.readDeployment(ctx, s); err != nil {
+		return ctrl.Result{}, err
+	}
 	if err := r.apply(ctx, s); err != nil {
 		return ctrl.Result{}, err
 	}
@@ -254,7 +257,7 @@ type piece struct {
 }
 
 // apply makes the pool's objects what they should be, once there is a base to serve. Pods that cannot hold what they
-// may be given are not made, and a Deployment that is there is left as it is.
+// may be given are not made, and a Deployment that is there is left as it is, also until that is known.
 func (r *Reconciler) apply(ctx context.Context, s *scope) error {
 	base, _, _ := s.base()
 	if base.Digest == "" {
@@ -281,7 +284,7 @@ func (r *Reconciler) apply(ctx context.Context, s *scope) error {
 		{"Deployment", deployment(s.pool, base.Digest, r.runtime), &appsv1.Deployment{ObjectMeta: meta(name)}},
 	}...)
 	for _, p := range pieces {
-		if p.kind == "Deployment" && s.small != "" {
+		if p.kind == "Deployment" && (s.small != "" || s.unjudged()) {
 			continue
 		}
 		ok, err := r.applyPiece(ctx, s.pool, p)
@@ -337,14 +340,10 @@ func (r *Reconciler) applyPiece(ctx context.Context, pool *v1alpha1.InferencePoo
 
 // read gathers the rest of the scope from the cache.
 func (r *Reconciler) read(ctx context.Context, s *scope) error {
-	key := client.ObjectKeyFromObject(s.pool)
-	var deployment appsv1.Deployment
-	if err := r.client.Get(ctx, key, &deployment); client.IgnoreNotFound(err) != nil {
+	if err := r.readDeployment(ctx, s); err != nil {
 		return err
 	}
-	if metav1.IsControlledBy(&deployment, s.pool) {
-		s.deployment = &deployment
-	}
+	key := client.ObjectKeyFromObject(s.pool)
 	var service corev1.Service
 	if err := r.client.Get(ctx, key, &service); client.IgnoreNotFound(err) != nil {
 		return err
@@ -355,6 +354,15 @@ func (r *Reconciler) read(ctx context.Context, s *scope) error {
 	var err error
 	s.adapters, err = placement.Refer(ctx, r.client, s.pool.Namespace, s.pool.Name)
 	return err
+}
+
+func (r *Reconciler) readDeployment(ctx context.Context, s *scope) error {
+	var deployment appsv1.Deployment
+	err := r.client.Get(ctx, client.ObjectKeyFromObject(s.pool), &deployment)
+	if s.deployment = nil; metav1.IsControlledBy(&deployment, s.pool) {
+		s.deployment = &deployment
+	}
+	return client.IgnoreNotFound(err)
 }
 
 // write writes the status if it has changed, then tells of it in events.

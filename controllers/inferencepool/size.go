@@ -2,7 +2,9 @@ package inferencepool
 
 import (
 	"fmt"
+	"slices"
 
+	corev1 "k8s.io/api/core/v1"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/api/resource"
 
@@ -53,6 +55,17 @@ func (s *scope) tooSmall() string {
 		"and a tenth stays free",
 		mebibytes(least(sum)), mebibytes(limit), mebibytes(base.SizeBytes), mebibytes(adapters),
 		arch.MaxBatchRows, mebibytes(batch), mebibytes(processBytes))
+}
+
+// unjudged tells whether the memory limit may be too small for all that is known: it is not the one that the pods have,
+// and the model is not known yet, as after a restart of the manager.
+func (s *scope) unjudged() bool {
+	limit := memoryLimit(s.pool)
+	if s.model != nil || limit == 0 {
+		return false
+	}
+	return s.deployment == nil || !slices.ContainsFunc(s.deployment.Spec.Template.Spec.Containers,
+		func(c corev1.Container) bool { return c.Resources.Limits.Memory().Value() == limit })
 }
 
 // least is the smallest limit, in whole mebibytes, that leaves Go so much.

@@ -6,6 +6,10 @@ import (
 	"strings"
 	"testing"
 
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+
 	"github.com/switchyard-dev/switchyard/api/v1alpha1"
 	"github.com/switchyard-dev/switchyard/controllers/attempt"
 	"github.com/switchyard-dev/switchyard/controllers/condition"
@@ -21,6 +25,37 @@ func vitBase(t *testing.T) *arch.Description {
 		t.Fatal(err)
 	}
 	return d
+}
+
+// As long as the model is not known, pods keep the memory limit that they have.
+func TestALimitWaitsUntilTheModelIsKnown(t *testing.T) {
+	pods := rollout(2, 2)
+	pods.Spec.Template.Spec.Containers = []corev1.Container{{
+		Name:      "runtime",
+		Resources: corev1.ResourceRequirements{Limits: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("2Gi")}},
+	}}
+	for _, c := range []struct {
+		what       string
+		limit      string
+		model      *arch.Description
+		deployment *appsv1.Deployment
+		waits      bool
+	}{
+		{"another limit, the model unknown", "1Gi", nil, pods, true},
+		{"no pods yet, the model unknown", "1Gi", nil, nil, true},
+		{"the same limit, the model unknown", "2Gi", nil, pods, false},
+		{"the same limit in other words", "2048Mi", nil, pods, false},
+		{"no limit", "", nil, pods, false},
+		{"another limit, the model known", "1Gi", vitBase(t), pods, false},
+	} {
+		s := &scope{
+			pool:  wrappers.Pool("demo", "digits").Limits(512, "1Gi").MemoryLimit(c.limit).Obj(),
+			model: c.model, deployment: c.deployment,
+		}
+		if waits := s.unjudged(); waits != c.waits {
+			t.Errorf("%s: expected %t, found %t", c.what, c.waits, waits)
+		}
+	}
 }
 
 // What is said to be the least limit is enough, and a mebibyte less is not; each number of the sum is named.

@@ -49,7 +49,6 @@ type state struct {
 	replicas  int32
 	ready     int32 // pods
 	poisonous bool  // an adapter may kill a pod
-	killed    bool  // a runtime, since the API server is away
 }
 
 // spares tells whether a pod that is ready would be left if one were taken, whatever poisonous adapters do.
@@ -80,7 +79,7 @@ type killedRuntime struct {
 
 func (killedRuntime) name() string { return "a runtime is killed" }
 func (killedRuntime) unfit(now *state) string {
-	if !now.spares() || now.noAPI && now.killed {
+	if !now.spares() {
 		return "no other pod would be left"
 	}
 	return ""
@@ -95,6 +94,7 @@ func (f killedRuntime) apply(_ context.Context, random *rand.Rand) (string, erro
 	if !lives {
 		return "pod " + pod.Name + ", which had just ended", nil
 	}
+	f.s.truth.take(pod)
 	f.s.truth.died(death{pod.Name, time.Now(), "killed by the schedule"})
 	return "pod " + pod.Name, syscall.Kill(p.PID, syscall.SIGKILL)
 }
@@ -436,6 +436,7 @@ func (f deletedPod) apply(ctx context.Context, random *rand.Rand) (string, error
 	if pod == nil {
 		return "", errors.New("no pod is ready")
 	}
+	f.s.truth.take(pod)
 	err := place.Client.Delete(ctx, pod, client.Preconditions{UID: &pod.UID})
 	return "pod " + pod.Name, client.IgnoreNotFound(err)
 }
@@ -453,25 +454,57 @@ func (f evictedPod) apply(ctx context.Context, random *rand.Rand) (string, error
 	if pod == nil {
 		return "", errors.New("no pod is ready")
 	}
+	f.s.truth.take(pod)
 	err := place.Kube.PolicyV1().Evictions(f.s.ns).Evict(ctx, &policyv1.Eviction{
 		ObjectMeta: metav1.ObjectMeta{Namespace: f.s.ns, Name: pod.Name},
 	})
 	if apierrors.IsTooManyRequests(err) {
+		f.s.truth.giveBack(pod)
 		return "pod " + pod.Name + ", which its PodDisruptionBudget refused", nil
 	}
 	return "pod " + pod.Name, client.IgnoreNotFound(err)
+}
+
+// take has a pod count as none of those that are ready before its container is seen to have come back: what is known
+// of it till then is of before it was taken.
+func (w *truth) take(pod *corev1.Pod) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.taken[pod.Name] = restarts(pod)
+}
+
+// giveBack is for a pod that could not be taken.
+func (w *truth) giveBack(pod *corev1.Pod) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.taken, pod.Name)
+}
+
+// standingPods are those that are ready, without those that were taken, by name; under the lock.
+func (w *truth) standingPods() []*corev1.Pod {
+	var standing []*corev1.Pod
+	for _, name := range slices.Sorted(maps.Keys(w.pods)) { // the seed alone decides
+		pod := w.pods[name]
+		if before, taken := w.taken[name]; placement.Ready(pod) && !(taken && restarts(pod) <= before) {
+			standing = append(standing, pod)
+		}
+	}
+	return standing
+}
+
+// restarts is how often the pod's container has come back.
+func restarts(pod *corev1.Pod) int32 {
+	for _, c := range pod.Status.ContainerStatuses {
+		return c.RestartCount
+	}
+	return 0
 }
 
 // anyReady is a ready pod, whose object is not to be changed; nil if there is none.
 func (w *truth) anyReady(random *rand.Rand) *corev1.Pod {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	var ready []*corev1.Pod
-	for _, name := range slices.Sorted(maps.Keys(w.pods)) { // the seed alone decides
-		if placement.Ready(w.pods[name]) {
-			ready = append(ready, w.pods[name])
-		}
-	}
+	ready := w.standingPods()
 	if len(ready) == 0 {
 		return nil
 	}

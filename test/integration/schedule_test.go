@@ -164,7 +164,7 @@ func (s *schedule) note(format string, args ...any) {
 func (s *schedule) now() *state {
 	now := &state{replicas: s.replicas}
 	for _, stands := range s.stands {
-		switch f := stands.fault.(type) {
+		switch stands.fault.(type) {
 		case *awayAPIServer:
 			now.noAPI = true
 		case *killedLeader, *pausedLeader:
@@ -173,8 +173,6 @@ func (s *schedule) now() *state {
 			now.noStore, now.lost = true, true
 		case *awayRegistry, *fullRegistry:
 			now.noStore = true
-		case *killedRuntime:
-			now.killed = f != nil
 		}
 	}
 	for _, k := range s.wanted {
@@ -187,7 +185,7 @@ func (s *schedule) now() *state {
 func (w *truth) readyPods() int32 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.ready("")
+	return int32(len(w.standingPods()))
 }
 
 // strike brings the next fault about whose turn it is and that can be.
@@ -209,9 +207,7 @@ func (s *schedule) strike(ctx context.Context) {
 		s.site.t.Errorf("%s: %v", f.name(), err)
 		return
 	}
-	lasts := f.lasts(s.random)
-	_, kills := f.(*killedRuntime)
-	if lasts > 0 || kills && now.noAPI { // which is not seen before the API server is back
+	if lasts := f.lasts(s.random); lasts > 0 {
 		s.stands = append(s.stands, standing{f, time.Now().Add(lasts)})
 	}
 }
@@ -219,13 +215,9 @@ func (s *schedule) strike(ctx context.Context) {
 // healDue ends what has stood for its time.
 func (s *schedule) healDue(ctx context.Context) {
 	s.heal(ctx, func(stands standing) bool { //nolint:contextcheck // a test's own
-		switch f := stands.fault.(type) {
-		case *killedRuntime:
-			return !s.now().noAPI
-		case *lostRegistry:
-			if !s.now().noAPI && f.missing() == "" {
-				return true
-			}
+		f, lost := stands.fault.(*lostRegistry)
+		if lost && !s.now().noAPI && f.missing() == "" {
+			return true
 		}
 		return time.Now().After(stands.until)
 	})
@@ -553,7 +545,7 @@ func (s *schedule) report() {
 			t.Error(what)
 		}
 		if len(wrong) > most {
-			t.Errorf("… %d of these in all", len(wrong))
+			t.Errorf("… %d of these in all, the last: %s", len(wrong), wrong[len(wrong)-1])
 		}
 	}
 	if t.Failed() {

@@ -56,6 +56,7 @@ type truth struct {
 	fallbacks   map[string]bool                                    // every fallback that was seen in an assignment
 	counts      map[types.UID]v1alpha1.AdapterCounts               // of a pool's adapters, as they are
 	counted     map[types.UID]map[v1alpha1.AdapterCounts]time.Time // and when they were last so
+	taken       map[string]int32                                   // by pod: how often its container had come back when the schedule took it
 	deaths      []death
 	deserted    []span                                 // when no pod was ready
 	told        func(adapter string, generation int64) // is called with each generation that is said to be Ready
@@ -83,6 +84,7 @@ func watchTruth(t *testing.T, ns string) *truth {
 		pods: map[string]*corev1.Pod{}, assignments: map[string]*v1alpha1.AdapterAssignment{},
 		listed: map[string]time.Time{}, asking: map[string]context.CancelFunc{}, stopped: map[string]time.Time{},
 		doubts:  map[string]doubt{},
+		taken:   map[string]int32{},
 		unready: map[string][]string{}, wasReady: map[string]bool{}, shaky: map[string]time.Time{},
 		fallbacks: map[string]bool{}, counts: map[types.UID]v1alpha1.AdapterCounts{},
 		counted: map[types.UID]map[v1alpha1.AdapterCounts]time.Time{},
@@ -412,7 +414,7 @@ func (w *truth) look(now time.Time) {
 // watchOver keeps when no pod was ready.
 func (w *truth) watchOver(now time.Time) {
 	last := len(w.deserted) - 1
-	switch lonely := w.ready("") == 0; {
+	switch lonely := len(w.standingPods()) == 0; {
 	case last >= 0 && w.deserted[last].to.IsZero() && lonely:
 	case last >= 0 && w.deserted[last].to.IsZero():
 		w.deserted[last].to = now
@@ -421,10 +423,10 @@ func (w *truth) watchOver(now time.Time) {
 	}
 }
 
-// ready counts the ready pods of a pool; "" is any.
+// ready counts the ready pods of a pool.
 func (w *truth) ready(pool string) (n int32) {
 	for _, pod := range w.pods {
-		if placement.Ready(pod) && (pool == "" || pod.Labels[v1alpha1.LabelPool] == pool) {
+		if placement.Ready(pod) && pod.Labels[v1alpha1.LabelPool] == pool {
 			n++
 		}
 	}

@@ -399,6 +399,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: sizeBytes
       type:
         scalar: numeric
+    - name: sourceRevision
+      type:
+        scalar: string
 - name: com.github.switchyard-dev.switchyard.api.v1alpha1.Revision
   map:
     fields:

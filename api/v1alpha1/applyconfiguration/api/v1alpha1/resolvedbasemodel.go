@@ -9,6 +9,8 @@ package v1alpha1
 type ResolvedBaseModelApplyConfiguration struct {
 	// digest of the revision's manifest, by which pods pull it.
 	Digest *string `json:"digest,omitempty"`
+	// sourceRevision is what the source had: the manifest's digest of oci, the archive's of http.
+	SourceRevision *string `json:"sourceRevision,omitempty"`
 	// architecture of the model, as the runtime calls it.
 	Architecture *string `json:"architecture,omitempty"`
 	// sizeBytes is how much memory of a pod it takes, in bytes.
@@ -26,6 +28,14 @@ func ResolvedBaseModel() *ResolvedBaseModelApplyConfiguration {
 // If called multiple times, the Digest field is set to the value of the last call.
 func (b *ResolvedBaseModelApplyConfiguration) WithDigest(value string) *ResolvedBaseModelApplyConfiguration {
 	b.Digest = &value
+	return b
+}
+
+// WithSourceRevision sets the SourceRevision field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the SourceRevision field is set to the value of the last call.
+func (b *ResolvedBaseModelApplyConfiguration) WithSourceRevision(value string) *ResolvedBaseModelApplyConfiguration {
+	b.SourceRevision = &value
 	return b
 }
 
