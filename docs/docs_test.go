@@ -55,3 +55,44 @@ func TestWhatOthersGetWrongIsTested(t *testing.T) {
 		t.Errorf("expected a table of at least %d rows, found %d", least, rows)
 	}
 }
+
+// Every reason that a status may give is explained in docs/operations.md, and no other.
+func TestEveryReasonIsExplained(t *testing.T) {
+	source, err := os.ReadFile("../api/v1alpha1/conditions.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	page, err := os.ReadFile("operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, found := strings.Cut(string(page), "## Conditions and reasons\n")
+	if !found {
+		t.Fatal("operations.md: expected the section of conditions and reasons, found none")
+	}
+	section, _, _ = strings.Cut(section, "\n## ")
+	explained := map[string]bool{}
+	for line := range strings.Lines(section) {
+		if cell, _, ok := strings.Cut(strings.TrimPrefix(line, "| "), " |"); ok && strings.HasPrefix(line, "| ") {
+			for reason := range strings.SplitSeq(cell, ", ") {
+				explained[reason] = true
+			}
+		}
+	}
+	delete(explained, "reason") // the tables' heads
+	known := map[string]bool{}
+	declared := regexp.MustCompile(`(?m)^\t(?:Reason|Failure)\w+ += "(\w+)"`)
+	for _, match := range declared.FindAllSubmatch(source, -1) {
+		known[string(match[1])] = true
+	}
+	for reason := range known {
+		if !explained[reason] {
+			t.Errorf("operations.md: expected the reason %s, found none", reason)
+		}
+	}
+	for reason := range explained {
+		if !known[reason] {
+			t.Errorf("operations.md: %s is no reason of the API", reason)
+		}
+	}
+}

@@ -29,7 +29,7 @@ const (
 	ReasonIncompatible      = "Incompatible"      // an adapter for another base
 	ReasonInvalidBaseModel  = "InvalidBaseModel"  // no base model that can be served
 	ReasonPoolNotFound      = "PoolNotFound"      // the adapter's pool is not there
-	ReasonPoolNotReady      = "PoolNotReady"      // the adapter's pool has no base model yet, or no ready pod
+	ReasonPoolNotReady      = "PoolNotReady"      // the adapter's pool has no base model yet
 	ReasonNameTaken         = "NameTaken"         // an object of a name that the pool needs is not the pool's
 	ReasonPoolFull          = "PoolFull"          // over the pool's maxCount or memory
 	ReasonNoRoomForSwap     = "NoRoomForSwap"     // no room for the new revision beside the one it replaces
