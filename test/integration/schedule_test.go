@@ -539,6 +539,9 @@ func (s *schedule) report() {
 		"that had come back", s.crowd.total(), excused, len(deaths), s.crowd.old)
 	for _, d := range deserted {
 		t.Logf("no pod was ready from %s to %s", d.from.Format(stamp), d.to.Format(stamp))
+		for _, turn := range s.site.truth.turnsAround(d) {
+			t.Logf("  %s %s", turn.at.Format(stamp), turn.what)
+		}
 	}
 	for _, wrong := range [][]string{unexcused, s.crowd.wrong} {
 		for _, what := range wrong[:min(len(wrong), most)] {

@@ -57,9 +57,16 @@ type truth struct {
 	counts      map[types.UID]v1alpha1.AdapterCounts               // of a pool's adapters, as they are
 	counted     map[types.UID]map[v1alpha1.AdapterCounts]time.Time // and when they were last so
 	taken       map[string]int32                                   // by pod: how often its container had come back when the schedule took it
+	turns       []turn
 	deaths      []death
 	deserted    []span                                 // when no pod was ready
 	told        func(adapter string, generation int64) // is called with each generation that is said to be Ready
+}
+
+// turn is a pod that became ready, or was no more.
+type turn struct {
+	at   time.Time
+	what string
 }
 
 // doubt is a status that contradicts what is so.
@@ -295,6 +302,7 @@ func (w *truth) change(o runtime.Object, gone bool) {
 	case *v1alpha1.InferencePool:
 		keep(w.pools, o.Name, o, gone)
 	case *corev1.Pod:
+		w.turn(w.pods[o.Name], o, gone)
 		keep(w.pods, o.Name, o, gone)
 		w.mourn(o)
 	case *v1alpha1.AdapterAssignment:
@@ -303,6 +311,24 @@ func (w *truth) change(o runtime.Object, gone bool) {
 			w.fallbacks[e.FallbackDigest] = true
 		}
 	}
+}
+
+// turn keeps when a pod became ready, or was no more: what is asked for when none was.
+func (w *truth) turn(before, now *corev1.Pod, gone bool) {
+	was, is := before != nil && placement.Ready(before), !gone && placement.Ready(now)
+	if was == is {
+		return
+	}
+	what := "is ready"
+	switch {
+	case gone:
+		what = "is gone"
+	case was && !now.DeletionTimestamp.IsZero():
+		what = "is to go"
+	case was:
+		what = fmt.Sprintf("is not ready any more: %+v", now.Status.ContainerStatuses)
+	}
+	w.turns = append(w.turns, turn{time.Now(), "pod " + now.Name + " " + what})
 }
 
 func keep[T any](in map[string]T, name string, o T, gone bool) {
@@ -376,6 +402,19 @@ func (w *truth) losses(since time.Time) (deaths []death, deserted []span) {
 		}
 	}
 	return slices.Clone(w.deaths), deserted
+}
+
+// turnsAround are those shortly before a time and in it.
+func (w *truth) turnsAround(s span) (around []turn) {
+	const before = 15 * time.Second
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, t := range w.turns {
+		if t.at.After(s.from.Add(-before)) && !t.at.After(s.to) {
+			around = append(around, t)
+		}
+	}
+	return around
 }
 
 // look takes up new doubts, and ends those that are over; under the lock.
