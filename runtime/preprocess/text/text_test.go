@@ -1,0 +1,252 @@
+package text_test
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/switchyard-dev/switchyard/runtime/preprocess/text"
+)
+
+// golden is what HuggingFace's own library makes of texts (hack/golden/texts.py).
+type golden struct {
+	MaxTokens int             `json:"max_tokens"`
+	Config    json.RawMessage `json:"config"`
+	Cases     []struct {
+		Text    string   `json:"text"`
+		Pair    *string  `json:"pair"`
+		IDs     []int32  `json:"ids"`
+		Types   []int32  `json:"types"`
+		Special []int    `json:"special"`
+		Offsets [][2]int `json:"offsets"`
+	} `json:"cases"`
+}
+
+func read(t testing.TB, path ...string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(append([]string{"testdata"}, path...)...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func readGolden(t testing.TB, path ...string) (g golden) {
+	t.Helper()
+	if err := json.Unmarshal(read(t, path...), &g); err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
+func open(t testing.TB, files text.Files, most int) *text.Tokenizer {
+	t.Helper()
+	resolved, err := files.Resolve("bert", most)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tokenizer, err := text.Open(t.Context(), resolved, text.Options{Instances: 2, CacheDir: cache})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := tokenizer.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+	return tokenizer
+}
+
+// cache keeps the compiled module for the tests of one run.
+var cache string
+
+func TestMain(m *testing.M) {
+	var err error
+	if cache, err = os.MkdirTemp("", "switchyard-text-"); err != nil {
+		panic(err)
+	}
+	code := m.Run()
+	_ = os.RemoveAll(cache)
+	os.Exit(code)
+}
+
+func (g *golden) compare(t *testing.T, tokenizer *text.Tokenizer) {
+	t.Helper()
+	for _, c := range g.Cases {
+		e, err := tokenizer.Encode(t.Context(), c.Text, c.Pair, true)
+		if err != nil {
+			t.Errorf("%q: %v", c.Text, err)
+			continue
+		}
+		special := make([]bool, len(c.Special))
+		for i := range special {
+			special[i] = c.Special[i] == 1
+		}
+		if !slices.Equal(e.IDs, c.IDs) || !slices.Equal(e.Types, c.Types) || !slices.Equal(e.Special, special) ||
+			!slices.Equal(e.Offsets, c.Offsets) {
+			t.Errorf("%q, %v: expected %+v, found %+v", c.Text, c.Pair, c, *e)
+		}
+	}
+}
+
+func TestTokensAreThoseOfPythonsLibrary(t *testing.T) {
+	for _, kind := range []string{"wordpiece", "bytelevel", "unigram"} {
+		t.Run(kind, func(t *testing.T) {
+			g := readGolden(t, kind, "golden.json")
+			g.compare(t, open(t, text.Files{Tokenizer: read(t, kind, "tokenizer.json")}, g.MaxTokens))
+		})
+	}
+}
+
+// A BERT that has no tokenizer.json gets the one that transformers would make.
+func TestAVocabularyIsEnoughForABERT(t *testing.T) {
+	for _, name := range []string{"lower", "cased"} {
+		t.Run(name, func(t *testing.T) {
+			g := readGolden(t, "vocab", name+".json")
+			g.compare(t, open(t, text.Files{Vocab: read(t, "vocab", "vocab.txt"), Config: g.Config}, g.MaxTokens))
+		})
+	}
+}
+
+func TestFilesRefused(t *testing.T) {
+	vocab := read(t, "vocab", "vocab.txt")
+	for _, c := range []struct {
+		what, model, err string
+		files            text.Files
+	}{
+		{"no BERT", "roberta", "expected a tokenizer.json for a roberta, found only a vocab.txt", text.Files{Vocab: vocab}},
+		{"no special words", "bert", "vocab.txt: expected the word [PAD], found none", text.Files{Vocab: []byte("a\nb\n")}},
+		{
+			"a config that is none", "bert", "tokenizer_config.json: ",
+			text.Files{Vocab: vocab, Config: []byte(`{"do_lower_case": 5}`)},
+		},
+		{
+			"a word that never ends", "bert", "vocab.txt: bufio.Scanner: token too long",
+			text.Files{Vocab: bytes.Repeat([]byte("x"), 1<<17)},
+		},
+	} {
+		if _, err := c.files.Resolve(c.model, 8); err == nil || !strings.HasPrefix(err.Error(), c.err) {
+			t.Errorf("%s: expected %q, found %v", c.what, c.err, err)
+		}
+	}
+}
+
+// Texts are cut to the tokenizer's own length, where that is less than the model's.
+func TestLengths(t *testing.T) {
+	tokenizer := text.Files{Tokenizer: []byte(`{}`)}
+	for config, want := range map[string]int{
+		`{}`: 512, `{"model_max_length": 128}`: 128, `{"model_max_length": 1000000000000000019884624838656}`: 512,
+		`{"model_max_length": null}`: 512, `{"model_max_length": 0}`: 512,
+	} {
+		tokenizer.Config = []byte(config)
+		r, err := tokenizer.Resolve("bert", 512)
+		if err != nil || r.MaxTokens != want {
+			t.Errorf("%s: expected %d, found %d, %v", config, want, r.MaxTokens, err)
+		}
+	}
+}
+
+func TestBadTokenizers(t *testing.T) {
+	good := string(read(t, "wordpiece", "tokenizer.json"))
+	for what, json := range map[string]string{
+		"empty": "", "no JSON": "{", "no model": `{"version": "1.0"}`,
+		"an unknown model": `{"version": "1.0", "model": {"type": "X"}}`,
+		// Loads, and traps on its first text.
+		"a template of an unknown token": strings.Replace(good, `"special_tokens":{"[CLS]":`, `"special_tokens":{"[X]":`, 1),
+	} {
+		resolved := text.Resolved{Tokenizer: []byte(json), MaxTokens: 8}
+		tokenizer, err := text.Open(t.Context(), resolved, text.Options{Instances: 1, CacheDir: cache})
+		if err == nil {
+			_ = tokenizer.Close(t.Context())
+			t.Errorf("%s: expected an error, found none", what)
+		} else if len(err.Error()) > 1000 {
+			t.Errorf("%s: expected a short error, found %d bytes", what, len(err.Error()))
+		}
+	}
+}
+
+func TestTextsRefused(t *testing.T) {
+	tokenizer := open(t, text.Files{Tokenizer: read(t, "wordpiece", "tokenizer.json")}, 16)
+	long := strings.Repeat("x", text.MaxBytes/2+1)
+	for _, c := range []struct {
+		text string
+		pair *string
+		err  string
+	}{
+		{long + long, nil, "expected a text of at most 65536 bytes, found 65538"},
+		{long, &long, "expected a text of at most 65536 bytes, found 65538"},
+		{"a\xffb", nil, "expected UTF-8"},
+	} {
+		_, err := tokenizer.Encode(t.Context(), c.text, c.pair, false)
+		var refused *text.InputError
+		if !errors.As(err, &refused) || err.Error() != c.err {
+			t.Errorf("expected %q, found %v", c.err, err)
+		}
+	}
+	e, err := tokenizer.Encode(t.Context(), strings.Repeat("a ", text.MaxBytes/2), nil, false)
+	if err != nil || len(e.IDs) != 16 {
+		t.Errorf("the longest: expected 16 tokens, found %v, %v", e, err)
+	}
+}
+
+// More callers than instances: each gets its own text's tokens.
+func TestManyCallersAtOnce(t *testing.T) {
+	g := readGolden(t, "bytelevel", "golden.json")
+	tokenizer := open(t, text.Files{Tokenizer: read(t, "bytelevel", "tokenizer.json")}, g.MaxTokens)
+	var callers sync.WaitGroup
+	for caller := range 8 {
+		callers.Go(func() {
+			for i := range g.Cases {
+				c := g.Cases[(i+caller*7)%len(g.Cases)]
+				e, err := tokenizer.Encode(t.Context(), c.Text, c.Pair, false)
+				if err != nil || !slices.Equal(e.IDs, c.IDs) {
+					t.Errorf("%q: expected %v, found %v, %v", c.Text, c.IDs, e, err)
+					return
+				}
+			}
+		})
+	}
+	callers.Wait()
+}
+
+// The module that is committed is what its digest says and, where the compiler is at hand, what its source makes.
+func TestTheModuleIsWhatItsSourceMakes(t *testing.T) {
+	module, err := os.ReadFile("tokenizer.wasm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256(module)
+	digest, err := os.ReadFile("tokenizer.wasm.sha256")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := hex.EncodeToString(sum[:]) + "  tokenizer.wasm\n"; string(digest) != want {
+		t.Fatalf("tokenizer.wasm.sha256: expected %q, found %q", want, digest)
+	}
+	list := exec.CommandContext(t.Context(), "rustup", "target", "list", "--toolchain", "1.95.0", "--installed")
+	out, err := list.Output()
+	if testing.Short() || err != nil || !slices.Contains(strings.Fields(string(out)), "wasm32-unknown-unknown") {
+		t.Skip("no Rust 1.95.0 with the target wasm32-unknown-unknown: the module was held to its digest alone")
+	}
+	made := filepath.Join(t.TempDir(), "made.wasm")
+	build := exec.CommandContext(t.Context(), "../../../hack/tokenizer/build", made)
+	if said, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, said)
+	}
+	again, err := os.ReadFile(made)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(again, module) {
+		t.Errorf("hack/tokenizer/build makes another module: %x, of %d bytes", sha256.Sum256(again), len(again))
+	}
+}
