@@ -66,7 +66,23 @@ type LoRAAdapterSpec struct {
 	// +kubebuilder:validation:items:MinLength=1
 	// +kubebuilder:validation:items:MaxLength=256
 	ClassNames []string `json:"classNames,omitempty"`
+	// problemType is what the outputs of its head mean: one class of several (softmax), each class or not (sigmoid), or
+	// numbers. Without it, what config.json beside the adapter says, else the base's; without that, SingleLabel, or
+	// Regression of a single output. It is part of the revision.
+	// +optional
+	ProblemType ProblemType `json:"problemType,omitempty"`
 }
+
+// ProblemType is what the outputs of a head mean.
+// +kubebuilder:validation:Enum=SingleLabel;MultiLabel;Regression
+type ProblemType string
+
+// The problem types.
+const (
+	ProblemSingleLabel ProblemType = "SingleLabel" // one class of several
+	ProblemMultiLabel  ProblemType = "MultiLabel"  // each class or not
+	ProblemRegression  ProblemType = "Regression"  // numbers
+)
 
 // PoolReference names an InferencePool of the same namespace.
 type PoolReference struct {

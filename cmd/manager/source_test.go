@@ -252,8 +252,8 @@ func TestALostBaseIsPushedAgainForANewPod(t *testing.T) {
 	s.untilPool("digits", "True Serving")
 }
 
-// A base that the registry lost and that the source has no more is not replaced by what the source has by now: a tag that
-// has moved on, or another archive at the URL. The pods keep theirs, and the status says so.
+// A base that the registry lost and that the source has no more is not replaced by what the source has by now: a tag
+// that has moved on, or another archive at the URL. The pods keep theirs, and the status says so.
 func TestALostBaseIsNotReplacedByAnother(t *testing.T) {
 	s := newSpace(t)
 	url, archive := archives(t)
@@ -266,7 +266,8 @@ func TestALostBaseIsNotReplacedByAnother(t *testing.T) {
 	}
 	own := func(label string) *[]byte { // a base of its own, so that no other test needs what is taken away
 		config := strings.Replace(read("config.json"), "{", `{"_name_or_path": "`+label+`",`, 1)
-		archive := wrappers.Archive(t).File("config.json", config).File("model.safetensors", read("model.safetensors")).Bytes()
+		archive := wrappers.Archive(t).
+			File("config.json", config).File("model.safetensors", read("model.safetensors")).Bytes()
 		return &archive
 	}
 	archive.Store(own("lost")) // what it serves as parity.tar.gz
@@ -275,7 +276,8 @@ func TestALostBaseIsNotReplacedByAnother(t *testing.T) {
 	before := s.untilPool("digits", "True Serving").Status.BaseModel
 	archive.Store(own("found"))
 	_, hex, _ := strings.Cut(before.Digest, ":")
-	if err := os.Remove(filepath.Join(registryDir, "docker", "registry", "v2", "blobs", "sha256", hex[:2], hex, "data")); err != nil {
+	blobs := filepath.Join(registryDir, "docker", "registry", "v2", "blobs", "sha256")
+	if err := os.Remove(filepath.Join(blobs, hex[:2], hex, "data")); err != nil {
 		t.Fatal(err)
 	}
 	there := func() *v1alpha1.InferencePool {

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -123,7 +124,7 @@ func runAgent(ctx context.Context, args []string, log *slog.Logger) error {
 	})
 	err = group.Wait()
 	if plane != nil {
-		plane.close()
+		plane.close(ctx)
 	}
 	if err == nil {
 		log.Info("drained")
@@ -150,7 +151,7 @@ func (f *agentFlags) open(
 		return nil, err
 	}
 	logBase(log, f.pool, base)
-	return newDataPlane(base, registry)
+	return newDataPlane(ctx, base, filepath.Join(f.cacheDir, "compiled"), registry)
 }
 
 // door leads to whoever answers now.

@@ -21,6 +21,7 @@ import (
 	"github.com/switchyard-dev/switchyard/runtime/engine"
 	"github.com/switchyard-dev/switchyard/runtime/model"
 	"github.com/switchyard-dev/switchyard/runtime/preprocess"
+	"github.com/switchyard-dev/switchyard/runtime/preprocess/text"
 	"github.com/switchyard-dev/switchyard/runtime/server"
 )
 
@@ -41,24 +42,46 @@ type dataPlane struct {
 	set    *adapters.Set
 	queue  *batcher.Batcher
 	images *preprocess.Image // nil where the base says nothing of preprocessing
+	texts  *text.Tokenizer   // likewise
 }
 
-func newDataPlane(base *model.Base, registry *prometheus.Registry) (*dataPlane, error) {
+// newDataPlane makes a data plane of a base; what it compiles of its own is kept in cacheDir, if there is one.
+func newDataPlane(
+	ctx context.Context, base *model.Base, cacheDir string, registry *prometheus.Registry,
+) (*dataPlane, error) {
 	var images *preprocess.Image
-	if base.Preprocessor != nil {
+	if base.Preprocessor != nil && base.Description.Image != nil {
 		size := base.Description.Image
 		var err error
 		if images, err = preprocess.ParseImage(base.Preprocessor, size.Channels, size.Height, size.Width); err != nil {
 			return nil, err
 		}
 	}
+	texts, err := openTokenizer(ctx, base, cacheDir)
+	if err != nil {
+		return nil, err
+	}
 	eng := engine.New(base, runtime.GOMAXPROCS(0))
 	return &dataPlane{
-		engine: eng, set: adapters.New(eng), images: images,
+		engine: eng, set: adapters.New(eng), images: images, texts: texts,
 		queue: batcher.New(eng, batcher.Options{
-			MaxBatchRows: arch.MaxBatchRows, MaxQueueRows: maxRowsInFlight, Observe: server.NewBatchObserver(registry),
+			MaxBatchRows: arch.MaxBatchRows, MaxBatchTokens: arch.MaxBatchTokens, MaxQueueRows: maxRowsInFlight,
+			Observe: server.NewBatchObserver(registry),
 		}),
 	}, nil
+}
+
+// openTokenizer is nil where the base takes no texts, or has no tokenizer: then they have to come as ids.
+func openTokenizer(ctx context.Context, base *model.Base, cacheDir string) (*text.Tokenizer, error) {
+	files := text.Files{Tokenizer: base.Tokenizer, Config: base.TokenizerConfig, Vocab: base.Vocab}
+	if base.Description.Text == nil || !files.Any() {
+		return nil, nil //nolint:nilnil // as said above
+	}
+	resolved, err := files.Resolve(base.Description.ModelType, base.Description.Text.MaxTokens)
+	if err != nil {
+		return nil, err
+	}
+	return text.Open(ctx, resolved, text.Options{Instances: runtime.GOMAXPROCS(0), CacheDir: cacheDir})
 }
 
 // front is the server; name is the base's in requests.
@@ -67,21 +90,24 @@ func (p *dataPlane) front(
 ) *server.Server {
 	return server.New(p.set, p.queue, p.images, server.Options{
 		Name: name, MaxBodyBytes: maxBodyBytes, MaxRows: maxRequestRows, MaxRowsInFlight: maxRowsInFlight,
-		Ready: ready, Log: log, Registry: registry,
+		Ready: ready, Log: log, Registry: registry, Texts: p.texts,
 	})
 }
 
 // close answers what was admitted and ends the engine.
-func (p *dataPlane) close() {
+func (p *dataPlane) close(ctx context.Context) {
 	p.queue.Close()
 	p.engine.Close()
+	if p.texts != nil {
+		_ = p.texts.Close(ctx)
+	}
 }
 
 func logBase(log *slog.Logger, name string, base *model.Base) {
 	log.Info("base model loaded", "name", name, "architecture", base.Description.Architecture,
-		"revision", base.Digest, "labels", len(base.Description.Labels))
+		"revision", base.Digest, "labels", len(base.Description.Classes.Labels))
 	if len(base.Unused) > 0 {
-		log.Warn("the base model's file has tensors that nothing asks for", "tensors", base.Unused)
+		log.Warn("the base model's files have tensors that nothing asks for", "tensors", base.Unused)
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 
 	"golang.org/x/sync/errgroup"
 
@@ -63,11 +65,15 @@ func serve(ctx context.Context, args []string, log *slog.Logger) error {
 	}
 	defer func() { _ = dir.Close() }()
 	registry := newRegistry()
-	plane, err := newDataPlane(base, registry)
+	cacheDir := ""
+	if user, err := os.UserCacheDir(); err == nil {
+		cacheDir = filepath.Join(user, "switchyard", "compiled")
+	}
+	plane, err := newDataPlane(ctx, base, cacheDir, registry)
 	if err != nil {
 		return fmt.Errorf("base model %s: %w", f.baseModel, err)
 	}
-	defer plane.close()
+	defer plane.close(ctx)
 	front := plane.front(name, nil, registry, log)
 	// The names are known before the first request is answered: an adapter still loading is a 503, not a 404.
 	load, err := plane.set.FromFolder(dir, []string{name, server.BaseName}, log)

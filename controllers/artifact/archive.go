@@ -63,11 +63,10 @@ func unpack(
 	if _, err := io.Copy(io.Discard, all); err != nil {
 		return u.unreadable(ctx, err)
 	}
-	for _, name := range u.format.required {
-		if !u.names[name] {
-			return invalid(where, "expected the file %s at the archive's root or in the one folder there, found %s",
-				name, missing(u.format, func(name string) bool { return u.names[name] }, u.told))
-		}
+	there := func(name string) bool { return u.names[name] }
+	if name := u.format.lacks(there); name != "" {
+		return invalid(where, "expected the file %s at the archive's root or in the one folder there, found %s",
+			name, missing(u.format, there, u.told))
 	}
 	return nil
 }

@@ -139,7 +139,11 @@ func description(t *testing.T) *arch.Description {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, err := arch.Parse(config)
+	names, err := arch.Tensors(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := arch.Parse(config, names)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,60 +11,139 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"oras.land/oras-go/v2/content"
 	"oras.land/oras-go/v2/errdef"
+	"oras.land/oras-go/v2/registry/remote"
 
 	"github.com/switchyard-dev/switchyard/runtime/arch"
 	"github.com/switchyard-dev/switchyard/runtime/quote"
+	"github.com/switchyard-dev/switchyard/runtime/weights"
 )
 
-// Base reads the description of a base model that the registry has, without its weights.
+// Base reads the description of a base model that the registry has, without its weights: of them the names alone.
 func (s *Store) Base(ctx context.Context, repo, revision string) (*arch.Description, error) {
 	raw, err := s.File(ctx, repo, revision, baseConfig, maxConfig)
 	if err != nil {
 		return nil, err
 	}
-	base, err := arch.Parse(raw)
+	names, err := s.tensors(ctx, repo, revision)
+	if err != nil {
+		return nil, err
+	}
+	base, err := arch.Parse(raw, names)
 	if err != nil {
 		return nil, fmt.Errorf("base model %s: %w", revision, err)
 	}
 	return base, nil
 }
 
+// tensors are the names of a base's tensors: by its index, or by the header of its one file. The header is not checked
+// against the file's digest, which would take all of it; what pods load is.
+func (s *Store) tensors(ctx context.Context, repo, revision string) ([]string, error) {
+	a, err := s.artifact(ctx, repo, revision)
+	if err != nil {
+		return nil, err
+	}
+	if _, ok := a.layer(weights.IndexFile); ok {
+		index, err := a.read(ctx, weights.IndexFile, weights.MaxIndex)
+		if err != nil {
+			return nil, err
+		}
+		return weights.IndexedNames(index)
+	}
+	layer, ok := a.layer(weights.ModelFile)
+	if !ok {
+		return nil, invalid(a.where, "expected the file %s, found none", weights.ModelFile)
+	}
+	body, err := a.fetch(ctx, layer)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = body.Close() }()
+	names, err := weights.ReadNames(body)
+	if err != nil {
+		return nil, &Error{Reason: Unreachable, Retry: true, where: a.where, what: weights.ModelFile + ": " + err.Error()}
+	}
+	return names, nil
+}
+
 // File reads one small file of an artifact, checked against its digest.
 func (s *Store) File(ctx context.Context, repo, revision, name string, limit int64) ([]byte, error) {
+	a, err := s.artifact(ctx, repo, revision)
+	if err != nil {
+		return nil, err
+	}
+	return a.read(ctx, name, limit)
+}
+
+// stored is an artifact in the registry: its manifest.
+type stored struct {
+	store  *Store
+	repo   string
+	remote *remote.Repository
+	where  string
+	layers []ocispec.Descriptor
+}
+
+// artifact reads a manifest.
+func (s *Store) artifact(ctx context.Context, repo, revision string) (*stored, error) {
 	r, err := s.open(repo)
 	if err != nil {
 		return nil, err
 	}
-	where := s.where(repo + "@" + revision)
+	a := &stored{store: s, repo: repo, remote: r, where: s.where(repo + "@" + revision)}
 	raw, err := readManifest(ctx, r, revision)
 	if err != nil {
 		return nil, s.explain(ctx, repo, err)
 	}
 	var m ocispec.Manifest
 	if sha256Digest(raw) != revision || json.Unmarshal(raw, &m) != nil {
-		return nil, &Error{Reason: Unreachable, Retry: true, where: where, what: "its manifest is damaged"}
+		return nil, &Error{Reason: Unreachable, Retry: true, where: a.where, what: "its manifest is damaged"}
 	}
-	i := slices.IndexFunc(m.Layers, func(l ocispec.Descriptor) bool {
+	a.layers = m.Layers
+	return a, nil
+}
+
+func (a *stored) layer(name string) (ocispec.Descriptor, bool) {
+	i := slices.IndexFunc(a.layers, func(l ocispec.Descriptor) bool {
 		return l.Annotations[ocispec.AnnotationTitle] == name
 	})
-	if i < 0 || m.Layers[i].Size > limit {
-		return nil, invalid(where, "expected the file %s of at most %d bytes, found none", quote.Name(name), limit)
+	if i < 0 {
+		return ocispec.Descriptor{}, false
 	}
-	body, err := r.Blobs().Fetch(ctx, m.Layers[i])
+	return a.layers[i], true
+}
+
+func (a *stored) fetch(ctx context.Context, layer ocispec.Descriptor) (io.ReadCloser, error) {
+	body, err := a.remote.Blobs().Fetch(ctx, layer)
 	if errors.Is(err, errdef.ErrNotFound) {
-		return nil, &Error{Reason: Unreachable, Retry: true, where: where, what: "its file " + quote.Name(name) + " is lost"}
+		name := layer.Annotations[ocispec.AnnotationTitle]
+		return nil, &Error{
+			Reason: Unreachable, Retry: true, where: a.where, what: "its file " + quote.Name(name) + " is lost",
+		}
 	}
 	if err != nil {
-		return nil, s.explain(ctx, repo, err)
+		return nil, a.store.explain(ctx, a.repo, err)
+	}
+	return body, nil
+}
+
+// read reads one small file, checked against its digest.
+func (a *stored) read(ctx context.Context, name string, limit int64) ([]byte, error) {
+	layer, ok := a.layer(name)
+	if !ok || layer.Size > limit {
+		return nil, invalid(a.where, "expected the file %s of at most %d bytes, found none", quote.Name(name), limit)
+	}
+	body, err := a.fetch(ctx, layer)
+	if err != nil {
+		return nil, err
 	}
 	defer func() { _ = body.Close() }()
-	checked := content.NewVerifyReader(body, m.Layers[i])
+	checked := content.NewVerifyReader(body, layer)
 	data, err := io.ReadAll(checked)
 	if err == nil {
 		err = checked.Verify()
 	}
 	if err != nil {
-		return nil, s.explain(ctx, repo, err)
+		return nil, a.store.explain(ctx, a.repo, err)
 	}
 	return data, nil
 }

@@ -36,37 +36,37 @@ func InspectAdapter(folder *weights.Folder, base *arch.Description, settings pef
 }
 
 // InspectBase checks the base model in a folder: its config.json, and that its weights hold every parameter with its
-// shape, as float32 and finite. It returns the parameters' size in memory. As Pack, it maps the file.
+// shape, as floats and finite. It returns the parameters' size in memory. As Pack, it maps the files.
 func InspectBase(folder *weights.Folder) (base *arch.Description, size int64, err error) {
 	config, err := folder.ReadFile(baseConfig, maxConfig)
 	if err != nil {
 		return nil, 0, err
 	}
-	if base, err = arch.Parse(config); err != nil {
-		return nil, 0, err
-	}
-	mapping, err := folder.MapFile(baseModel)
+	files, err := weights.OpenModel(folder)
 	if err != nil {
 		return nil, 0, err
 	}
-	defer func() { _ = mapping.Close() }()
-	tensors, err := weights.Parse(mapping.Data)
-	if err != nil {
-		return nil, 0, fmt.Errorf("%s: %w", baseModel, err)
+	defer func() { _ = files.Close() }()
+	if base, err = arch.Parse(config, files.Names()); err != nil {
+		return nil, 0, err
 	}
-	if size, err = parameters(tensors, base); err != nil {
-		return nil, 0, fmt.Errorf("%s: %w", baseModel, err)
+	if size, err = parameters(files.Tensors, base); err != nil {
+		return nil, 0, fmt.Errorf("%s: %w", files.Files[0], err)
 	}
 	return base, size, nil
 }
 
-// parameters reads every parameter of a base once, one at a time, and names the first that are missing or misfit.
+// parameters reads every parameter that a base has once, one at a time, and names the first that misfit.
 func parameters(tensors *weights.Tensors, base *arch.Description) (size int64, err error) {
 	var faults []string
 	more := 0
 	for _, module := range base.Modules {
 		for _, param := range module.Params {
-			t, err := tensors.Float32(module.Path+"."+param.Name, param.Shape...)
+			stored, ok := base.Stored(module.Path, param.Name)
+			if !ok {
+				continue // of a head that adapters bring
+			}
+			t, err := tensors.Float32Rows(stored.Tensor, stored.Shape, stored.From, stored.To)
 			switch {
 			case err == nil:
 				size += int64(t.DataSize()) * 4

@@ -3,8 +3,6 @@ package artifact_test
 import (
 	"errors"
 	"math"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -17,21 +15,47 @@ import (
 	"github.com/switchyard-dev/switchyard/test/wrappers"
 )
 
-// What is accepted here is what a runtime opens.
+// What is accepted here is what a runtime opens, and takes what is said of it: of the parameters those that there are.
 func TestInspectBase(t *testing.T) {
-	base, size, err := artifact.InspectBase(openFolder(t, digitsBase()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	opened, err := model.Open(openFolder(t, digitsBase()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if base.Architecture != opened.Description.Architecture || !slices.Equal(base.Labels, opened.Description.Labels) {
-		t.Errorf("expected %+v, found %+v", opened.Description, base)
-	}
-	if want := parameterBytes(base); size != want {
-		t.Errorf("size: expected %d, found %d", want, size)
+	const dinov2 = `{
+		"model_type": "dinov2", "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "use_swiglu_ffn": true,
+		"image_size": 8, "patch_size": 4
+	}`
+	half := wrappers.Tensor{Name: "classifier.bias", DType: "F16", Shape: []int{2}, Data: make([]byte, 4)}
+	for name, c := range map[string]struct {
+		dir  string
+		own  int
+		size int64 // 0: that of a base with all that it may have
+	}{
+		"images":                    {digitsBase(), 0, 0},
+		"texts":                     {wrappers.Base(t, tinyText).Write(), 0, 0},
+		"in files of several":       {wrappers.Base(t, tinyText).Sharded(3).Write(), 0, 0},
+		"joined modules":            {wrappers.Base(t, dinov2).Write(), 0, 0},
+		"half precision":            {wrappers.Base(t, tinyConfig).Tensor(half).Write(), 0, 0},
+		"no head, which is no lack": {wrappers.Base(t, tinyConfig).Without("classifier").Write(), -1, 4 * tinyTrunk},
+	} {
+		base, size, err := artifact.InspectBase(openFolder(t, c.dir))
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		opened, err := model.Open(openFolder(t, c.dir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := opened.Description
+		if base.Architecture != d.Architecture || !slices.Equal(base.Classes.Labels, d.Classes.Labels) ||
+			base.Own != d.Own || base.Own != c.own {
+			t.Errorf("%s: expected %s with the labels %v and the head %d, found %s, %v, %d", name,
+				d.Architecture, d.Classes.Labels, c.own, base.Architecture, base.Classes.Labels, base.Own)
+		}
+		want := c.size
+		if want == 0 {
+			want = parameterBytes(base)
+		}
+		if size != want || size != base.Bytes() {
+			t.Errorf("%s: size: expected %d, found %d, and %d by the description", name, want, size, base.Bytes())
+		}
 	}
 }
 
@@ -69,75 +93,83 @@ func TestInspectAdapter(t *testing.T) {
 	}
 }
 
-const tinyConfig = `{
-	"model_type": "vit", "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16,
-	"image_size": 4, "patch_size": 2
-}`
-
-// tinyBase writes a base, whose tensors a test may change.
-func tinyBase(t *testing.T, change func(tensors []wrappers.Tensor) []wrappers.Tensor) (dir string) {
-	t.Helper()
-	d, err := arch.Parse([]byte(tinyConfig))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var tensors []wrappers.Tensor
-	for _, m := range d.Modules {
-		for _, p := range m.Params {
-			n := 1
-			for _, dim := range p.Shape {
-				n *= dim
-			}
-			tensors = append(tensors, wrappers.F32(m.Path+"."+p.Name, make([]float32, n), p.Shape...))
-		}
-	}
-	dir = t.TempDir()
-	for name, data := range map[string][]byte{
-		"config.json": []byte(tinyConfig), "model.safetensors": wrappers.Safetensors(change(tensors)...),
-	} {
-		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return dir
-}
+const (
+	tinyConfig = `{
+		"model_type": "vit", "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16,
+		"image_size": 4, "patch_size": 2
+	}`
+	// tinyTrunk are its parameters without the head: the embeddings, the layer, and the last norm.
+	tinyTrunk = (8 + 5*8 + 8*3*2*2 + 8) + (4*(8*8+8) + 16*8 + 16 + 8*16 + 8 + 4*8) + 2*8
+	// tinyText is a base of texts.
+	tinyText = `{
+		"model_type": "bert", "architectures": ["BertForSequenceClassification"], "vocab_size": 30, "hidden_size": 8,
+		"num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8, "max_position_embeddings": 16
+	}`
+)
 
 func TestBasesRefused(t *testing.T) {
 	const name = "classifier.bias"
-	replace := func(with ...wrappers.Tensor) func(tensors []wrappers.Tensor) []wrappers.Tensor {
-		return func(tensors []wrappers.Tensor) []wrappers.Tensor {
-			tensors = slices.DeleteFunc(tensors, func(t wrappers.Tensor) bool { return t.Name == name })
-			return append(tensors, with...)
-		}
-	}
+	replaced := func(with wrappers.Tensor) *wrappers.BaseFolder { return wrappers.Base(t, tinyConfig).Tensor(with) }
+	sharded := func() *wrappers.BaseFolder { return wrappers.Base(t, tinyConfig).Sharded(2) }
 	for _, c := range []struct {
-		name   string
-		change func(tensors []wrappers.Tensor) []wrappers.Tensor
-		text   string
+		name string
+		base *wrappers.BaseFolder
+		text string
 	}{
 		{
-			"a missing tensor", replace(),
-			`model.safetensors: tensor "classifier.bias": expected F32 [2], found no such tensor`,
+			"a missing tensor", wrappers.Base(t, tinyConfig).Without("vit.layernorm.bias"),
+			`its weights: missing: "vit.layernorm.bias"`,
 		},
 		{
-			"another shape", replace(wrappers.F32(name, make([]float32, 3), 3)),
-			`tensor "classifier.bias": shape: expected [2], found [3]`,
+			"another shape", replaced(wrappers.F32(name, make([]float32, 3), 3)),
+			`model.safetensors: tensor "classifier.bias": shape: expected [2], found [3]`,
 		},
 		{
-			"another dtype", replace(wrappers.Tensor{Name: name, DType: "F16", Shape: []int{2}, Data: make([]byte, 4)}),
-			`tensor "classifier.bias": dtype: expected F32, found F16`,
+			"another dtype", replaced(wrappers.Tensor{Name: name, DType: "F64", Shape: []int{2}, Data: make([]byte, 16)}),
+			`tensor "classifier.bias": dtype: expected F32, F16 or BF16, found F64`,
 		},
 		{
-			"a NaN", replace(wrappers.F32(name, []float32{0, float32(math.NaN())}, 2)),
+			"a NaN", replaced(wrappers.F32(name, []float32{0, float32(math.NaN())}, 2)),
 			`tensor "classifier.bias": expected finite values, found NaN`,
 		},
 		{
-			"nothing of it", func([]wrappers.Tensor) []wrappers.Tensor { return nil },
-			`found no such tensor; tensor `,
+			"many faults", wrappers.Base(t, tinyConfig).Tensor(wrappers.F32(name, nil, 0)).
+				Tensor(wrappers.F32("classifier.weight", []float32{1}, 1)).
+				Tensor(wrappers.F32("vit.layernorm.weight", []float32{1}, 1)).
+				Tensor(wrappers.F32("vit.layernorm.bias", []float32{1}, 1)).
+				Tensor(wrappers.F32("vit.embeddings.cls_token", []float32{1}, 1)),
+			"; and 2 more",
+		},
+		{"nothing of it", wrappers.Base(t, tinyConfig).Without("vit", "classifier"), ` and `},
+		{
+			"a pickle", wrappers.Base(t, tinyConfig).File("model.safetensors", nil).File("pytorch_model.bin", []byte{}),
+			"pytorch_model.bin: expected model.safetensors, found a pickle",
+		},
+		{
+			"an architecture of nobody", wrappers.Base(t, tinyConfig).File("config.json", []byte(`{"model_type": "gpt2"}`)),
+			`config.json: model_type: expected one of bert, `,
+		},
+		{
+			"a shard that is not there", sharded().File("model-00002-of-00002.safetensors", nil),
+			`file "model-00002-of-00002.safetensors": no such file`,
+		},
+		{
+			"an index that leads elsewhere",
+			sharded().File("model.safetensors.index.json", []byte(`{"weight_map": {"x": "../model.safetensors"}}`)),
+			`model.safetensors.index.json: weight_map: expected names as model-00001-of-00002.safetensors, ` +
+				`found "../model.safetensors"`,
+		},
+		{
+			"an index of nothing", sharded().File("model.safetensors.index.json", []byte(`{}`)),
+			"model.safetensors.index.json: weight_map: expected the file of each tensor, found none",
+		},
+		{
+			"a fault in a shard", sharded().Tensor(wrappers.F32(name, make([]float32, 3), 3)),
+			`model.safetensors.index.json: tensor "classifier.bias": shape: expected [2], found [3]`,
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			_, _, err := artifact.InspectBase(openFolder(t, tinyBase(t, c.change)))
+			_, _, err := artifact.InspectBase(openFolder(t, c.base.Write()))
 			if err == nil || !strings.Contains(err.Error(), c.text) || len(err.Error()) > 1000 {
 				t.Errorf("expected %q within, found %v", c.text, err)
 			}

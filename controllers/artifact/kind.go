@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/switchyard-dev/switchyard/runtime/peft"
+	"github.com/switchyard-dev/switchyard/runtime/weights"
 )
 
 // Kind is what an artifact is.
@@ -19,7 +20,6 @@ const (
 // The files of a base model that change its answers, as runtime/model reads them.
 const (
 	baseConfig       = "config.json"
-	baseModel        = "model.safetensors"
 	basePreprocessor = "preprocessor_config.json"
 	// baseArtifactType is runtime/model's, which cannot be imported here; a test holds them together.
 	baseArtifactType = "application/vnd.switchyard.base.v1"
@@ -29,6 +29,7 @@ const (
 type format struct {
 	artifactType string
 	required     []string
+	instead      map[string]string // of a required file: an index, and the shards that it lists
 	optional     []string
 	pickle       string // what people have in place of the weights; never read
 }
@@ -45,8 +46,9 @@ func (k Kind) format() format {
 	case Base:
 		return format{
 			artifactType: baseArtifactType,
-			required:     []string{baseConfig, baseModel},
-			optional:     []string{basePreprocessor},
+			required:     []string{baseConfig, weights.ModelFile},
+			instead:      map[string]string{weights.ModelFile: weights.IndexFile},
+			optional:     []string{basePreprocessor, "tokenizer.json", "tokenizer_config.json", "vocab.txt"},
 			pickle:       "pytorch_model.bin",
 		}
 	}
@@ -55,5 +57,23 @@ func (k Kind) format() format {
 
 // has tells whether a file is one of a kind's.
 func (f format) has(name string) bool {
-	return slices.Contains(f.required, name) || slices.Contains(f.optional, name)
+	if slices.Contains(f.required, name) || slices.Contains(f.optional, name) {
+		return true
+	}
+	for _, index := range f.instead {
+		if name == index || weights.IsShard(name) {
+			return true
+		}
+	}
+	return false
+}
+
+// lacks is a required file that is not there, nor what may stand in its place; "" if there is none.
+func (f format) lacks(there func(name string) bool) string {
+	for _, name := range f.required {
+		if index, ok := f.instead[name]; !there(name) && (!ok || !there(index)) {
+			return name
+		}
+	}
+	return ""
 }

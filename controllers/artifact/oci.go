@@ -170,10 +170,8 @@ func (f *Fetcher) layers(kind Kind, where string, raw []byte) ([]ocispec.Descrip
 		left -= layer.Size
 		wanted = append(wanted, layer)
 	}
-	for _, name := range format.required {
-		if _, ok := seen[name]; !ok {
-			return nil, invalid(where, "expected the file %s, found %s", name, missingLayer(format, seen, names))
-		}
+	if name := format.lacks(func(name string) bool { _, ok := seen[name]; return ok }); name != "" {
+		return nil, invalid(where, "expected the file %s, found %s", name, missingLayer(format, seen, names))
 	}
 	return wanted, nil
 }

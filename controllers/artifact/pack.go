@@ -2,6 +2,7 @@ package artifact
 
 import (
 	"crypto/sha256"
+	"slices"
 
 	"github.com/switchyard-dev/switchyard/runtime/peft"
 	"github.com/switchyard-dev/switchyard/runtime/weights"
@@ -23,7 +24,14 @@ type Packed struct {
 // folder must be ours alone: its files are mapped, and nobody may truncate them meanwhile.
 func Pack(kind Kind, folder *weights.Folder, settings peft.Settings) (*Packed, error) {
 	format := kind.format()
-	names := format.required
+	names := slices.Clone(format.required)
+	if kind == Base {
+		files, _, err := weights.ModelFiles(folder)
+		if err != nil {
+			return nil, err
+		}
+		names = append([]string{baseConfig}, files...)
+	}
 	for _, name := range format.optional {
 		if folder.Exists(name) {
 			names = append(names, name)

@@ -20,7 +20,17 @@ import (
 // vitBase is google/vit-base-patch16-224.
 func vitBase(t *testing.T) *arch.Description {
 	t.Helper()
-	d, err := arch.Parse([]byte(`{"model_type": "vit", "num_labels": 1000}`))
+	return describe(t, `{"model_type": "vit", "num_labels": 1000}`)
+}
+
+// describe is a base with all that its config.json lets it have.
+func describe(t *testing.T, config string) *arch.Description {
+	t.Helper()
+	names, err := arch.Tensors([]byte(config))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := arch.Parse([]byte(config), names)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,41 +70,64 @@ func TestALimitWaitsUntilTheModelIsKnown(t *testing.T) {
 
 // What is said to be the least limit is enough, and a mebibyte less is not; each number of the sum is named.
 func TestTooSmall(t *testing.T) {
-	model := vitBase(t)
-	outcome := &attempt.Outcome[v1alpha1.ResolvedBaseModel]{
-		Result: v1alpha1.ResolvedBaseModel{Digest: "sha256:base", SizeBytes: model.Bytes()},
+	for _, c := range []struct {
+		name, config string
+		base         string // its size
+		batch        [2]int // mebibytes, from and to
+	}{
+		{"google/vit-base-patch16-224", `{"model_type": "vit", "num_labels": 1000}`, "331Mi", [2]int{320, 400}},
+		// 32 rows of 512 tokens.
+		{"google-bert/bert-base-uncased", `{"model_type": "bert"}`, "418Mi", [2]int{800, 1000}},
+		// 32 rows of 8192 tokens would be 16 GiB: a batch has two of them.
+		{"answerdotai/ModernBERT-base", `{"model_type": "modernbert"}`, "571Mi", [2]int{800, 1200}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			model := describe(t, c.config)
+			outcome := &attempt.Outcome[v1alpha1.ResolvedBaseModel]{
+				Result: v1alpha1.ResolvedBaseModel{Digest: "sha256:base", SizeBytes: model.Bytes()},
+			}
+			of := func(limit, adapters string) *scope {
+				pool := wrappers.Pool("demo", "digits").Limits(512, adapters).MemoryLimit(limit).Obj()
+				return &scope{pool: pool, outcome: outcome, model: model}
+			}
+			if why := of("", "100Gi").tooSmall(); why != "" {
+				t.Errorf("no limit: expected nothing, found %q", why)
+			}
+			expected := regexp.MustCompile(`expected at least (\d+)Mi, found 1Gi: the base model takes ` + c.base + `, ` +
+				`adapters may take 2Gi \(spec.adapters.memory\), a batch of 32 rows (\d+)Mi and the process itself 128Mi`)
+			why := of("1Gi", "2Gi").tooSmall()
+			found := expected.FindStringSubmatch(why)
+			if found == nil {
+				t.Fatalf("expected %s, found %q", expected, why)
+			}
+			t.Log(why)
+			enough, batch := number(t, found[1]), number(t, found[2])
+			if batch < c.batch[0] || batch > c.batch[1] {
+				t.Errorf("a batch: expected %d to %d MiB, found %d", c.batch[0], c.batch[1], batch)
+			}
+			if why := of(found[1]+"Mi", "2Gi").tooSmall(); why != "" {
+				t.Errorf("the least limit: expected nothing, found %q", why)
+			}
+			if why := of(strconv.Itoa(enough-1)+"Mi", "2Gi").tooSmall(); !strings.Contains(why, "at least "+found[1]+"Mi") {
+				t.Errorf("a mebibyte less: expected that %sMi is needed, found %q", found[1], why)
+			}
+			if why := of("1Gi", "256Mi").tooSmall(); !strings.Contains(why, "adapters may take 256Mi") {
+				t.Errorf("less for adapters: found %q", why)
+			}
+			if why := of("2560Mi", "256Mi").tooSmall(); why != "" {
+				t.Errorf("less for adapters and a larger limit: expected nothing, found %q", why)
+			}
+		})
 	}
-	of := func(limit, adapters string) *scope {
-		pool := wrappers.Pool("demo", "digits").Limits(512, adapters).MemoryLimit(limit).Obj()
-		return &scope{pool: pool, outcome: outcome, model: model}
-	}
-	if why := of("", "100Gi").tooSmall(); why != "" {
-		t.Errorf("no limit: expected nothing, found %q", why)
-	}
-	expected := regexp.MustCompile(`expected at least (\d+)Mi, found 1Gi: the base model takes 331Mi, ` +
-		`adapters may take 2Gi \(spec.adapters.memory\), a batch of 32 rows (\d+)Mi and the process itself 128Mi`)
-	why := of("1Gi", "2Gi").tooSmall()
-	found := expected.FindStringSubmatch(why)
-	if found == nil {
-		t.Fatalf("expected %s, found %q", expected, why)
-	}
-	t.Log(why)
-	if why := of(found[1]+"Mi", "2Gi").tooSmall(); why != "" {
-		t.Errorf("the least limit: expected nothing, found %q", why)
-	}
-	enough, err := strconv.Atoi(found[1])
+}
+
+func number(t *testing.T, digits string) int {
+	t.Helper()
+	n, err := strconv.Atoi(digits)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if why := of(strconv.Itoa(enough-1)+"Mi", "2Gi").tooSmall(); !strings.Contains(why, "at least "+found[1]+"Mi") {
-		t.Errorf("a mebibyte less: expected that %sMi is needed, found %q", found[1], why)
-	}
-	if why := of("1Gi", "256Mi").tooSmall(); !strings.Contains(why, "adapters may take 256Mi") {
-		t.Errorf("less for adapters: found %q", why)
-	}
-	if why := of("2Gi", "256Mi").tooSmall(); why != "" {
-		t.Errorf("less for adapters and a larger limit: expected nothing, found %q", why)
-	}
+	return n
 }
 
 // As long as the manager has not read the base again it neither takes back nor makes up what it said.

@@ -32,12 +32,12 @@ type Store interface {
 
 // errand is what one attempt is to bring, and all that its outcome depends on.
 type errand struct {
-	from       source.Spec
-	classNames []string
-	repo       string
-	base       string // digest
-	maxRank    int32
-	known      *v1alpha1.Revision // what it was found to be before, if that is still to be
+	from     source.Spec
+	settings peft.Settings
+	repo     string
+	base     string // digest
+	maxRank  int32
+	known    *v1alpha1.Revision // what it was found to be before, if that is still to be
 }
 
 const (
@@ -97,8 +97,7 @@ func (c *courier) keep(
 		return v1alpha1.Revision{}, source.Failure(err)
 	}
 	defer func() { _ = folder.Close() }()
-	settings := peft.Settings{ClassNames: e.classNames}
-	info, err := artifact.InspectAdapter(folder, base, settings)
+	info, err := artifact.InspectAdapter(folder, base, e.settings)
 	var misfit *peft.MisfitError
 	switch {
 	case errors.As(err, &misfit):
@@ -108,7 +107,7 @@ func (c *courier) keep(
 	case info.Rank > int(e.maxRank):
 		return v1alpha1.Revision{}, rankFailure(int32(info.Rank), e.maxRank) //nolint:gosec // at most 16384
 	}
-	packed, err := artifact.Pack(artifact.Adapter, folder, settings)
+	packed, err := artifact.Pack(artifact.Adapter, folder, e.settings)
 	if err != nil {
 		return v1alpha1.Revision{}, source.Failure(err)
 	}

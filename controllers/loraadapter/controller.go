@@ -22,6 +22,7 @@ import (
 	"github.com/switchyard-dev/switchyard/controllers/source"
 	"github.com/switchyard-dev/switchyard/controllers/telemetry"
 	"github.com/switchyard-dev/switchyard/runtime/arch"
+	"github.com/switchyard-dev/switchyard/runtime/peft"
 )
 
 const (
@@ -145,7 +146,7 @@ func (r *Reconciler) bring(ctx context.Context, s *scope) (next time.Duration) {
 		return 0
 	}
 	e := errand{
-		from: from, classNames: s.adapter.Spec.ClassNames,
+		from: from, settings: settingsOf(s.adapter),
 		repo: artifact.Repository(s.pool.Namespace, s.pool.Name), base: s.pool.Status.BaseModel.Digest,
 		maxRank: maxRank(s.pool),
 	}
@@ -176,9 +177,16 @@ func (r *Reconciler) wait(s *scope) time.Duration {
 	return s.outcome.Ended.Add(wait).Sub(r.now())
 }
 
+// settingsOf is what else than its files changes the adapter's answers.
+func settingsOf(adapter *v1alpha1.LoRAAdapter) peft.Settings {
+	return peft.Settings{
+		ClassNames: adapter.Spec.ClassNames, ProblemType: arch.Problem(adapter.Spec.ProblemType),
+	}
+}
+
 // input is all that an outcome depends on, as a text.
 func (e errand) input(adapter *v1alpha1.LoRAAdapter) string {
-	raw, err := json.Marshal([]any{adapter.UID, e.from, e.classNames, e.repo, e.base, e.maxRank})
+	raw, err := json.Marshal([]any{adapter.UID, e.from, e.settings, e.repo, e.base, e.maxRank})
 	if err != nil {
 		panic(err) // unreachable: strings and integers always marshal
 	}

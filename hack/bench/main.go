@@ -105,7 +105,7 @@ func batches(e *engine.Engine, adapters []*engine.Adapter) (mixed, base engine.B
 			tensor.WithShape(size.Channels, size.Height, size.Width),
 			tensor.WithBacking(tensor.Random(tensor.Float32, size.Channels*size.Height*size.Width)),
 		)
-		mixed.Inputs = append(mixed.Inputs, pixels)
+		mixed.Inputs = append(mixed.Inputs, engine.Input{Pixels: pixels})
 		mixed.Rows = append(mixed.Rows, engine.Row{Input: i, Adapter: adapters[i%len(adapters)]})
 		base.Rows = append(base.Rows, engine.Row{Input: i})
 	}

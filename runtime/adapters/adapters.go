@@ -14,8 +14,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"gorgonia.org/tensor"
-
 	"github.com/switchyard-dev/switchyard/runtime/arch"
 	"github.com/switchyard-dev/switchyard/runtime/engine"
 	"github.com/switchyard-dev/switchyard/runtime/peft"
@@ -106,6 +104,12 @@ func (s *Set) Base() (*arch.Description, string) {
 	return s.engine.Description(), s.engine.BaseDigest()
 }
 
+// Check says why an input cannot be computed.
+func (s *Set) Check(in engine.Input) error { return s.engine.Check(in) }
+
+// Tokens is how many tokens the base makes of an input.
+func (s *Set) Tokens(in engine.Input) int { return s.engine.Tokens(in) }
+
 // Open reads, checks and compiles the adapter in a folder. No name answers with it yet. A revision that is loaded
 // already is not kept twice.
 func (s *Set) Open(open func() (*weights.Folder, error), settings peft.Settings) (*Lease, error) {
@@ -146,15 +150,13 @@ func (s *Set) compile(
 
 // Try has a revision answer one input of zeros, and refuses it if its logits are not finite.
 func (s *Set) Try(l *Lease) error {
-	size := s.engine.Description().Image
-	zeros := tensor.New(tensor.WithShape(size.Channels, size.Height, size.Width), tensor.Of(tensor.Float32))
-	out, err := s.engine.Run(engine.Batch{
-		Inputs: []*tensor.Dense{zeros}, Rows: []engine.Row{{Input: 0, Adapter: l.Adapter()}},
+	answers, err := s.engine.Run(engine.Batch{
+		Inputs: []engine.Input{s.engine.Zeros()}, Rows: []engine.Row{{Input: 0, Adapter: l.Adapter()}},
 	})
 	if err != nil {
 		return err
 	}
-	for i, v := range out.Row(0) {
+	for i, v := range answers[0].Float32s() {
 		if math.IsNaN(float64(v)) || math.IsInf(float64(v), 0) {
 			return fmt.Errorf("an input of zeros: logit %d: expected a finite number, found %v", i, v)
 		}

@@ -27,7 +27,12 @@ const sample = "../../hack/samples/digits/"
 
 func newSet(t *testing.T) *adapters.Set {
 	t.Helper()
-	base, err := model.Open(openFolder(t, sample+"base"))
+	return newSetOf(t, sample+"base")
+}
+
+func newSetOf(t *testing.T, dir string) *adapters.Set {
+	t.Helper()
+	base, err := model.Open(openFolder(t, dir))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,6 +71,7 @@ func refused(t *testing.T, dir string) map[string]string {
 		"rank":    good().Set("r", 0),
 		"type":    good().Set("peft_type", "LOHA"),
 		"dora":    good().Set("use_dora", true),
+		"qalora":  good().Set("use_qalora", true),
 		"module":  good().Update("vit.layers.9.attention.q_proj", 96, 96),
 		"unknown": good().Set("use_magic", true),
 		"empty":   good().File("adapter_config.json", nil),
@@ -98,7 +104,8 @@ func refused(t *testing.T, dir string) map[string]string {
 		"shape":   `key "` + key + `A.weight": shape: expected [8, 96], found [8, 64]`,
 		"rank":    "r: expected an integer from 1 to",
 		"type":    `peft_type: expected "LORA", found "LOHA"`,
-		"dora":    "use_dora: DoRA is not supported yet",
+		"dora":    `key "` + key + `magnitude_vector": missing, though use_dora is true`,
+		"qalora":  "use_qalora: QA-LoRA is not supported, found true",
 		"module":  `no module "vit.layers.9.attention.q_proj" in the base ViTForImageClassification`,
 		"unknown": `"use_magic": unknown field`,
 		"empty":   `file "adapter_config.json": no such file`,
@@ -324,5 +331,45 @@ func TestATrialTellsWhetherTheAnswerIsANumber(t *testing.T) {
 	}
 	if err := set.Try(overflow); err == nil || !strings.Contains(err.Error(), "expected a finite number") {
 		t.Errorf("expected a refusal, found %v", err)
+	}
+}
+
+// Adapters of texts are tried by a text, those of tokens too, and over a base that has no head of its own.
+func TestATrialOfTexts(t *testing.T) {
+	const bert = `{
+		"model_type": "bert", "architectures": ["BertModel"], "vocab_size": 30, "hidden_size": 8, "num_hidden_layers": 1,
+		"num_attention_heads": 2, "intermediate_size": 8, "max_position_embeddings": 16
+	}`
+	set := newSetOf(t, wrappers.Base(t, bert).Without("classifier").Write())
+	const labels = 1 << 8 // of weights of all signs there are: one of them goes beyond float32
+	var weight []float32
+	for label := range labels {
+		for i := range 8 {
+			weight = append(weight, []float32{3e38, -3e38}[label>>i&1])
+		}
+	}
+	overflow := wrappers.F32("base_model.model.classifier.weight", weight, labels, 8)
+	bias := wrappers.F32("base_model.model.classifier.bias", slices.Repeat([]float32{3e38}, labels), labels)
+	for _, task := range []string{"SEQ_CLS", "TOKEN_CLS"} {
+		adapter := func() *wrappers.AdapterFolder {
+			return wrappers.Adapter(t).Set("task_type", task).Unset("target_modules")
+		}
+		for name, c := range map[string]struct {
+			adapter *wrappers.AdapterFolder
+			want    string
+		}{
+			"good":     {adapter().Saved("classifier", 2, 8), ""},
+			"overflow": {adapter().Tensor(overflow).Tensor(bias), "expected a finite number, found "},
+		} {
+			dir := c.adapter.Write()
+			lease, err := set.Open(func() (*weights.Folder, error) { return weights.OpenFolder(dir) }, peft.Settings{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = set.Try(lease)
+			if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%s %s: expected error %q, found %v", name, task, c.want, err)
+			}
+		}
 	}
 }

@@ -554,6 +554,33 @@ func TestABaseThatIsNotOneIsRefused(t *testing.T) {
 	}
 }
 
+// A base of several files is pulled with all that stands beside them, and is what it is on disk.
+func TestABaseOfSeveralFiles(t *testing.T) {
+	r := registrytest.New(t)
+	dir := wrappers.Base(t, `{
+		"model_type": "bert", "vocab_size": 30, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2,
+		"intermediate_size": 8, "max_position_embeddings": 16
+	}`).Sharded(3).File("tokenizer.json", []byte("{}")).File("vocab.txt", []byte("[PAD]")).Write()
+	digest := r.Base(dir)
+	registry, err := artifacts.NewRegistry(r.Options())
+	if err != nil {
+		t.Fatal(err)
+	}
+	store, err := artifacts.NewStore(t.TempDir(), registry)
+	if err != nil {
+		t.Fatal(err)
+	}
+	base, err := agent.OpenBase(t.Context(), store, digest, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if base.Digest != digest || string(base.Tokenizer) != "{}" || string(base.Vocab) != "[PAD]" ||
+		base.TokenizerConfig != nil {
+		t.Errorf("expected %s with its tokenizer, found %s with %s, %s, %s", digest, base.Digest,
+			base.Tokenizer, base.Vocab, base.TokenizerConfig)
+	}
+}
+
 // A process whose node's clock has gone back reports as one that began with the last that did: it is the later one.
 func TestAClockThatGoesBack(t *testing.T) {
 	r, base, digest := shelf(t)

@@ -39,15 +39,51 @@ const vitBase = `{
   "transformers_version": "4.44.2"
 }`
 
+// tinies has one small config of each architecture.
+var tinies = map[string]string{
+	"vit": `{
+		"model_type": "vit", "architectures": ["ViTForImageClassification"], "hidden_size": 8, "num_hidden_layers": 2,
+		"num_attention_heads": 2, "intermediate_size": 16, "image_size": 4, "patch_size": 2,
+		"id2label": {"0": "cat", "1": "dog", "2": "bird"}}`,
+	"deit": `{
+		"model_type": "deit", "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2,
+		"intermediate_size": 16, "image_size": 4, "patch_size": 2}`,
+	"dinov2": `{
+		"model_type": "dinov2", "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "mlp_ratio": 2,
+		"image_size": 6, "patch_size": 2}`,
+	"bert": `{
+		"model_type": "bert", "vocab_size": 20, "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2,
+		"intermediate_size": 16, "max_position_embeddings": 12}`,
+	"roberta": `{
+		"model_type": "roberta", "vocab_size": 20, "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2,
+		"intermediate_size": 16, "max_position_embeddings": 12, "type_vocab_size": 1}`,
+	"xlm-roberta": `{
+		"model_type": "xlm-roberta", "vocab_size": 20, "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2,
+		"intermediate_size": 16, "max_position_embeddings": 12, "type_vocab_size": 1}`,
+	"distilbert": `{
+		"model_type": "distilbert", "vocab_size": 20, "dim": 8, "n_layers": 2, "n_heads": 2, "hidden_dim": 16,
+		"max_position_embeddings": 12}`,
+	"deberta-v2": `{
+		"model_type": "deberta-v2", "vocab_size": 20, "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2,
+		"intermediate_size": 16, "max_position_embeddings": 12, "type_vocab_size": 0, "relative_attention": true,
+		"position_buckets": 4, "norm_rel_ebd": "layer_norm", "share_att_key": true, "pos_att_type": "p2c|c2p",
+		"position_biased_input": false}`,
+	"modernbert": `{
+		"model_type": "modernbert", "vocab_size": 20, "hidden_size": 8, "num_hidden_layers": 4, "num_attention_heads": 2,
+		"intermediate_size": 16, "max_position_embeddings": 12}`,
+}
+
 // tiny is a small ViT with these fields changed; null takes a field out.
 func tiny(t *testing.T, changes string) []byte {
 	t.Helper()
+	return tinyOf(t, "vit", changes)
+}
+
+// tinyOf is a small config of that architecture with these fields changed; null takes a field out.
+func tinyOf(t *testing.T, name, changes string) []byte {
+	t.Helper()
 	config := map[string]json.RawMessage{}
-	for _, part := range []string{`{
-		"model_type": "vit", "architectures": ["ViTForImageClassification"], "hidden_size": 8, "num_hidden_layers": 2,
-		"num_attention_heads": 2, "intermediate_size": 16, "image_size": 4, "patch_size": 2,
-		"id2label": {"0": "cat", "1": "dog", "2": "bird"}
-	}`, changes} {
+	for _, part := range []string{tinies[name], changes} {
 		if err := json.Unmarshal([]byte(part), &config); err != nil {
 			t.Fatal(err)
 		}
@@ -64,9 +100,15 @@ func tiny(t *testing.T, changes string) []byte {
 	return out
 }
 
+// parse is Parse of a base that has all that its config.json allows.
+func parse(raw []byte) (*arch.Description, error) {
+	tensors, _ := arch.Tensors(raw) // Parse finds the same error
+	return arch.Parse(raw, tensors)
+}
+
 func mustParse(t *testing.T, raw []byte) *arch.Description {
 	t.Helper()
-	d, err := arch.Parse(raw)
+	d, err := parse(raw)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,14 +117,17 @@ func mustParse(t *testing.T, raw []byte) *arch.Description {
 
 func TestViTBase(t *testing.T) {
 	d := mustParse(t, []byte(vitBase))
-	if d.ModelType != "vit" || d.Architecture != "ViTForImageClassification" || d.Head != "classifier" {
-		t.Errorf("found %s, %s, head %s", d.ModelType, d.Architecture, d.Head)
+	if d.ModelType != "vit" || d.Architecture != "ViTForImageClassification" || d.Own != 0 || len(d.Heads) != 1 {
+		t.Errorf("found %s, %s, %d of the heads %v", d.ModelType, d.Architecture, d.Own, d.Heads)
 	}
-	if expected := []string{"angular_leaf_spot", "bean_rust", "healthy"}; !slices.Equal(d.Labels, expected) {
-		t.Errorf("labels: expected %v, found %v", expected, d.Labels)
+	if expected := []string{"angular_leaf_spot", "bean_rust", "healthy"}; !slices.Equal(d.Classes.Labels, expected) {
+		t.Errorf("labels: expected %v, found %v", expected, d.Classes.Labels)
 	}
-	if d.Image != (arch.ImageInput{Channels: 3, Height: 224, Width: 224}) {
-		t.Errorf("image: found %+v", d.Image)
+	if d.Classes.Problem != arch.SingleLabel {
+		t.Errorf("problem: expected %s, found %s", arch.SingleLabel, d.Classes.Problem)
+	}
+	if d.Text != nil || *d.Image != (arch.ImageInput{Channels: 3, Height: 224, Width: 224}) {
+		t.Errorf("input: found %+v, %+v", d.Image, d.Text)
 	}
 	c, ok := d.Config.(*arch.ViT)
 	if !ok || c.LayerNormEps != 1e-12 || !c.QKVBias || c.HiddenAct != "gelu" {
@@ -97,11 +142,7 @@ func TestViTBase(t *testing.T) {
 		"vit.layers.7.layernorm_after":                   {"weight": {768}, "bias": {768}},
 		"classifier":                                     {"weight": {3, 768}, "bias": {3}},
 	} {
-		m, ok := d.Lookup(path)
-		if !ok {
-			t.Errorf("%s: expected a module, found none", path)
-			continue
-		}
+		m := module(t, d, path)
 		if len(m.Params) != len(shapes) {
 			t.Errorf("%s: expected %d parameters, found %d", path, len(shapes), len(m.Params))
 		}
@@ -114,20 +155,16 @@ func TestViTBase(t *testing.T) {
 			t.Errorf("%s: expected no parameter no_such, found one", path)
 		}
 	}
-	// 86 million and what the head has: the number transformers itself counts.
-	total := 0
-	for _, m := range d.Modules {
-		for _, p := range m.Params {
-			n := 1
-			for _, dim := range p.Shape {
-				n *= dim
-			}
-			total += n
-		}
+}
+
+// module is the one module that a path means.
+func module(t *testing.T, d *arch.Description, path string) *arch.Module {
+	t.Helper()
+	found := d.Lookup(path)
+	if len(found) != 1 {
+		t.Fatalf("%s: expected one module, found %d", path, len(found))
 	}
-	if total != 85_800_963 {
-		t.Errorf("parameters: expected 85800963, found %d", total)
-	}
+	return found[0]
 }
 
 // A config may leave out whatever has a default in transformers.
@@ -137,20 +174,20 @@ func TestViTDefaults(t *testing.T) {
 	if !reflect.DeepEqual(d.Config, full.Config) {
 		t.Errorf("config: expected %+v, found %+v", full.Config, d.Config)
 	}
-	if !slices.Equal(d.Labels, []string{"LABEL_0", "LABEL_1"}) {
-		t.Errorf("labels: expected two by default, found %v", d.Labels)
+	if !slices.Equal(d.Classes.Labels, []string{"LABEL_0", "LABEL_1"}) || d.Classes.Problem != "" {
+		t.Errorf("classes: expected two by default, found %+v", d.Classes)
 	}
 }
 
 func TestSizesInTwoDimensions(t *testing.T) {
 	d := mustParse(t, tiny(t, `{"image_size": [6, 8], "patch_size": [3, 2], "num_channels": 1}`))
-	if d.Image != (arch.ImageInput{Channels: 1, Height: 6, Width: 8}) {
+	if *d.Image != (arch.ImageInput{Channels: 1, Height: 6, Width: 8}) {
 		t.Errorf("image: found %+v", d.Image)
 	}
-	if m, _ := d.Lookup("vit.embeddings"); !slices.Equal(m.Params[1].Shape, []int{1, 2*4 + 1, 8}) {
+	if m := module(t, d, "vit.embeddings"); !slices.Equal(m.Params[1].Shape, []int{1, 2*4 + 1, 8}) {
 		t.Errorf("position embeddings: expected 2 by 4 patches and one, found %v", m.Params[1].Shape)
 	}
-	m, _ := d.Lookup("vit.embeddings.patch_embeddings.projection")
+	m := module(t, d, "vit.embeddings.patch_embeddings.projection")
 	if !slices.Equal(m.Params[0].Shape, []int{8, 1, 3, 2}) {
 		t.Errorf("projection: expected [8 1 3 2], found %v", m.Params[0].Shape)
 	}
@@ -162,7 +199,7 @@ func TestWithoutQKVBias(t *testing.T) {
 		"vit.layers.0.attention.q_proj": false, "vit.layers.0.attention.k_proj": false,
 		"vit.layers.0.attention.v_proj": false, "vit.layers.0.attention.o_proj": true, "classifier": true,
 	} {
-		m, _ := d.Lookup(path)
+		m := module(t, d, path)
 		if _, ok := m.Param("bias"); ok != bias {
 			t.Errorf("%s: expected bias %t, found %t", path, bias, ok)
 		}
@@ -179,7 +216,7 @@ func TestNamesAreUniqueAndComplete(t *testing.T) {
 				t.Errorf("%s: expected one module, found %s and %s", path, other, m.Path)
 			}
 			owner[path] = m.Path
-			if found, ok := d.Lookup(path); !ok || found != &d.Modules[i] {
+			if found := d.Lookup(path); len(found) != 1 || found[0] != &d.Modules[i] {
 				t.Errorf("%s: expected module %d, found %v", path, i, found)
 			}
 		}
@@ -198,14 +235,11 @@ func TestNamesAreUniqueAndComplete(t *testing.T) {
 			}
 		}
 	}
-	if _, ok := d.Lookup(d.Head); !ok {
-		t.Errorf("head: expected a module, found none of %s", d.Head)
-	}
 	for _, path := range []string{
 		"", "vit", "vit.encoder.layer.2.output.dense", "vit.layers.0", "base_model.model.classifier",
 	} {
-		if m, ok := d.Lookup(path); ok {
-			t.Errorf("%q: expected no module, found %s", path, m.Path)
+		if found := d.Lookup(path); len(found) > 0 {
+			t.Errorf("%q: expected no module, found %s", path, found[0].Path)
 		}
 	}
 }
@@ -218,13 +252,13 @@ func TestActivations(t *testing.T) {
 
 func TestConfigsRefused(t *testing.T) {
 	for _, c := range []struct{ changes, err string }{
-		{`{"model_type": "bert"}`, `config.json: model_type: expected one of vit, found "bert"`},
-		{`{"model_type": null}`, `config.json: model_type: expected one of vit, found ""`},
-		{`{"model_type": 5}`, `config.json: model_type: expected a string, found 5`},
 		{
-			`{"architectures": ["ViTModel"]}`,
-			`config.json: architectures: expected ViTForImageClassification, found "ViTModel"`,
+			`{"model_type": "t5"}`,
+			`config.json: model_type: expected one of bert, deberta-v2, deit, dinov2, distilbert, modernbert, roberta, vit, ` +
+				`xlm-roberta, found "t5"`,
 		},
+		{`{"model_type": null}`, `config.json: model_type: expected one of bert, deberta-v2, `},
+		{`{"model_type": 5}`, `config.json: model_type: expected a string, found 5`},
 		{`{"architectures": "ViTModel"}`, `config.json: architectures: expected a list, found "ViTModel"`},
 		{`{"hidden_size": 0}`, `config.json: hidden_size: expected 1 to 16384, found 0`},
 		{`{"hidden_size": -8}`, `config.json: hidden_size: expected 1 to 16384, found -8`},
@@ -271,8 +305,9 @@ func TestConfigsRefused(t *testing.T) {
 			`config.json: pruned_heads: pruned attention heads are not supported, found {"0":[1]}`,
 		},
 		{
-			`{"problem_type": "multi_label_classification"}`,
-			`config.json: problem_type: expected null or single_label_classification, found "multi_label_classification"`,
+			`{"problem_type": "ranking"}`,
+			`config.json: problem_type: expected single_label_classification, multi_label_classification or regression, ` +
+				`found "ranking"`,
 		},
 		{`{"id2label": {"0": "cat", "2": "dog"}}`, `config.json: id2label: expected the ids 0 to 1, found no 1`},
 		{`{"num_labels": 2}`, `config.json: num_labels: expected 3, as id2label has, found 2`},
@@ -290,19 +325,22 @@ func TestConfigsRefused(t *testing.T) {
 		},
 	} {
 		t.Run(fmt.Sprintf("%.60s", c.changes), func(t *testing.T) {
-			_, err := arch.Parse(tiny(t, c.changes))
+			_, err := parse(tiny(t, c.changes))
 			expectError(t, err, c.err)
+			if _, alone := arch.Tensors(tiny(t, c.changes)); alone == nil || alone.Error() != err.Error() {
+				t.Errorf("Tensors: expected %v, found %v", err, alone)
+			}
 		})
 	}
 	for _, c := range []struct{ raw, err string }{
 		{``, "config.json: unexpected EOF"},
 		{`[]`, "config.json: expected an object, found ["},
 		{`{"model_type": "vit", "id2label": {"1": "a"}}`, "config.json: id2label: expected the ids 0 to 0, found no 0"},
-		{`null`, "config.json: model_type: expected one of vit"},
+		{`null`, "config.json: model_type: expected one of bert"},
 		{`{"model_type": "vit"} x`, "config.json: invalid character"},
 		{`{"model_type": "vit", "layer_norm_eps": NaN}`, "config.json: invalid character"},
 	} {
-		_, err := arch.Parse([]byte(c.raw))
+		_, err := parse([]byte(c.raw))
 		expectError(t, err, c.err)
 	}
 }
@@ -316,44 +354,6 @@ func TestEmptyFields(t *testing.T) {
 		mustParse(t, tiny(t, changes))
 	}
 	mustParse(t, []byte(`{"model_type": "vit", "quantization_config": null, "pruned_heads": null, "architectures": null}`))
-}
-
-func TestLabels(t *testing.T) {
-	for _, c := range []struct {
-		raw    string
-		labels []string
-		err    string
-	}{
-		{`{"id2label": {"1": "b", "0": "a"}}`, []string{"a", "b"}, ""},
-		{`{"id2label": {"1": "b", "0": "a"}, "num_labels": 2}`, []string{"a", "b"}, ""},
-		{`{"id2label": {"0": "only"}}`, []string{"only"}, ""},
-		{`{"num_labels": 3}`, []string{"LABEL_0", "LABEL_1", "LABEL_2"}, ""},
-		{`{"num_labels": null, "id2label": null, "problem_type": null}`, []string{"LABEL_0", "LABEL_1"}, ""},
-		{`{}`, []string{"LABEL_0", "LABEL_1"}, ""},
-		{`{"id2label": {"0": "a", "1": "b", "3": "c"}}`, nil, "config.json: id2label: expected the ids 0 to 2, found no 2"},
-		{`{"id2label": {"1": "a"}}`, nil, "config.json: id2label: expected the ids 0 to 0, found no 0"},
-		{`{"id2label": {"zero": "a"}}`, nil, "config.json: id2label: expected the ids 0 to 0, found no 0"},
-		{`{"id2label": {"0": 5}}`, nil, "config.json: id2label"},
-		{`{"id2label": {"0": null}}`, nil, "config.json: id2label: expected a string for 0, found null"},
-		{`{"id2label": ["a"]}`, nil, "config.json: id2label: expected an object, found ["},
-		{`{"id2label": {"0": "a"}, "num_labels": 2}`, nil, "config.json: num_labels: expected 1, as id2label has, found 2"},
-		{`{"num_labels": 0}`, nil, "config.json: num_labels: expected 1 to 65536, found 0"},
-		{`{"num_labels": 65537}`, nil, "config.json: num_labels: expected 1 to 65536, found 65537"},
-		{`{"num_labels": "2"}`, nil, "config.json: num_labels: expected an integer, found \"2\""},
-		{`{"problem_type": "regression"}`, nil, `config.json: problem_type: expected null or single_label_classification, ` +
-			`found "regression", which is not supported yet`},
-		{`{"problem_type": 1}`, nil, "config.json: problem_type: expected a string, found 1"},
-		{`labels`, nil, "config.json: invalid character"},
-	} {
-		labels, err := arch.Labels([]byte(c.raw))
-		if c.err != "" {
-			expectError(t, err, c.err)
-			continue
-		}
-		if err != nil || !slices.Equal(labels, c.labels) {
-			t.Errorf("%s: expected %v, found %v, %v", c.raw, c.labels, labels, err)
-		}
-	}
 }
 
 func expectError(t *testing.T, err error, substring string) {
@@ -371,11 +371,9 @@ func expectError(t *testing.T, err error, substring string) {
 
 // Python tells hidden_act from Hidden_Act.
 func TestFieldsAreMatchedToTheLetter(t *testing.T) {
-	d, err := arch.Parse([]byte(`{"model_type": "vit", "Hidden_Act": "relu", "HIDDEN_SIZE": 8, "NUM_LABELS": 5}`))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if c := d.Config.(*arch.ViT); c.HiddenAct != "gelu" || c.HiddenSize != 768 || len(d.Labels) != 2 {
-		t.Errorf("expected the defaults, found %s, %d and %d labels", c.HiddenAct, c.HiddenSize, len(d.Labels))
+	d := mustParse(t, []byte(`{"model_type": "vit", "Hidden_Act": "relu", "HIDDEN_SIZE": 8, "NUM_LABELS": 5}`))
+	c, labels := d.Config.(*arch.ViT), d.Classes.Labels
+	if c.HiddenAct != "gelu" || c.HiddenSize != 768 || len(labels) != 2 {
+		t.Errorf("expected the defaults, found %s, %d and %d labels", c.HiddenAct, c.HiddenSize, len(labels))
 	}
 }

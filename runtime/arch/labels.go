@@ -10,50 +10,83 @@ import (
 // MaxLabels bounds the classes of one head.
 const MaxLabels = 1 << 16
 
-// Labels reads the class names of a config.json, a base's or one saved beside an adapter: id2label, else num_labels
-// names of the form LABEL_0, else transformers' default of two. A head whose outputs are not the classes of one choice
-// (problem_type) is refused: its outputs would be turned into the wrong answers.
-func Labels(raw []byte) ([]string, error) {
+// Problem is what a head's outputs mean, in the words of the API's problemType.
+type Problem string
+
+// The problems.
+const (
+	SingleLabel Problem = "SingleLabel" // one class of several: softmax
+	MultiLabel  Problem = "MultiLabel"  // each class or not: sigmoid
+	Regression  Problem = "Regression"  // numbers
+)
+
+// problems are transformers' names (problem_type of a config).
+var problems = map[string]Problem{
+	"single_label_classification": SingleLabel,
+	"multi_label_classification":  MultiLabel,
+	"regression":                  Regression,
+}
+
+// Classes are what a head's outputs are called, and what they mean.
+type Classes struct {
+	Labels  []string
+	Problem Problem // "" where the config does not say
+}
+
+// ParseClasses reads what a config.json, a base's or one saved beside an adapter, says of the classes: id2label, else
+// num_labels names of the form LABEL_0, else transformers' default of two; and problem_type.
+func ParseClasses(raw []byte) (Classes, error) {
 	var c struct {
 		ID2Label    map[string]*string `json:"id2label"`
 		NumLabels   *int               `json:"num_labels"`
 		ProblemType *string            `json:"problem_type"`
 	}
 	if err := decode(raw, &c); err != nil {
-		return nil, fmt.Errorf("config.json: %w", err)
+		return Classes{}, fmt.Errorf("config.json: %w", err)
 	}
-	if p := c.ProblemType; p != nil && *p != "single_label_classification" {
-		return nil, fmt.Errorf("config.json: problem_type: expected null or single_label_classification, found %s, "+
-			"which is not supported yet", quote.Name(*p))
+	labels, err := labelsOf(c.ID2Label, c.NumLabels)
+	if err != nil {
+		return Classes{}, fmt.Errorf("config.json: %w", err)
 	}
-	if len(c.ID2Label) > MaxLabels {
-		return nil, fmt.Errorf("config.json: id2label: expected 1 to %d, found %d", MaxLabels, len(c.ID2Label))
-	}
-	if len(c.ID2Label) > 0 {
-		// transformers never writes both, so where they differ one of them is a mistake.
-		if c.NumLabels != nil && *c.NumLabels != len(c.ID2Label) {
-			return nil, fmt.Errorf("config.json: num_labels: expected %d, as id2label has, found %d",
-				len(c.ID2Label), *c.NumLabels)
+	classes := Classes{Labels: labels}
+	if p := c.ProblemType; p != nil {
+		var ok bool
+		if classes.Problem, ok = problems[*p]; !ok {
+			return Classes{}, fmt.Errorf("config.json: problem_type: expected single_label_classification, "+
+				"multi_label_classification or regression, found %s", quote.Name(*p))
 		}
-		labels := make([]string, len(c.ID2Label))
+	}
+	return classes, nil
+}
+
+func labelsOf(id2label map[string]*string, numLabels *int) ([]string, error) {
+	if len(id2label) > MaxLabels {
+		return nil, fmt.Errorf("id2label: expected 1 to %d, found %d", MaxLabels, len(id2label))
+	}
+	if len(id2label) > 0 {
+		// transformers never writes both, so where they differ one of them is a mistake.
+		if numLabels != nil && *numLabels != len(id2label) {
+			return nil, fmt.Errorf("num_labels: expected %d, as id2label has, found %d", len(id2label), *numLabels)
+		}
+		labels := make([]string, len(id2label))
 		for i := range labels {
-			label, ok := c.ID2Label[strconv.Itoa(i)]
+			label, ok := id2label[strconv.Itoa(i)]
 			if !ok {
-				return nil, fmt.Errorf("config.json: id2label: expected the ids 0 to %d, found no %d", len(labels)-1, i)
+				return nil, fmt.Errorf("id2label: expected the ids 0 to %d, found no %d", len(labels)-1, i)
 			}
 			if label == nil {
-				return nil, fmt.Errorf("config.json: id2label: expected a string for %d, found null", i)
+				return nil, fmt.Errorf("id2label: expected a string for %d, found null", i)
 			}
 			labels[i] = *label
 		}
 		return labels, nil
 	}
 	n := 2
-	if c.NumLabels != nil {
-		n = *c.NumLabels
+	if numLabels != nil {
+		n = *numLabels
 	}
 	if n < 1 || n > MaxLabels {
-		return nil, fmt.Errorf("config.json: num_labels: expected 1 to %d, found %d", MaxLabels, n)
+		return nil, fmt.Errorf("num_labels: expected 1 to %d, found %d", MaxLabels, n)
 	}
 	return DefaultLabels(n), nil
 }
@@ -65,4 +98,13 @@ func DefaultLabels(n int) []string {
 		labels[i] = "LABEL_" + strconv.Itoa(i)
 	}
 	return labels
+}
+
+// DefaultProblem is what n outputs mean of which nobody has said it: a single one is a regression's, as transformers
+// trains it.
+func DefaultProblem(n int) Problem {
+	if n == 1 {
+		return Regression
+	}
+	return SingleLabel
 }

@@ -1,15 +1,21 @@
 package arch
 
-// MaxBatchRows is how many rows the runtime computes together. Beyond a few a batch gains nothing on CPUs, and a long
-// one makes the next request wait. It stands here so that who runs batches (cmd/runtime) and who says how much memory
-// they take (controllers/inferencepool) mean the same.
-const MaxBatchRows = 32
+// What the runtime computes together: so many rows, of so many tokens. Beyond a few a batch gains nothing on CPUs, and
+// a long one makes the next request wait. A row of more tokens is a batch of its own. They stand here so that who runs
+// batches (cmd/runtime) and who says how much memory they take (controllers/inferencepool) mean the same.
+const (
+	MaxBatchRows   = 32
+	MaxBatchTokens = 1 << 14
+)
 
 // Bytes is the memory that the parameters take.
 func (d *Description) Bytes() int64 {
 	total := int64(0)
-	for _, m := range d.Modules {
-		for _, p := range m.Params {
+	for i := range d.Modules {
+		if !d.Has(&d.Modules[i]) {
+			continue
+		}
+		for _, p := range d.Modules[i].Params {
 			n := int64(1)
 			for _, dim := range p.Shape {
 				n *= int64(dim)
@@ -20,26 +26,39 @@ func (d *Description) Bytes() int64 {
 	return total
 }
 
+// MaxTokens is the most tokens that a row has.
+func (d *Description) MaxTokens() int {
+	if d.Text != nil {
+		return d.Text.MaxTokens
+	}
+	return d.work(0).tokens
+}
+
 // BatchBytes is the memory that computing so many rows takes at once beside the weights, with updates of at most that
 // rank in every layer: what a layer works with, once more for what the layer before has left to the garbage collector,
 // and the inputs. Heads are not counted: they are small.
 func (d *Description) BatchBytes(rows, rank int) int64 {
-	work := d.work(rank)
-	return int64(rows) * bytesPerValue * (int64(d.Image.Channels*d.Image.Height*d.Image.Width) + work.embed + 2*work.layer)
+	w := d.work(rank)
+	tokens := int64(rows) * int64(w.tokens)
+	if most := int64(max(MaxBatchTokens, w.tokens)); tokens > most && d.Text != nil {
+		tokens = most
+	}
+	return bytesPerValue * (tokens*(2*w.layer+w.embed) + int64(rows)*w.input)
 }
 
 const bytesPerValue = 4 // of float32
 
-// work is how many values a row's forward pass works with at once.
-type work struct{ embed, layer int64 }
+// work is how many values a forward pass works with at once: tokens of a row at most, values of its input, values of a
+// token in the embeddings and in a layer.
+type work struct {
+	tokens       int
+	input        int64
+	embed, layer int64
+}
 
-// work of a ViT: its embeddings unfold the image into patches and project them; a layer has the hidden state, its norm,
-// query, key, value and the intermediate state of every token, and the updates' inner products.
-func (c *ViT) work(rank int) work {
-	rows, cols := c.Patches()
-	patches := int64(rows * cols)
-	unfolded := patches * int64(c.NumChannels*c.PatchSize[0]*c.PatchSize[1])
+// encoderWork is that of a transformer's layer: the hidden state, its norm, query, key, value and the intermediate
+// state of every token, and the updates' inner products.
+func encoderWork(hidden, inner, rank int) int64 {
 	const hiddenStates, updates = 5, 3
-	perToken := hiddenStates*int64(c.HiddenSize) + int64(c.IntermediateSize) + updates*int64(rank)
-	return work{embed: unfolded + patches*int64(c.HiddenSize), layer: (patches + 1) * perToken}
+	return hiddenStates*int64(hidden) + int64(inner) + updates*int64(rank)
 }

@@ -26,13 +26,14 @@ var ErrClosed = errors.New("the server is stopping")
 
 // Runner computes a batch: *engine.Engine.
 type Runner interface {
-	Run(batch engine.Batch) (*engine.Output, error)
+	Run(batch engine.Batch) ([]*tensor.Dense, error)
 }
 
-// Row is one input asked of one adapter; a nil adapter is the bare base. Rows that share an input share its tensor.
+// Row is one input asked of one adapter; a nil adapter is the bare base. Rows that share an input share the pointer.
 type Row struct {
-	Input   *tensor.Dense // [channels, height, width]
+	Input   *engine.Input
 	Adapter *engine.Adapter
+	Tokens  int // that the model makes of the input
 }
 
 // Stats tells of one batch that ran.
@@ -46,10 +47,11 @@ type Stats struct {
 
 // Options bound the batcher.
 type Options struct {
-	MaxBatchRows int
-	MaxQueueRows int
-	Observe      func(Stats)      // called after each batch; may be nil
-	Now          func() time.Time // nil is time.Now
+	MaxBatchRows   int
+	MaxBatchTokens int // a row of more is a batch of its own
+	MaxQueueRows   int
+	Observe        func(Stats)      // called after each batch; may be nil
+	Now            func() time.Time // nil is time.Now
 }
 
 // Batcher is a queue in front of an engine. Safe for concurrent use.
@@ -68,7 +70,7 @@ type Batcher struct {
 type request struct {
 	ctx     context.Context //nolint:containedctx // the request carries its caller's life through the queue
 	rows    []Row
-	logits  [][]float32
+	logits  []*tensor.Dense
 	arrived time.Time
 	pending int // rows not yet answered
 	err     error
@@ -92,7 +94,7 @@ type item struct {
 
 type result struct {
 	batch []item
-	out   *engine.Output
+	out   []*tensor.Dense
 	err   error
 }
 
@@ -114,16 +116,16 @@ func New(runner Runner, options Options) *Batcher {
 	return b
 }
 
-// Submit queues rows and waits for their logits, a slice of the adapter's number of labels for each. Its error is
+// Submit queues rows and waits for their logits, as the engine gives them. Its error is
 // ErrOverloaded, ErrClosed, the context's, or the engine's. release is called once, when no row is queued or in the
 // engine any more: after Submit has returned, if its caller did not wait. It must be quick.
-func (b *Batcher) Submit(ctx context.Context, rows []Row, release func()) ([][]float32, error) {
+func (b *Batcher) Submit(ctx context.Context, rows []Row, release func()) ([]*tensor.Dense, error) {
 	if len(rows) == 0 {
 		release()
 		return nil, nil
 	}
 	r := &request{
-		ctx: ctx, rows: rows, logits: make([][]float32, len(rows)), arrived: b.options.Now(), pending: len(rows),
+		ctx: ctx, rows: rows, logits: make([]*tensor.Dense, len(rows)), arrived: b.options.Now(), pending: len(rows),
 		done: make(chan struct{}), release: release,
 	}
 	select {
@@ -162,7 +164,7 @@ func (b *Batcher) queue() {
 	for {
 		if idle {
 			var batch []item
-			batch, queued = take(queued, b.options.MaxBatchRows)
+			batch, queued = take(queued, b.options.MaxBatchRows, b.options.MaxBatchTokens)
 			if len(batch) > 0 {
 				idle = false
 				b.batches <- batch
@@ -216,10 +218,17 @@ func wanted(queued []item) []item {
 	return kept
 }
 
-// take moves up to limit rows that are still wanted from the front of the queue into a batch.
-func take(queued []item, limit int) (batch, rest []item) {
+// take moves rows that are still wanted from the front of the queue into a batch: as many as the bounds let, and at
+// least one.
+func take(queued []item, rows, tokens int) (batch, rest []item) {
 	queued = wanted(queued)
-	n := min(limit, len(queued))
+	n := 0
+	for n < min(rows, len(queued)) {
+		if tokens -= queued[n].request.rows[queued[n].row].Tokens; tokens < 0 && n > 0 {
+			break
+		}
+		n++
+	}
 	return queued[:n:n], queued[n:]
 }
 
@@ -236,7 +245,7 @@ func answer(res result) {
 			close(r.done)
 			continue
 		}
-		r.logits[it.row] = res.out.Row(i)
+		r.logits[it.row] = res.out[i]
 		if r.pending--; r.pending == 0 {
 			close(r.done)
 		}
@@ -252,7 +261,7 @@ func (b *Batcher) run() {
 }
 
 // compute runs one batch. A panic fails the batch, and the next one runs.
-func (b *Batcher) compute(items []item) (out *engine.Output, err error) {
+func (b *Batcher) compute(items []item) (out []*tensor.Dense, err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			out, err = nil, fmt.Errorf("batch: panic: %v\n%s", v, debug.Stack())
@@ -266,11 +275,11 @@ func (b *Batcher) compute(items []item) (out *engine.Output, err error) {
 	return out, err
 }
 
-// assemble makes the engine's batch; rows with the same tensor share an input.
+// assemble makes the engine's batch; rows with the same input share it.
 func assemble(items []item, now time.Time) (engine.Batch, Stats) {
 	var batch engine.Batch
 	stats := Stats{Rows: len(items)}
-	inputs := make(map[*tensor.Dense]int)
+	inputs := make(map[*engine.Input]int)
 	distinct := make(map[*engine.Adapter]bool)
 	for _, it := range items {
 		row := it.request.rows[it.row]
@@ -278,7 +287,7 @@ func assemble(items []item, now time.Time) (engine.Batch, Stats) {
 		if !ok {
 			input = len(batch.Inputs)
 			inputs[row.Input] = input
-			batch.Inputs = append(batch.Inputs, row.Input)
+			batch.Inputs = append(batch.Inputs, *row.Input)
 		}
 		batch.Rows = append(batch.Rows, engine.Row{Input: input, Adapter: row.Adapter})
 		distinct[row.Adapter] = true

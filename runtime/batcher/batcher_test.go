@@ -25,6 +25,7 @@ type gate struct {
 	open   chan struct{}
 	now    time.Time // on the batcher's clock, which stands still
 	inputs []int     // of each batch, how many
+	first  []float32 // of each row in all batches, the first value of its input
 	stats  []batcher.Stats
 	fail   error  // of the next batch
 	panics string // where the next batch does: "run", "observe"
@@ -44,9 +45,12 @@ func newGate(t *testing.T) *gate {
 	return &gate{Engine: engine.New(base, 2), open: make(chan struct{})}
 }
 
-func (g *gate) Run(batch engine.Batch) (*engine.Output, error) {
+func (g *gate) Run(batch engine.Batch) ([]*tensor.Dense, error) {
 	<-g.open
 	g.inputs = append(g.inputs, len(batch.Inputs))
+	for _, row := range batch.Rows {
+		g.first = append(g.first, batch.Inputs[row.Input].Pixels.Float32s()[0])
+	}
 	g.panic("run")
 	if g.fail != nil {
 		err := g.fail
@@ -74,7 +78,8 @@ func inBubble(t *testing.T, test func(t *testing.T, g *gate, b *batcher.Batcher)
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate(t)
 		b := batcher.New(g, batcher.Options{
-			MaxBatchRows: 4, MaxQueueRows: 10, Observe: g.observe, Now: func() time.Time { return g.now },
+			MaxBatchRows: 4, MaxBatchTokens: 100, MaxQueueRows: 10, Observe: g.observe,
+			Now: func() time.Time { return g.now },
 		})
 		test(t, g, b)
 		close(g.open)
@@ -83,19 +88,20 @@ func inBubble(t *testing.T, test func(t *testing.T, g *gate, b *batcher.Batcher)
 	})
 }
 
-// rows are inputs with different answers.
+// rows are inputs with different answers, of few tokens.
 func rows(values ...float32) []batcher.Row {
 	rows := make([]batcher.Row, len(values))
 	for i, v := range values {
 		pixels := slices.Repeat([]float32{v, -v, 1}, 32*32)
-		rows[i].Input = tensor.New(tensor.WithShape(3, 32, 32), tensor.WithBacking(pixels))
+		rows[i].Input = &engine.Input{Pixels: tensor.New(tensor.WithShape(3, 32, 32), tensor.WithBacking(pixels))}
+		rows[i].Tokens = 1
 	}
 	return rows
 }
 
 // reply is what a Submit gave.
 type reply struct {
-	logits [][]float32
+	logits []*tensor.Dense
 	err    error
 }
 
@@ -113,11 +119,11 @@ func submit(ctx context.Context, b *batcher.Batcher, rows []batcher.Row) <-chan 
 // alone is the engine's own answer to one row.
 func (g *gate) alone(t *testing.T, row batcher.Row) []float32 {
 	t.Helper()
-	out, err := g.Engine.Run(engine.Batch{Inputs: []*tensor.Dense{row.Input}, Rows: []engine.Row{{}}})
+	out, err := g.Engine.Run(engine.Batch{Inputs: []engine.Input{*row.Input}, Rows: []engine.Row{{}}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return out.Row(0)
+	return out[0].Float32s()
 }
 
 func (g *gate) check(t *testing.T, asked []batcher.Row, got reply) {
@@ -127,12 +133,21 @@ func (g *gate) check(t *testing.T, asked []batcher.Row, got reply) {
 	}
 	for i, row := range asked {
 		want := g.alone(t, row)
-		if !slices.EqualFunc(got.logits[i], want, func(a, b float32) bool {
+		if !slices.EqualFunc(got.logits[i].Float32s(), want, func(a, b float32) bool {
 			return math.Float32bits(a) == math.Float32bits(b)
 		}) {
-			t.Errorf("row %d: expected %v, found %v", i, want, got.logits[i])
+			t.Errorf("row %d: expected %v, found %v", i, want, got.logits[i].Data())
 		}
 	}
+}
+
+// sizes are the rows of each batch.
+func (g *gate) sizes() []int {
+	var sizes []int
+	for _, s := range g.stats {
+		sizes = append(sizes, s.Rows)
+	}
+	return sizes
 }
 
 func TestRowsOfDifferentRequestsShareABatch(t *testing.T) {
@@ -151,17 +166,13 @@ func TestRowsOfDifferentRequestsShareABatch(t *testing.T) {
 			g.check(t, asked, <-replies[i])
 		}
 		synctest.Wait()
-		sizes := []int{}
-		for _, s := range g.stats {
-			sizes = append(sizes, s.Rows)
-		}
-		if !slices.Equal(sizes, []int{1, 4, 1}) {
+		if sizes := g.sizes(); !slices.Equal(sizes, []int{1, 4, 1}) {
 			t.Errorf("expected batches of 1, then 4 rows of two requests, then the last, found %v", sizes)
 		}
 	})
 }
 
-func TestRowsWithTheSameTensorShareAnInput(t *testing.T) {
+func TestRowsWithTheSamePointerShareAnInput(t *testing.T) {
 	inBubble(t, func(t *testing.T, g *gate, b *batcher.Batcher) {
 		running := submit(t.Context(), b, rows(1))
 		distinct := rows(2, 3)
@@ -175,6 +186,76 @@ func TestRowsWithTheSameTensorShareAnInput(t *testing.T) {
 		<-running
 		if !slices.Equal(g.inputs, []int{1, 2}) {
 			t.Errorf("expected batches of 1, then 2 inputs for 4 rows, found %v", g.inputs)
+		}
+	})
+}
+
+// A batch is bounded in tokens as well. The queue keeps its order: what would fit does not overtake what does not, and
+// what fits into no batch is one of its own.
+func TestBatchesAreBoundedInTokens(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		tokens []int // of each row behind the one in the engine
+		want   []int // rows of each batch behind it
+	}{
+		{"as many as there may be", []int{50, 50, 1}, []int{2, 1}},
+		{"one more than there may be", []int{50, 51, 1}, []int{1, 2}},
+		{"what is behind does not overtake", []int{60, 60, 1, 1, 1}, []int{1, 4}},
+		{"the bound of rows comes first", []int{1, 1, 1, 1, 1}, []int{4, 1}},
+		{"a long row at the front", []int{500, 1, 1}, []int{1, 2}},
+		{"a long row in the midst", []int{1, 500, 1}, []int{1, 1, 1}},
+		{"long rows only", []int{500, 101}, []int{1, 1}},
+		{"a row as long as may be", []int{100, 1}, []int{1, 1}},
+		{"rows of no tokens", []int{100, 0, 0}, []int{3}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, g *gate, b *batcher.Batcher) {
+				running := submit(t.Context(), b, rows(-1))
+				var replies []<-chan reply
+				var asked [][]batcher.Row
+				want := []float32{-1}
+				for i, tokens := range c.tokens {
+					row := rows(float32(i))
+					row[0].Tokens = tokens
+					asked, want = append(asked, row), append(want, float32(i))
+					replies = append(replies, submit(t.Context(), b, row))
+				}
+				for range 1 + len(c.want) {
+					g.open <- struct{}{}
+				}
+				<-running
+				for i := range replies {
+					g.check(t, asked[i], <-replies[i])
+				}
+				synctest.Wait()
+				if sizes := g.sizes()[1:]; !slices.Equal(sizes, c.want) {
+					t.Errorf("rows of %v tokens: expected batches of %v, found %v", c.tokens, c.want, sizes)
+				}
+				if !slices.Equal(g.first, want) {
+					t.Errorf("expected the order %v, found %v", want, g.first)
+				}
+			})
+		})
+	}
+}
+
+// The rows of one request may be in several batches, each with its own bound.
+func TestARequestOfLongRowsIsSpreadOverBatches(t *testing.T) {
+	inBubble(t, func(t *testing.T, g *gate, b *batcher.Batcher) {
+		running := submit(t.Context(), b, rows(9))
+		asked := rows(0, 1, 2, 3, 4)
+		for i := range asked {
+			asked[i].Tokens = 40
+		}
+		replies := submit(t.Context(), b, asked)
+		for range 4 {
+			g.open <- struct{}{}
+		}
+		<-running
+		g.check(t, asked, <-replies)
+		synctest.Wait()
+		if sizes := g.sizes(); !slices.Equal(sizes, []int{1, 2, 2, 1}) {
+			t.Errorf("expected batches of 1, 2, 2 and 1 rows, found %v", sizes)
 		}
 	})
 }
@@ -368,7 +449,7 @@ func TestAFailedBatchFailsItsRequestsOnly(t *testing.T) {
 func TestClosingAnswersWhatWasAdmitted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate(t)
-		b := batcher.New(g, batcher.Options{MaxBatchRows: 4, MaxQueueRows: 10})
+		b := batcher.New(g, batcher.Options{MaxBatchRows: 4, MaxBatchTokens: 100, MaxQueueRows: 10})
 		asked := rows(1, 2, 3, 4, 5, 6)
 		admitted := submit(t.Context(), b, asked)
 		closed := make(chan struct{})

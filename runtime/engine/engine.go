@@ -7,7 +7,6 @@ package engine
 
 import (
 	"fmt"
-	"math"
 	"runtime/debug"
 	"slices"
 
@@ -20,10 +19,6 @@ import (
 	"github.com/switchyard-dev/switchyard/runtime/peft"
 )
 
-// Padding fills a row's logits up to the widest head of its batch: the lowest float32, so that softmax and argmax over
-// the whole width stay right.
-const Padding = -math.MaxFloat32
-
 // Engine runs one base model. Safe for concurrent use.
 type Engine struct {
 	base *model.Base
@@ -32,17 +27,26 @@ type Engine struct {
 
 // Adapter is an adapter compiled for an engine's base. It does not change.
 type Adapter struct {
-	Digest string // its revision
-	Labels []string
-	nn     *nn.Adapter
+	Digest  string // its revision
+	Head    arch.Head
+	Labels  []string
+	Problem arch.Problem
+	nn      *nn.Adapter
 }
 
 // Bytes is the memory its weights hold.
 func (a *Adapter) Bytes() int64 { return a.nn.Bytes() }
 
+// Input is what rows ask about: an image, or a text's tokens.
+type Input struct {
+	Pixels *tensor.Dense // float32 [channels, height, width], preprocessed; nil for a text
+	IDs    []int32       // token ids
+	Types  []int32       // the ids' types; nil: all 0
+}
+
 // Batch is inputs and what is asked of them; many rows may share an input.
 type Batch struct {
-	Inputs []*tensor.Dense // pixel values [channels, height, width] each
+	Inputs []Input
 	Rows   []Row
 }
 
@@ -50,18 +54,6 @@ type Batch struct {
 type Row struct {
 	Input   int      // index in the batch's Inputs
 	Adapter *Adapter // nil is the bare base
-}
-
-// Output is the answers to a batch, in the order of its rows.
-type Output struct {
-	Logits    *tensor.Dense // [rows, widest head of the batch], each row filled up with Padding
-	NumLabels []int         // how many of a row's logits are real
-}
-
-// Row is the real logits of one row.
-func (o *Output) Row(i int) []float32 {
-	width := o.Logits.Shape()[1]
-	return o.Logits.Data().([]float32)[i*width : i*width+o.NumLabels[i]]
 }
 
 // New is an engine that computes on so many processors.
@@ -81,29 +73,41 @@ func (e *Engine) BaseDigest() string { return e.base.Digest }
 // Compile lays out an adapter's weights for the base.
 func (e *Engine) Compile(a *peft.Adapter) (*Adapter, error) {
 	compiled := e.base.Layers.NewAdapter()
-	for _, u := range a.Updates {
-		if err := compiled.Update(u.Module, u.A, u.B, u.Scale); err != nil {
-			return nil, err
-		}
-	}
-	for _, s := range a.Saved {
+	compiled.Head = a.Head
+	for _, s := range a.Saved { // before the updates, which add to the biases among them
 		if err := compiled.Replace(s.Module, s.Params); err != nil {
 			return nil, err
 		}
 	}
-	return &Adapter{Digest: a.Digest, Labels: a.Labels, nn: compiled}, nil
+	for _, r := range a.Rows {
+		if err := compiled.ReplaceRows(r.Module, r.IDs, r.Values); err != nil {
+			return nil, err
+		}
+	}
+	for _, u := range a.Updates {
+		update := nn.Update{Down: u.A, Up: u.B, Bias: u.Bias, Magnitude: u.Magnitude, Scale: u.Scale}
+		if err := compiled.Update(u.Module, update); err != nil {
+			return nil, err
+		}
+	}
+	return &Adapter{
+		Digest: a.Digest, Head: e.base.Description.Heads[a.Head], Labels: a.Labels, Problem: a.Problem, nn: compiled,
+	}, nil
 }
 
-// Run answers a batch. A panic in it is this batch's error, with its stack, and nobody else's.
-func (e *Engine) Run(batch Batch) (out *Output, err error) {
+// Run answers a batch, in the order of its rows: logits [labels] of each, or [tokens, labels] of one whose head answers
+// for each token. A panic in it is this batch's error, with its stack, and nobody else's.
+func (e *Engine) Run(batch Batch) (answers []*tensor.Dense, err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			out, err = nil, fmt.Errorf("engine: panic: %v\n%s", v, debug.Stack())
+			answers, err = nil, fmt.Errorf("engine: panic: %v\n%s", v, debug.Stack())
 		}
 	}()
-	inputs, err := e.inputs(batch.Inputs)
-	if err != nil {
-		return nil, err
+	inputs := make([]nn.Input, len(batch.Inputs))
+	for i, in := range batch.Inputs {
+		if inputs[i], err = e.input(in); err != nil {
+			return nil, fmt.Errorf("engine: input %d: %w", i, err)
+		}
 	}
 	if len(batch.Rows) == 0 {
 		return nil, fmt.Errorf("engine: a batch of no rows")
@@ -111,36 +115,83 @@ func (e *Engine) Run(batch Batch) (out *Output, err error) {
 	order := sortByAdapter(batch.Rows)
 	sorted := make([]nn.Input, len(order))
 	adapters := make([]*nn.Adapter, len(order))
-	width := 0
 	for i, row := range order {
 		r := batch.Rows[row]
-		if r.Input < 0 || r.Input >= len(inputs) {
+		switch {
+		case r.Input < 0 || r.Input >= len(inputs):
 			return nil, fmt.Errorf("engine: row %d: expected an input below %d, found %d", row, len(inputs), r.Input)
+		case r.Adapter != nil:
+			adapters[i] = r.Adapter.nn
+		case e.base.Description.Own < 0:
+			return nil, fmt.Errorf("engine: row %d: the base %s has no head to answer it", row, e.base.Description.Architecture)
 		}
 		sorted[i] = inputs[r.Input]
-		if r.Adapter != nil {
-			adapters[i] = r.Adapter.nn
-		}
-		width = max(width, e.base.Model.NumLabels(adapters[i]))
 	}
-	logits := make([]float32, len(order)*width)
-	e.base.Model.Forward(nn.NewBatch(e.pool, sorted, adapters, e.base.Model.Tokens), logits, width)
-	return e.unsort(order, adapters, logits, width), nil
+	sizes := e.base.Model.Tokens
+	found := e.base.Model.Forward(nn.NewBatch(e.pool, sorted, adapters, sizes, e.base.Description.Own))
+	answers = make([]*tensor.Dense, len(order))
+	for i, row := range order {
+		answers[row] = found[i]
+	}
+	return answers, nil
 }
 
-// inputs checks the inputs' shapes.
-func (e *Engine) inputs(tensors []*tensor.Dense) ([]nn.Input, error) {
-	want := e.base.Description.Image
-	inputs := make([]nn.Input, len(tensors))
-	for i, t := range tensors {
-		pixels, ok := t.Data().([]float32)
-		if !ok || !slices.Equal(t.Shape(), []int{want.Channels, want.Height, want.Width}) {
-			return nil, fmt.Errorf("engine: input %d: expected float32 [%d, %d, %d], found %v %v",
-				i, want.Channels, want.Height, want.Width, t.Dtype(), t.Shape())
-		}
-		inputs[i] = nn.Input{Pixels: pixels}
+// Tokens is how many tokens the model makes of an input that Check has nothing against.
+func (e *Engine) Tokens(in Input) int {
+	if in.Pixels == nil {
+		return len(in.IDs)
 	}
-	return inputs, nil
+	checked, err := e.input(in)
+	if err != nil {
+		return 0
+	}
+	return e.base.Model.Tokens(checked)
+}
+
+// Zeros is an input that says nothing: a black image, or the first token of the vocabulary.
+func (e *Engine) Zeros() Input {
+	if size := e.base.Description.Image; size != nil {
+		return Input{Pixels: e.pool.NewDense(make([]float32, size.Channels*size.Height*size.Width),
+			size.Channels, size.Height, size.Width)}
+	}
+	return Input{IDs: make([]int32, 1)}
+}
+
+// Check says why an input cannot be computed.
+func (e *Engine) Check(in Input) error {
+	_, err := e.input(in)
+	return err
+}
+
+// input checks an input against what the base takes.
+func (e *Engine) input(in Input) (nn.Input, error) {
+	d := e.base.Description
+	if d.Image != nil {
+		if in.Pixels == nil {
+			return nn.Input{}, fmt.Errorf("expected pixel values, found none")
+		}
+		pixels, ok := in.Pixels.Data().([]float32)
+		shape := in.Pixels.Shape()
+		if !ok || len(shape) != 3 || shape[0] != d.Image.Channels || !d.Image.Takes(shape[1], shape[2]) {
+			return nn.Input{}, fmt.Errorf("expected float32 [%d, %d, %d], found %v %v",
+				d.Image.Channels, d.Image.Height, d.Image.Width, in.Pixels.Dtype(), shape)
+		}
+		return nn.Input{Pixels: pixels, Height: shape[1], Width: shape[2]}, nil
+	}
+	if n := len(in.IDs); n < 1 || n > d.Text.MaxTokens {
+		return nn.Input{}, fmt.Errorf("expected 1 to %d tokens, found %d", d.Text.MaxTokens, n)
+	}
+	if in.Types != nil && len(in.Types) != len(in.IDs) {
+		return nn.Input{}, fmt.Errorf("expected as many types as ids, %d, found %d", len(in.IDs), len(in.Types))
+	}
+	if i := slices.IndexFunc(in.IDs, func(id int32) bool { return id < 0 || int(id) >= d.Text.Vocabulary }); i >= 0 {
+		return nn.Input{}, fmt.Errorf("token %d: expected an id from 0 to %d, found %d", i, d.Text.Vocabulary-1, in.IDs[i])
+	}
+	most := max(d.Text.Types, 1) // a model without types takes those that say nothing
+	if i := slices.IndexFunc(in.Types, func(t int32) bool { return t < 0 || int(t) >= most }); i >= 0 {
+		return nn.Input{}, fmt.Errorf("token %d: expected a type from 0 to %d, found %d", i, most-1, in.Types[i])
+	}
+	return nn.Input{IDs: in.IDs, Types: in.Types}, nil
 }
 
 // sortByAdapter orders row numbers so that an adapter's rows stand together, adapters in the order of their first row.
@@ -155,20 +206,4 @@ func sortByAdapter(rows []Row) []int {
 	}
 	slices.SortStableFunc(order, func(a, b int) int { return place[rows[a].Adapter] - place[rows[b].Adapter] })
 	return order
-}
-
-// unsort puts the logits [rows, width] of rows that stand in that order back to where they were asked.
-func (e *Engine) unsort(order []int, adapters []*nn.Adapter, logits []float32, width int) *Output {
-	asked := make([]float32, len(logits))
-	out := &Output{Logits: e.pool.NewDense(asked, len(order), width), NumLabels: make([]int, len(order))}
-	for i, row := range order {
-		n := e.base.Model.NumLabels(adapters[i])
-		out.NumLabels[row] = n
-		dst := asked[row*width : (row+1)*width]
-		copy(dst, logits[i*width:i*width+n])
-		for j := n; j < width; j++ {
-			dst[j] = Padding
-		}
-	}
-	return out
 }

@@ -1,46 +1,25 @@
 package engine_test
 
 import (
-	"os"
-	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
-
-	"gorgonia.org/tensor"
 
 	"github.com/switchyard-dev/switchyard/runtime/arch"
 	"github.com/switchyard-dev/switchyard/runtime/engine"
 	"github.com/switchyard-dev/switchyard/runtime/model"
-	"github.com/switchyard-dev/switchyard/runtime/peft"
 	"github.com/switchyard-dev/switchyard/runtime/weights"
 	"github.com/switchyard-dev/switchyard/test/wrappers"
 )
 
-// zeros is a base of that config whose every parameter is zero.
-func zeros(t *testing.T, config string) *model.Base {
+// open is a base of that config.
+func open(t *testing.T, config string) *model.Base {
 	t.Helper()
-	d, err := arch.Parse([]byte(config))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var all []wrappers.Tensor
-	for _, m := range d.Modules {
-		for _, p := range m.Params {
-			n := tensor.Shape(p.Shape).TotalSize()
-			all = append(all, wrappers.F32(m.Path+"."+p.Name, make([]float32, n), p.Shape...))
-		}
-	}
-	dir := t.TempDir()
-	files := map[string][]byte{"config.json": []byte(config), "model.safetensors": wrappers.Safetensors(all...)}
-	for name, data := range files {
-		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	folder, err := weights.OpenFolder(dir)
+	folder, err := weights.OpenFolder(wrappers.Base(t, config).Write())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,24 +72,26 @@ func TestABatchTakesWhatItIsSaidToTake(t *testing.T) {
 			"intermediate_size": 512, "image_size": 48, "patch_size": 8, "num_labels": 4}`,
 		"vit of few wide tokens": `{"model_type": "vit", "hidden_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4,
 			"intermediate_size": 256, "image_size": 64, "patch_size": 32, "num_labels": 4}`,
+		"bert": `{"model_type": "bert", "vocab_size": 100, "hidden_size": 64, "num_hidden_layers": 2,
+			"num_attention_heads": 4, "intermediate_size": 256, "max_position_embeddings": 64, "num_labels": 4}`,
+		"deberta": `{"model_type": "deberta-v2", "vocab_size": 100, "hidden_size": 64, "num_hidden_layers": 2,
+			"num_attention_heads": 4, "intermediate_size": 256, "max_position_embeddings": 64, "num_labels": 4,
+			"relative_attention": true, "pos_att_type": ["p2c", "c2p"], "share_att_key": true, "position_buckets": 32,
+			"position_biased_input": false, "norm_rel_ebd": "layer_norm", "conv_kernel_size": 3}`,
+		"modernbert": `{"model_type": "modernbert", "vocab_size": 100, "hidden_size": 64, "num_hidden_layers": 2,
+			"num_attention_heads": 4, "intermediate_size": 96, "max_position_embeddings": 64, "num_labels": 4}`,
+		"dinov2 with a gate": `{"model_type": "dinov2", "hidden_size": 64, "num_hidden_layers": 2,
+			"num_attention_heads": 4, "use_swiglu_ffn": true, "image_size": 56, "patch_size": 7, "num_labels": 4}`,
 	} {
-		base := zeros(t, config)
+		base := open(t, config)
 		e := engine.New(base, 2)
-		image := base.Description.Image
 		adapter := lowRank(t, e, rank)
+		said := base.Description.BatchBytes(arch.MaxBatchRows, rank)
 		var most int64
-		for range 3 { // the sampler may miss the moment
-			most = max(most, peak(func() {
-				var batch engine.Batch
-				for i := range arch.MaxBatchRows {
-					batch.Inputs = append(batch.Inputs, pixels(1, image.Channels, image.Height, image.Width))
-					batch.Rows = append(batch.Rows, engine.Row{Input: i, Adapter: adapter})
-				}
-				run(t, e, batch)
-			}))
+		for try := 0; try < 2 || said > 3*most && try < 10; try++ { // the sampler may miss the moment
+			most = max(most, peak(func() { run(t, e, fullBatch(base.Description, adapter)) }))
 		}
 		e.Close()
-		said := base.Description.BatchBytes(arch.MaxBatchRows, rank)
 		t.Logf("%s: a batch of %d rows took %d bytes at once, and is said to take %d", name, arch.MaxBatchRows, most, said)
 		if most > said || said > 3*most {
 			t.Errorf("%s: expected %d to %d bytes, found %d", name, said/3, said, most)
@@ -118,31 +99,39 @@ func TestABatchTakesWhatItIsSaidToTake(t *testing.T) {
 	}
 }
 
+// fullBatch is as many rows as may be computed together, each as long as may be.
+func fullBatch(d *arch.Description, adapter *engine.Adapter) engine.Batch {
+	var batch engine.Batch
+	for i := range arch.MaxBatchRows {
+		in := engine.Input{}
+		if d.Image != nil {
+			in.Pixels = pixels(1, d.Image.Channels, d.Image.Height, d.Image.Width)
+		} else {
+			in.IDs = slices.Repeat([]int32{int32(i)}, d.Text.MaxTokens)
+		}
+		batch.Inputs = append(batch.Inputs, in)
+		batch.Rows = append(batch.Rows, engine.Row{Input: i, Adapter: adapter})
+	}
+	return batch
+}
+
 // lowRank is an adapter with an update of that rank in every query, key and value.
 func lowRank(t *testing.T, e *engine.Engine, rank int) *engine.Adapter {
 	t.Helper()
-	hidden := e.Description().Config.(*arch.ViT).HiddenSize
-	a := wrappers.Adapter(t).Rank(rank).Set("modules_to_save", nil).
-		Set("target_modules", []string{"query", "key", "value"})
-	for _, layer := range []string{"0", "1"} {
-		for _, name := range []string{"query", "key", "value"} {
-			a.Update("vit.encoder.layer."+layer+".attention.attention."+name, hidden, hidden)
+	a := wrappers.Adapter(t).Rank(rank).Set("modules_to_save", nil)
+	updates := 0
+	for _, m := range e.Description().Modules {
+		for _, name := range []string{"query", "key", "value", "query_proj", "key_proj", "value_proj", "Wqkv"} {
+			if strings.HasSuffix(m.Path, "."+name) {
+				a.Update(m.Path, m.Params[0].Shape[0], m.Params[0].Shape[1])
+				updates++
+			}
 		}
 	}
-	folder, err := weights.OpenFolder(a.Write())
-	if err != nil {
-		t.Fatal(err)
+	if updates < 2 {
+		t.Fatalf("expected an update in each layer, found %d", updates)
 	}
-	defer func() { _ = folder.Close() }()
-	read, err := peft.Load(folder, e.Description(), peft.Settings{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	adapter, err := e.Compile(read)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return adapter
+	return compileFolder(t, e, a.Write())
 }
 
 // A base takes what its description says.
@@ -151,7 +140,7 @@ func TestABaseTakesItsParameters(t *testing.T) {
 		"intermediate_size": 1024, "image_size": 32, "patch_size": 8, "num_labels": 4}`
 	runtime.GC()
 	before := heapObjects()
-	base := zeros(t, config)
+	base := open(t, config)
 	runtime.GC()
 	took, said := heapObjects()-before, base.Description.Bytes()
 	t.Logf("the base took %d bytes, and is said to take %d", took, said)

@@ -12,6 +12,7 @@ var activations = map[string]Activation{
 	"gelu_pytorch_tanh": geluTanh,
 	"relu":              relu,
 	"silu":              silu,
+	"tanh":              Tanh,
 }
 
 // ActivationByName finds the activation that a config names.
@@ -41,6 +42,9 @@ func geluTanh(x float32) float32 {
 	inner := math.Sqrt(2/math.Pi) * (v + 0.044715*v*v*v)
 	return float32(0.5 * v * (1 + math.Tanh(inner)))
 }
+
+// Tanh is the activation of BERT's pooler and RoBERTa's head.
+func Tanh(x float32) float32 { return float32(math.Tanh(float64(x))) }
 
 func relu(x float32) float32 {
 	if x < 0 { // not max: a NaN stays one

@@ -55,6 +55,14 @@ func (p *Packed) setRow(j int, row []float32) {
 	}
 }
 
+// Row copies row j of W, its K values, to dst.
+func (p *Packed) Row(j int, dst []float32) {
+	panel := p.panel(j / tileCols)
+	for i := range dst[:p.K] {
+		dst[i] = panel[i*tileCols+j%tileCols]
+	}
+}
+
 func (p *Packed) panel(i int) []float32 {
 	size := p.K * tileCols
 	return p.panels[i*size : (i+1)*size]
@@ -63,19 +71,22 @@ func (p *Packed) panel(i int) []float32 {
 // Bytes is the memory it holds.
 func (p *Packed) Bytes() int64 { return int64(len(p.panels)) * 4 }
 
-// LowRank is the update of one segment: rows [Start, End) of the product gain T·Bᵀ.
-type LowRank struct {
+// Part is rows [Start, End) of a product that differ from the others: they gain T·Bᵀ, are multiplied by Gain, and get
+// Bias in place of the product's. Each is nil where they do not differ in it.
+type Part struct {
 	Start, End int
 	T          []float32 // [End-Start, r], row-major: x·(s·A)ᵀ
 	B          *Packed   // [N, r]
+	Gain       []float32 // [N]
+	Bias       []float32 // [N]
 }
 
-// Gemm is one product with its epilogue: Dst = act(X·Wᵀ + low-rank updates + Bias) + Residual.
+// Gemm is one product with its epilogue: Dst = act((X·Wᵀ + T·Bᵀ)·Gain + Bias) + Residual, T, B and Gain by Parts.
 type Gemm struct {
 	X        []float32 // [Rows, K], row-major
 	Rows     int
 	W        *Packed   // [N, K]
-	LowRank  []LowRank // in order, not overlapping
+	Parts    []Part    // in order, not overlapping
 	Bias     []float32 // [N] or nil
 	Act      Activation
 	Residual []float32 // as Dst, or nil; may be Dst itself
@@ -108,27 +119,49 @@ func (g *Gemm) block(r0, r1, c0, c1 int) {
 	width := c1 - c0
 	acc := buf[:(r1-r0)*width]
 	multiply(acc, width, g.X[r0*g.W.K:], r1-r0, g.W, c0, c1)
-	for i := range g.LowRank {
-		if u := &g.LowRank[i]; u.Start < r1 && u.End > r0 {
-			u.addTo(acc, width, r0, r1, c0, c1)
+	next := r0 // the first row that is not finished
+	finish := func(end int, bias []float32) {
+		for ; next < end; next++ {
+			at := next*g.DstStride + c0
+			g.finish(g.Dst[at:at+width], acc[(next-r0)*width:(next-r0+1)*width], bias, at, c0)
 		}
 	}
-	for r := range r1 - r0 {
-		at := (r0+r)*g.DstStride + c0
-		g.finish(g.Dst[at:at+width], acc[r*width:(r+1)*width], at, c0)
+	for i := range g.Parts {
+		p := &g.Parts[i]
+		from, to := max(p.Start, r0), min(p.End, r1)
+		if from >= to {
+			continue
+		}
+		finish(from, g.Bias)
+		p.addTo(acc[(from-r0)*width:(to-r0)*width], width, from, to, c0, c1)
+		bias := p.Bias
+		if bias == nil {
+			bias = g.Bias
+		}
+		finish(to, bias)
 	}
+	finish(r1, g.Bias)
 }
 
-// addTo adds the update's part of rows [r0, r1) and columns [c0, c1) to acc.
-func (u *LowRank) addTo(acc []float32, width, r0, r1, c0, c1 int) {
-	from, to := max(u.Start, r0), min(u.End, r1)
-	multiply(acc[(from-r0)*width:], width, u.T[(from-u.Start)*u.B.K:], to-from, u.B, c0, c1)
+// addTo changes acc, rows [from, to) and columns [c0, c1) of the product, as the part says.
+func (p *Part) addTo(acc []float32, width, from, to, c0, c1 int) {
+	if p.B != nil {
+		multiply(acc, width, p.T[(from-p.Start)*p.B.K:], to-from, p.B, c0, c1)
+	}
+	if p.Gain == nil {
+		return
+	}
+	for at := 0; at < len(acc); at += width {
+		for i, gain := range p.Gain[c0:c1] {
+			acc[at+i] *= gain
+		}
+	}
 }
 
 // finish writes one row of a block: bias, activation, residual. at is the row's place in Dst, col its first column.
-func (g *Gemm) finish(dst, acc []float32, at, col int) {
-	if g.Bias != nil {
-		for i, b := range g.Bias[col : col+len(acc)] {
+func (g *Gemm) finish(dst, acc, bias []float32, at, col int) {
+	if bias != nil {
+		for i, b := range bias[col : col+len(acc)] {
 			acc[i] += b
 		}
 	}

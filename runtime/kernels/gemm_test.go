@@ -86,34 +86,44 @@ func TestEpilogue(t *testing.T) {
 	rng := rand.New(rand.NewPCG(2, 2))
 	x, w, bias, residual := random(rng, m*k), random(rng, n*k), random(rng, n), random(rng, m*stride)
 	up := random(rng, n*r)
-	updates := []kernels.LowRank{
+	parts := []kernels.Part{
 		{Start: 0, End: 1, T: random(rng, r), B: kernels.Pack(up, n, r)},
-		{Start: 5, End: 66, T: random(rng, 61*r), B: kernels.Pack(up, n, r)},
+		{Start: 2, End: 3, Gain: random(rng, n)},
+		{Start: 4, End: 5, Bias: random(rng, n)},
+		{Start: 5, End: 66, T: random(rng, 61*r), B: kernels.Pack(up, n, r), Gain: random(rng, n), Bias: random(rng, n)},
 	}
 	relu, _ := kernels.ActivationByName("relu")
 	product := gemm(p, kernels.Gemm{X: x, Rows: m, W: kernels.Pack(w, n, k)})
 	want := slices.Clone(residual)
 	for i := range m {
 		for j := range n {
-			v := product[i*n+j]
-			for _, u := range updates {
-				if i < u.Start || i >= u.End {
+			v, b := product[i*n+j], bias[j]
+			for _, p := range parts {
+				if i < p.Start || i >= p.End {
 					continue
 				}
-				for l, t := range u.T[(i-u.Start)*r:][:r] {
-					v += float32(t * up[j*r+l])
+				if p.B != nil {
+					for l, t := range p.T[(i-p.Start)*r:][:r] {
+						v += float32(t * up[j*r+l])
+					}
+				}
+				if p.Gain != nil {
+					v *= p.Gain[j]
+				}
+				if p.Bias != nil {
+					b = p.Bias[j]
 				}
 			}
-			want[i*stride+j] += max(v+bias[j], 0)
+			want[i*stride+j] += max(v+b, 0)
 		}
 	}
 	got := slices.Clone(residual) // Dst is the residual itself
 	p.Gemm(kernels.Gemm{
-		X: x, Rows: m, W: kernels.Pack(w, n, k), LowRank: updates, Bias: bias, Act: relu,
+		X: x, Rows: m, W: kernels.Pack(w, n, k), Parts: parts, Bias: bias, Act: relu,
 		Residual: got, Dst: got, DstStride: stride,
 	})
 	if !sameBits(got, want) {
-		t.Error("act(x·Wᵀ + T·Bᵀ + bias) + residual differs from the same done step by step")
+		t.Error("act((x·Wᵀ + T·Bᵀ)·gain + bias) + residual differs from the same done step by step")
 	}
 }
 
@@ -122,13 +132,14 @@ func TestARowDoesNotDependOnItsNeighbours(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 3))
 	w, bias := kernels.Pack(random(rng, n*k), n, k), random(rng, n)
 	low := kernels.Pack(random(rng, n*r), n, r)
+	gain, own := random(rng, n), random(rng, n)
 	x, down := random(rng, m*k), random(rng, m*r)
 	one := newPool(t, 1)
 	want := make([][]float32, m)
 	for i := range m {
 		want[i] = gemm(one, kernels.Gemm{
 			X: x[i*k : (i+1)*k], Rows: 1, W: w, Bias: bias,
-			LowRank: []kernels.LowRank{{Start: 0, End: 1, T: down[i*r : (i+1)*r], B: low}},
+			Parts: []kernels.Part{{Start: 0, End: 1, T: down[i*r : (i+1)*r], B: low, Gain: gain, Bias: own}},
 		})
 	}
 	for _, workers := range []int{1, 2, 4} {
@@ -144,12 +155,27 @@ func TestARowDoesNotDependOnItsNeighbours(t *testing.T) {
 			copy(poisonedDown[i*r:], down[i*r:(i+1)*r])
 			got := gemm(p, kernels.Gemm{
 				X: poisoned, Rows: m, W: w, Bias: bias,
-				LowRank: []kernels.LowRank{{Start: 0, End: m, T: poisonedDown, B: low}},
+				Parts: []kernels.Part{{Start: 0, End: m, T: poisonedDown, B: low, Gain: gain, Bias: own}},
 			})
 			if !sameBits(got[i*n:(i+1)*n], want[i]) {
 				t.Fatalf("%d workers: row %d among NaN neighbours differs from the row alone", workers, i)
 			}
 		}
+	}
+}
+
+func TestAPackedMatrixGivesItsRowsBack(t *testing.T) {
+	const n, k = 5, 7 // the last panel is half empty
+	w := random(rand.New(rand.NewPCG(9, 9)), n*k)
+	packed := kernels.Pack(w, n, k)
+	for j := range n {
+		row := make([]float32, k)
+		if packed.Row(j, row); !sameBits(row, w[j*k:(j+1)*k]) {
+			t.Errorf("row %d: expected %v, found %v", j, w[j*k:(j+1)*k], row)
+		}
+	}
+	if want := int64(4 * 6 * k); packed.Bytes() != want {
+		t.Errorf("expected %d bytes, the panel that was filled up included, found %d", want, packed.Bytes())
 	}
 }
 

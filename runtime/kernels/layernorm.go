@@ -6,7 +6,7 @@ import "math"
 // bias.
 type LayerNorm struct {
 	X          []float32 // [rows, width]
-	Gain, Bias []float32 // [width]
+	Gain, Bias []float32 // [width]; Bias may be nil
 	Eps        float64
 	Dst        []float32 // as X; may be X itself
 }
@@ -47,6 +47,9 @@ func (op *LayerNorm) row(dst, x []float32) {
 	scale := 1 / math.Sqrt(squares/n+op.Eps)
 	for i, v := range x {
 		normal := float32((float64(v) - mean) * scale)
-		dst[i] = float32(normal*op.Gain[i]) + op.Bias[i]
+		dst[i] = float32(normal * op.Gain[i])
+		if op.Bias != nil {
+			dst[i] += op.Bias[i]
+		}
 	}
 }

@@ -8,7 +8,16 @@ import (
 	"slices"
 	"strings"
 
+	"gorgonia.org/tensor"
+
 	"github.com/switchyard-dev/switchyard/runtime/arch"
+	"github.com/switchyard-dev/switchyard/runtime/model/bert"
+	"github.com/switchyard-dev/switchyard/runtime/model/deberta"
+	"github.com/switchyard-dev/switchyard/runtime/model/deit"
+	"github.com/switchyard-dev/switchyard/runtime/model/dinov2"
+	"github.com/switchyard-dev/switchyard/runtime/model/distilbert"
+	"github.com/switchyard-dev/switchyard/runtime/model/modernbert"
+	"github.com/switchyard-dev/switchyard/runtime/model/roberta"
 	"github.com/switchyard-dev/switchyard/runtime/model/vit"
 	"github.com/switchyard-dev/switchyard/runtime/nn"
 	"github.com/switchyard-dev/switchyard/runtime/quote"
@@ -19,15 +28,28 @@ import (
 type Model interface {
 	// Tokens is how many tokens the model makes of an input.
 	Tokens(in nn.Input) int
-	// NumLabels is the number of outputs of a row of that adapter; nil is the base.
-	NumLabels(a *nn.Adapter) int
-	// Forward writes each row's NumLabels logits to the front of its place in logits [rows, width].
-	Forward(b *nn.Batch, logits []float32, width int)
+	// Forward answers each row by the head of its adapter.
+	Forward(b *nn.Batch) nn.Answers
 }
 
 // architectures maps config.json's model_type to the forward pass.
-var architectures = map[string]func(d *arch.Description, s nn.Scope) (Model, error){
-	"vit": func(d *arch.Description, s nn.Scope) (Model, error) { return vit.New(d, s) },
+var architectures = map[string]builder{
+	"bert":        building(bert.New),
+	"deberta-v2":  building(deberta.New),
+	"deit":        building(deit.New),
+	"dinov2":      building(dinov2.New),
+	"distilbert":  building(distilbert.New),
+	"modernbert":  building(modernbert.New),
+	"roberta":     building(roberta.New),
+	"vit":         building(vit.New),
+	"xlm-roberta": building(roberta.New),
+}
+
+// builder makes a forward pass of a description and a base's weights.
+type builder func(d *arch.Description, s nn.Scope) (Model, error)
+
+func building[M Model](build func(*arch.Description, nn.Scope) (M, error)) builder {
+	return func(d *arch.Description, s nn.Scope) (Model, error) { return build(d, s) }
 }
 
 // Base is an opened base model.
@@ -36,10 +58,13 @@ type Base struct {
 	Description *arch.Description
 	Layers      *nn.Layers
 	Digest      string   // revision of the folder's files that change an answer
-	Unused      []string // tensors in the file that no layer asks for
+	Unused      []string // tensors in the files that no layer asks for
 
-	// Preprocessor is preprocessor_config.json, or nil where there is none.
-	Preprocessor []byte
+	// The files that say how images and texts become inputs; nil where there is none.
+	Preprocessor    []byte // preprocessor_config.json
+	Tokenizer       []byte // tokenizer.json
+	TokenizerConfig []byte // tokenizer_config.json
+	Vocab           []byte // vocab.txt
 }
 
 const (
@@ -47,57 +72,88 @@ const (
 	ArtifactType = "application/vnd.switchyard.base.v1"
 	// maxConfig is far above any real config (a thousand labels take 60 KiB).
 	maxConfig = 4 << 20
+	// maxTokenizer is twice that of a vocabulary of 256k words.
+	maxTokenizer = 64 << 20
 )
 
-// Open reads a base from a HuggingFace folder: config.json, model.safetensors (float32) and, if there is one,
-// preprocessor_config.json. The weights are mapped only while they are packed.
+// Open reads a base from a HuggingFace folder: config.json, the weights (weights.OpenModel) and, where they are,
+// preprocessor_config.json, tokenizer.json, tokenizer_config.json and vocab.txt. The weights are mapped only while they
+// are packed.
 func Open(folder *weights.Folder) (*Base, error) {
 	config, err := folder.ReadFile("config.json", maxConfig)
 	if err != nil {
 		return nil, err
 	}
-	description, err := arch.Parse(config)
-	if err != nil {
-		return nil, err
-	}
 	blobs := []weights.Blob{weights.NewBlob("config.json", config)}
-	base := &Base{Description: description}
-	if folder.Exists("preprocessor_config.json") {
-		if base.Preprocessor, err = folder.ReadFile("preprocessor_config.json", maxConfig); err != nil {
+	base := &Base{}
+	for _, f := range []struct {
+		name string
+		most int64
+		to   *[]byte
+	}{
+		{"preprocessor_config.json", maxConfig, &base.Preprocessor},
+		{"tokenizer.json", maxTokenizer, &base.Tokenizer},
+		{"tokenizer_config.json", maxConfig, &base.TokenizerConfig},
+		{"vocab.txt", maxTokenizer, &base.Vocab},
+	} {
+		if !folder.Exists(f.name) {
+			continue
+		}
+		if *f.to, err = folder.ReadFile(f.name, f.most); err != nil {
 			return nil, err
 		}
-		blobs = append(blobs, weights.NewBlob("preprocessor_config.json", base.Preprocessor))
+		blobs = append(blobs, weights.NewBlob(f.name, *f.to))
 	}
-	mapping, err := folder.MapFile("model.safetensors")
+	files, err := weights.OpenModel(folder)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = mapping.Close() }()
-	if err := base.build(mapping.Data); err != nil {
+	defer func() { _ = files.Close() }()
+	if err := base.build(config, files); err != nil {
 		return nil, err
 	}
-	blobs = append(blobs, weights.NewBlob("model.safetensors", mapping.Data))
-	base.Digest = weights.ManifestDigest(ArtifactType, []byte("{}"), blobs)
+	base.Digest = weights.ManifestDigest(ArtifactType, []byte("{}"), append(blobs, files.Blobs()...))
 	return base, nil
 }
 
-// build makes the forward pass and its layers from the bytes of a safetensors file.
-func (base *Base) build(safetensors []byte) error {
+// build makes the forward pass and its layers.
+func (base *Base) build(config []byte, files *weights.Model) error {
+	names := files.Names()
+	var err error
+	if base.Description, err = arch.Parse(config, names); err != nil {
+		return err
+	}
 	newModel, ok := architectures[base.Description.ModelType]
 	if !ok {
 		return fmt.Errorf("config.json: model_type: expected one of %s, found %s",
 			strings.Join(slices.Sorted(maps.Keys(architectures)), ", "), quote.Name(base.Description.ModelType))
 	}
-	tensors, err := weights.Parse(safetensors)
-	if err != nil {
-		return fmt.Errorf("model.safetensors: %w", err)
-	}
-	scope := nn.NewScope(tensors)
+	scope := nn.NewScope(source{base.Description, files.Tensors})
 	if base.Model, err = newModel(base.Description, scope); err != nil {
 		return fmt.Errorf("config.json: %w", err)
 	}
-	if base.Layers, base.Unused, err = scope.Layers(); err != nil {
-		return fmt.Errorf("model.safetensors: %w", err)
+	if base.Layers, err = scope.Layers(); err != nil {
+		return fmt.Errorf("%s: %w", files.Files[0], err)
 	}
+	base.Unused = base.Description.Unused(names)
 	return nil
+}
+
+// source reads a base's files by the model's own names.
+type source struct {
+	description *arch.Description
+	tensors     *weights.Tensors
+}
+
+func (s source) Read(path, param string, shape ...int) (*tensor.Dense, error) {
+	stored, ok := s.description.Stored(path, param)
+	if !ok {
+		return nil, nil //nolint:nilnil // as nn.Source says
+	}
+	t, err := s.tensors.Float32Rows(stored.Tensor, stored.Shape, stored.From, stored.To)
+	if err == nil && !slices.Equal(t.Shape(), shape) {
+		err = fmt.Errorf("module %s: the model asks for %s of shape %s, and arch lists %s",
+			quote.Name(path), param, quote.Shape(shape), quote.Shape(t.Shape()))
+	}
+	return t, err
 }

@@ -13,7 +13,7 @@ import (
 
 // Layers is a built model's layers by path: what an adapter is compiled against.
 type Layers struct {
-	bySlot []any          // *Linear, *LayerNorm, or nil for a module of bare tensors
+	bySlot []any          // *Linear, *LayerNorm, *Embedding, or nil for a module of bare tensors
 	slots  map[string]int // by canonical path
 }
 
@@ -28,22 +28,43 @@ func (ls *Layers) Paths() []string {
 
 // Adapter is what one adapter changes in a model, by slot. A nil Adapter changes nothing.
 type Adapter struct {
+	// Head is which of the model's heads answers its rows, as arch.Description.Heads counts them.
+	Head int
+
 	layers  *Layers
 	changes []change
 	bytes   int64
 }
 
-// change is what an adapter does to one module: at most one of the fields is set.
+// change is what an adapter does to one module. What it leaves alone is nil, and as the base has it.
 type change struct {
-	update *lowRank
-	linear *Linear
-	norm   *LayerNorm
-	params map[string][]float32
+	update    *lowRank
+	gain      []float32  // [out]: DoRA's m/‖W + s·B·A‖
+	bias      []float32  // [out] of a Linear, that of an update included
+	linear    *Linear    // another weight
+	norm      *LayerNorm // another gain or bias
+	embedding *Embedding // another table
+	rows      map[int32][]float32
+	params    map[string][]float32
 }
 
 // lowRank is y += (x·aᵀ)·bᵀ. The scale is in a, once and for all.
 type lowRank struct {
-	a, b *kernels.Packed // [r, in], [out, r]
+	a, b *kernels.Packed // of a Linear: [r, in], [out, r]
+
+	rank     int
+	byID, up []float32 // of an Embedding: [num, r], [r, dim]
+}
+
+// Update is a low-rank update of a module, y += Scale·(Up·(Down·x) + Bias).
+type Update struct {
+	Down *tensor.Dense // [r, in]; of Patches [r, channels, height, width], of an Embedding [r, num]
+	Up   *tensor.Dense // [out, r]; of Patches [out, r, 1, 1]
+	Bias *tensor.Dense // [out] or nil
+	// Magnitude is DoRA's m or nil: y is multiplied by m/‖W + Scale·Up·Down‖, the norm of each output's weights. (Liu et
+	// al., arXiv:2402.09353.) An update with it has no Bias.
+	Magnitude *tensor.Dense // of as many values as the module has outputs
+	Scale     float32
 }
 
 // NewAdapter is an adapter of the model that changes nothing yet. It is complete before it is used.
@@ -51,32 +72,124 @@ func (ls *Layers) NewAdapter() *Adapter {
 	return &Adapter{layers: ls, changes: make([]change, len(ls.bySlot))}
 }
 
-// Update adds a low-rank update of a Linear, y += scale·(x·downᵀ)·upᵀ: down [r, in], up [out, r].
-func (a *Adapter) Update(path string, down, up *tensor.Dense, scale float32) error {
+// Update adds an update of a Linear, of Patches or of an Embedding. What else the adapter changes of the module (its
+// bias) has been given before.
+func (a *Adapter) Update(path string, u Update) error {
 	layer, slot, err := a.layers.find(path)
 	if err != nil {
 		return err
 	}
-	l, ok := layer.(*Linear)
-	r := down.Shape()[0]
-	if !ok || down.Shape()[1] != l.in || up.Shape()[0] != l.out || up.Shape()[1] != r {
-		return fmt.Errorf("module %s: an update of %s and %s does not fit it",
-			quote.Name(path), quote.Shape(down.Shape()), quote.Shape(up.Shape()))
+	c := &a.changes[slot]
+	switch l := layer.(type) {
+	case *Linear:
+		err = a.updateLinear(l, c, u)
+	case *Embedding:
+		err = a.updateEmbedding(l, c, u)
+	default:
+		err = fmt.Errorf("expected a Linear or an Embedding to update, found %T", layer)
 	}
-	scaled := slices.Clone(values(down))
-	for i := range scaled {
-		if scaled[i] *= scale; math.IsInf(float64(scaled[i]), 0) {
-			return fmt.Errorf("module %s: an update scaled by %g is beyond float32", quote.Name(path), scale)
-		}
+	if err != nil {
+		return fmt.Errorf("module %s: %w", quote.Name(path), err)
 	}
-	u := &lowRank{kernels.Pack(scaled, r, l.in), kernels.Pack(values(up), l.out, r)}
-	a.changes[slot].update = u
-	a.bytes += u.a.Bytes() + u.b.Bytes()
 	return nil
 }
 
-// Replace gives rows of the adapter a module of their own: all its parameters, by name. A Linear may have another
-// number of outputs where the model lets it (its head).
+func (a *Adapter) updateLinear(l *Linear, c *change, u Update) error {
+	down, up, r := values(u.Down), values(u.Up), u.Down.Shape()[0]
+	if len(down) != r*l.in || len(up) != l.out*r {
+		return misfit(u)
+	}
+	scaled, err := scale(down, u.Scale)
+	if err != nil {
+		return err
+	}
+	c.update = &lowRank{a: kernels.Pack(scaled, r, l.in), b: kernels.Pack(up, l.out, r), rank: r}
+	a.bytes += c.update.a.Bytes() + c.update.b.Bytes()
+	if u.Bias != nil {
+		inner, err := scale(values(u.Bias), u.Scale)
+		if err != nil {
+			return err
+		}
+		outer := c.bias
+		if outer == nil {
+			outer = l.bias
+		}
+		for i, v := range outer {
+			inner[i] += v
+		}
+		c.bias = inner
+		a.bytes += int64(len(inner)) * 4
+	}
+	if u.Magnitude == nil {
+		return nil
+	}
+	c.gain = make([]float32, l.out)
+	row := make([]float32, l.in)
+	sum := make([]float64, l.in) // W + s·B·A, one output of it
+	for j, m := range values(u.Magnitude) {
+		l.weight.Row(j, row)
+		for i, v := range row {
+			sum[i] = float64(v)
+		}
+		for k, b := range up[j*r : (j+1)*r] {
+			for i, v := range scaled[k*l.in : (k+1)*l.in] {
+				sum[i] += float64(b) * float64(v)
+			}
+		}
+		c.gain[j] = float32(float64(m) / norm(sum))
+	}
+	a.bytes += int64(l.out) * 4
+	return finite(c.gain)
+}
+
+func (a *Adapter) updateEmbedding(l *Embedding, c *change, u Update) error {
+	down, up, r := values(u.Down), values(u.Up), u.Down.Shape()[0]
+	if len(down) != r*l.num || len(up) != l.dim*r {
+		return misfit(u)
+	}
+	scaled, err := scale(down, u.Scale)
+	if err != nil {
+		return err
+	}
+	c.update = &lowRank{rank: r, byID: transpose(scaled, r, l.num), up: transpose(up, l.dim, r)}
+	a.bytes += int64(len(down)+len(up)) * 4
+	if u.Magnitude == nil {
+		return nil
+	}
+	// The norm of an output's weights over the whole vocabulary, as PEFT takes it.
+	squares := make([]float64, l.dim)
+	row := make([]float64, l.dim)
+	for id := range l.num {
+		for j := range row {
+			row[j] = float64(l.table[id*l.dim+j])
+		}
+		for k, v := range c.update.byID[id*r : (id+1)*r] {
+			for j, b := range c.update.up[k*l.dim : (k+1)*l.dim] {
+				row[j] += float64(v) * float64(b)
+			}
+		}
+		for j, v := range row {
+			squares[j] += v * v
+		}
+	}
+	c.gain = make([]float32, l.dim)
+	for j, m := range values(u.Magnitude) {
+		c.gain[j] = float32(float64(m) / math.Sqrt(squares[j]))
+	}
+	a.bytes += int64(l.dim) * 4
+	return finite(c.gain)
+}
+
+func norm(x []float64) float64 {
+	squares := 0.0
+	for _, v := range x {
+		squares += v * v
+	}
+	return math.Sqrt(squares)
+}
+
+// Replace gives rows of the adapter parameters of their own, by name; those not given stay the base's. A Linear may
+// have another number of outputs where the model lets it (its head).
 func (a *Adapter) Replace(path string, params map[string]*tensor.Dense) error {
 	layer, slot, err := a.layers.find(path)
 	if err != nil {
@@ -90,15 +203,47 @@ func (a *Adapter) Replace(path string, params map[string]*tensor.Dense) error {
 	c := &a.changes[slot]
 	switch l := layer.(type) {
 	case *Linear:
-		out := params["weight"].Shape()[0]
-		c.linear = &Linear{
-			slot: l.slot, in: l.in, out: out, weight: kernels.Pack(own["weight"], out, l.in), bias: own["bias"],
+		if weight, ok := params["weight"]; ok {
+			out := weight.Shape()[0]
+			c.linear = &Linear{slot: l.slot, in: l.in, out: out, weight: kernels.Pack(own["weight"], out, l.in)}
+			if out == l.out {
+				c.linear.bias = l.bias
+			}
 		}
+		c.bias = own["bias"]
 	case *LayerNorm:
-		c.norm = &LayerNorm{slot: l.slot, gain: own["weight"], bias: own["bias"], eps: l.eps}
+		norm := *l
+		if gain, ok := own["weight"]; ok {
+			norm.gain = gain
+		}
+		if bias, ok := own["bias"]; ok {
+			norm.bias = bias
+		}
+		c.norm = &norm
+	case *Embedding:
+		c.embedding = &Embedding{slot: l.slot, num: l.num, dim: l.dim, table: own["weight"]}
 	default:
 		c.params = own
 	}
+	return nil
+}
+
+// ReplaceRows gives rows of the adapter an Embedding with these rows [n, dim] in place of those of the ids.
+func (a *Adapter) ReplaceRows(path string, ids []int, rows *tensor.Dense) error {
+	layer, slot, err := a.layers.find(path)
+	if err != nil {
+		return err
+	}
+	l, ok := layer.(*Embedding)
+	if !ok || !slices.Equal(rows.Shape(), []int{len(ids), l.dim}) {
+		return fmt.Errorf("module %s: rows %s do not fit it", quote.Name(path), quote.Shape(rows.Shape()))
+	}
+	c := &a.changes[slot]
+	c.rows = make(map[int32][]float32, len(ids))
+	for i, id := range ids {
+		c.rows[int32(id)] = values(rows)[i*l.dim : (i+1)*l.dim] //nolint:gosec // an id of the vocabulary
+	}
+	a.bytes += int64(rows.DataSize()) * 4
 	return nil
 }
 
@@ -118,4 +263,40 @@ func (ls *Layers) find(path string) (layer any, slot int, err error) {
 		return nil, 0, fmt.Errorf("module %s: the model has none of that name", quote.Name(path))
 	}
 	return ls.bySlot[slot], slot, nil
+}
+
+func misfit(u Update) error {
+	return fmt.Errorf("an update of %s and %s does not fit it", quote.Shape(u.Down.Shape()), quote.Shape(u.Up.Shape()))
+}
+
+// scale is x times a factor.
+func scale(x []float32, factor float32) ([]float32, error) {
+	scaled := slices.Clone(x)
+	for i := range scaled {
+		if scaled[i] *= factor; math.IsInf(float64(scaled[i]), 0) {
+			return nil, fmt.Errorf("an update scaled by %g is beyond float32", factor)
+		}
+	}
+	return scaled, nil
+}
+
+// finite refuses a DoRA whose weights have no length at some output.
+func finite(gain []float32) error {
+	for i, v := range gain {
+		if math.IsInf(float64(v), 0) || math.IsNaN(float64(v)) {
+			return fmt.Errorf("DoRA: expected weights of some length at output %d, found all zero", i)
+		}
+	}
+	return nil
+}
+
+// transpose turns x [rows, cols] into [cols, rows].
+func transpose(x []float32, rows, cols int) []float32 {
+	t := make([]float32, len(x))
+	for i := range rows {
+		for j := range cols {
+			t[j*rows+i] = x[i*cols+j]
+		}
+	}
+	return t
 }

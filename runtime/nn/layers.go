@@ -34,8 +34,8 @@ type Product struct {
 func (b *Batch) Linear(segments []Segment, x []float32, products ...Product) {
 	var shrinks, expands []kernels.Gemm
 	for _, p := range products {
-		lowRank := p.lowRank(segments, x, &shrinks)
-		expands = p.expands(segments, x, lowRank, expands)
+		parts := p.parts(segments, x, &shrinks)
+		expands = p.expands(segments, x, parts, expands)
 	}
 	if len(shrinks) > 0 {
 		b.Pool.Gemm(shrinks...)
@@ -43,27 +43,30 @@ func (b *Batch) Linear(segments []Segment, x []float32, products ...Product) {
 	b.Pool.Gemm(expands...)
 }
 
-// lowRank collects the layer's updates, one for each segment that has one, and asks for their T = x·(s·A)ᵀ.
-func (p *Product) lowRank(segments []Segment, x []float32, shrinks *[]kernels.Gemm) []kernels.LowRank {
-	var updates []kernels.LowRank
+// parts collects what each segment's adapter does to the layer, and asks for the updates' T = x·(s·A)ᵀ.
+func (p *Product) parts(segments []Segment, x []float32, shrinks *[]kernels.Gemm) []kernels.Part {
+	var parts []kernels.Part
 	for _, s := range segments {
-		u := s.Adapter.change(p.Layer.slot).update
-		if u == nil {
+		c := s.Adapter.change(p.Layer.slot)
+		if c.update == nil && c.bias == nil {
 			continue
 		}
-		rows := s.End - s.Start
-		t := make([]float32, rows*u.a.N)
-		*shrinks = append(*shrinks, kernels.Gemm{
-			X: x[s.Start*u.a.K : s.End*u.a.K], Rows: rows, W: u.a, Dst: t,
-		})
-		updates = append(updates, kernels.LowRank{Start: s.Start, End: s.End, T: t, B: u.b})
+		part := kernels.Part{Start: s.Start, End: s.End, Gain: c.gain, Bias: c.bias}
+		if u := c.update; u != nil {
+			rows := s.End - s.Start
+			part.T, part.B = make([]float32, rows*u.a.N), u.b
+			*shrinks = append(*shrinks, kernels.Gemm{
+				X: x[s.Start*u.a.K : s.End*u.a.K], Rows: rows, W: u.a, Dst: part.T,
+			})
+		}
+		parts = append(parts, part)
 	}
-	return updates
+	return parts
 }
 
 // expands appends a Gemm for each run of segments that share the layer's weight: nearly always one for all rows.
 func (p *Product) expands(
-	segments []Segment, x []float32, lowRank []kernels.LowRank, ops []kernels.Gemm,
+	segments []Segment, x []float32, parts []kernels.Part, ops []kernels.Gemm,
 ) []kernels.Gemm {
 	for first := 0; first < len(segments); {
 		layer := p.Layer.of(segments[first].Adapter)
@@ -83,10 +86,10 @@ func (p *Product) expands(
 		if p.Residual != nil {
 			op.Residual = p.Residual[from*stride:]
 		}
-		for _, u := range lowRank {
-			if u.Start >= from && u.End <= to {
-				u.Start, u.End = u.Start-from, u.End-from
-				op.LowRank = append(op.LowRank, u)
+		for _, part := range parts {
+			if part.Start >= from && part.End <= to {
+				part.Start, part.End = part.Start-from, part.End-from
+				op.Parts = append(op.Parts, part)
 			}
 		}
 		ops = append(ops, op)
@@ -95,9 +98,49 @@ func (p *Product) expands(
 	return ops
 }
 
+// Embedding is a table of vectors by id, with each segment's own update, rows, or table.
+type Embedding struct {
+	slot     int
+	num, dim int
+	table    []float32 // [num, dim]
+}
+
+func (e *Embedding) of(a *Adapter) *Embedding {
+	if own := a.change(e.slot).embedding; own != nil {
+		return own
+	}
+	return e
+}
+
+// Embed looks up ids, one for each row of dst [rows, dim], in place of what is there.
+func (b *Batch) Embed(segments []Segment, e *Embedding, ids []int32, dst []float32) {
+	b.embed(segments, e, ids, dst, false)
+}
+
+// AddEmbed adds to dst what Embed would write there.
+func (b *Batch) AddEmbed(segments []Segment, e *Embedding, ids []int32, dst []float32) {
+	b.embed(segments, e, ids, dst, true)
+}
+
+func (b *Batch) embed(segments []Segment, e *Embedding, ids []int32, dst []float32, add bool) {
+	ops := make([]kernels.Embedding, len(segments))
+	for i, s := range segments {
+		own, c := e.of(s.Adapter), s.Adapter.change(e.slot)
+		ops[i] = kernels.Embedding{
+			IDs: ids[s.Start:s.End], Table: own.table, Own: c.rows, Gain: c.gain, Width: e.dim, Add: add,
+			Dst: dst[s.Start*e.dim : s.End*e.dim],
+		}
+		if u := c.update; u != nil {
+			ops[i].Rank, ops[i].A, ops[i].B = u.rank, u.byID, u.up
+		}
+	}
+	b.Pool.Embedding(ops...)
+}
+
 // LayerNorm normalises each token, with each segment's own gain and bias if its adapter saved the module.
 type LayerNorm struct {
 	slot       int
+	width      int
 	gain, bias []float32 // [width]
 	eps        float64
 }
@@ -111,7 +154,7 @@ func (l *LayerNorm) of(a *Adapter) *LayerNorm {
 
 // LayerNorm normalises the rows of x [rows, width] into dst.
 func (b *Batch) LayerNorm(segments []Segment, l *LayerNorm, x, dst []float32) {
-	width := len(l.gain)
+	width := l.width
 	var ops []kernels.LayerNorm
 	for _, s := range segments {
 		own := l.of(s.Adapter)
@@ -123,11 +166,20 @@ func (b *Batch) LayerNorm(segments []Segment, l *LayerNorm, x, dst []float32) {
 	b.Pool.LayerNorm(ops...)
 }
 
-// Attention lets each row's tokens attend to each other: q, k, v and dst are [tokens, heads·dim].
-func (b *Batch) Attention(q, k, v, dst []float32, heads, dim int, scale float32) {
-	b.Pool.Attention(kernels.Attention{
-		Q: q, K: k, V: v, Rows: b.Spans, Heads: heads, Dim: dim, Scale: scale, Dst: dst,
-	})
+// Attention lets each row's tokens attend to each other: a's matrices are [tokens, heads·dim], its rows the batch's.
+func (b *Batch) Attention(a kernels.Attention) {
+	a.Rows = b.Spans
+	b.Pool.Attention(a)
+}
+
+// AttentionRelative is Attention with relative terms of each segment.
+func (b *Batch) AttentionRelative(a kernels.Attention, relatives []*kernels.Relative) {
+	ops := make([]kernels.Attention, len(b.Rows))
+	for i, s := range b.Rows {
+		ops[i] = a
+		ops[i].Rows, ops[i].Relative = b.Spans[s.Start:s.End], relatives[i]
+	}
+	b.Pool.Attention(ops...)
 }
 
 // Parameter is a bare tensor, of the base or as an adapter saved it.
@@ -143,4 +195,26 @@ func (p *Parameter) Of(a *Adapter) []float32 {
 		return own
 	}
 	return p.values
+}
+
+// Rotary turns the heads of r's matrix by their tokens' places; its rows are the batch's.
+func (b *Batch) Rotary(r kernels.Rotary) {
+	r.Rows = b.Spans
+	b.Pool.Rotary(r)
+}
+
+// Gated is act(first half of x) times the second half, x [rows, 2·width] into dst [rows, width].
+func (b *Batch) Gated(x []float32, width int, act kernels.Activation, dst []float32) {
+	b.Pool.Gated(kernels.Gated{X: x, Width: width, Act: act, Dst: dst})
+}
+
+// AddScaled adds x times a vector to dst, both [rows, width]; each segment has its own vector if its adapter saved it.
+func (b *Batch) AddScaled(segments []Segment, gain *Parameter, x, dst []float32) {
+	ops := make([]kernels.Scaled, len(segments))
+	for i, s := range segments {
+		own := gain.Of(s.Adapter)
+		from, to := s.Start*len(own), s.End*len(own)
+		ops[i] = kernels.Scaled{X: x[from:to], Gain: own, Dst: dst[from:to]}
+	}
+	b.Pool.AddScaled(ops...)
 }

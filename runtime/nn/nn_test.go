@@ -3,6 +3,7 @@ package nn_test
 import (
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -14,33 +15,60 @@ import (
 	"github.com/switchyard-dev/switchyard/test/wrappers"
 )
 
-// tiny is a model of one Linear "a.head" [2, 3], a LayerNorm "a.norm" [3] and a bare tensor "a.token" [3].
+// tiny is a model of two Linears "a.head" and "a.bare" [2, 3], of which the second has no bias, a LayerNorm "a.norm"
+// [3], an Embedding "a.words" [4, 2] and a bare tensor "a.token" [3].
 type tiny struct {
-	head   *nn.Linear
-	norm   *nn.LayerNorm
-	token  *nn.Parameter
-	layers *nn.Layers
+	head, bare *nn.Linear
+	norm       *nn.LayerNorm
+	words      *nn.Embedding
+	token      *nn.Parameter
+	layers     *nn.Layers
 }
 
-var weight = []float32{1, 2, 3, 4, 5, 6}
+var (
+	weight = []float32{1, 2, 3, 4, 5, 6}
+	table  = []float32{1, 2, 3, 4, 5, 6, 7, 8}
+)
 
 func newTiny(t *testing.T) *tiny {
 	t.Helper()
-	source, err := weights.Parse(wrappers.Safetensors(
+	root := nn.NewScope(newSource(t,
 		wrappers.F32("a.head.weight", weight, 2, 3), wrappers.F32("a.head.bias", []float32{10, 20}, 2),
+		wrappers.F32("a.bare.weight", weight, 2, 3),
 		wrappers.F32("a.norm.weight", []float32{1, 1, 1}, 3), wrappers.F32("a.norm.bias", []float32{0, 0, 0}, 3),
+		wrappers.F32("a.words.weight", table, 4, 2),
 		wrappers.F32("a.token", []float32{7, 8, 9}, 3),
 	))
-	if err != nil {
-		t.Fatal(err)
-	}
-	root := nn.NewScope(source)
 	a := root.Sub("a")
-	m := &tiny{head: a.Linear("head", 2, 3, true), norm: a.LayerNorm("norm", 3, 0), token: a.Parameter("token", 3)}
-	if m.layers, _, err = root.Layers(); err != nil {
+	m := &tiny{
+		head: a.Linear("head", 2, 3, true), bare: a.Linear("bare", 2, 3, false), norm: a.LayerNorm("norm", 3, 0, true),
+		words: a.Embedding("words", 4, 2), token: a.Parameter("token", 3),
+	}
+	var err error
+	if m.layers, err = root.Layers(); err != nil {
 		t.Fatal(err)
 	}
 	return m
+}
+
+// source has what a file has, under the same names; it is without what the file is without.
+type source struct{ *weights.Tensors }
+
+func newSource(t *testing.T, tensors ...wrappers.Tensor) source {
+	t.Helper()
+	parsed, err := weights.Parse(wrappers.Safetensors(tensors...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return source{parsed}
+}
+
+func (s source) Read(path, param string, shape ...int) (*tensor.Dense, error) {
+	name := path + "." + param
+	if _, ok := s.Info(name); !ok {
+		return nil, nil
+	}
+	return s.Float32(name, shape...)
 }
 
 func dense(values []float32, shape ...int) *tensor.Dense {
@@ -54,19 +82,31 @@ func batch(t *testing.T, segments ...nn.Segment) *nn.Batch {
 	return &nn.Batch{Pool: pool, Rows: segments}
 }
 
+func update(t *testing.T, a *nn.Adapter, path string, u nn.Update) {
+	t.Helper()
+	if err := a.Update(path, u); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func replace(t *testing.T, a *nn.Adapter, path string, params map[string]*tensor.Dense) {
+	t.Helper()
+	if err := a.Replace(path, params); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // One row x = [1, 1, 1] each: of the base, of an update, of a replacement with three outputs, and of the update again.
 func TestEachSegmentHasItsOwnLinear(t *testing.T) {
 	m := newTiny(t)
 	updated, replaced := m.layers.NewAdapter(), m.layers.NewAdapter()
 	// x·Aᵀ = [3], and 0.5 · [3]·Bᵀ = [1.5, -3].
-	if err := updated.Update("a.head", dense([]float32{1, 1, 1}, 1, 3), dense([]float32{1, -2}, 2, 1), 0.5); err != nil {
-		t.Fatal(err)
-	}
-	if err := replaced.Replace("a.head", map[string]*tensor.Dense{
+	update(t, updated, "a.head", nn.Update{
+		Down: dense([]float32{1, 1, 1}, 1, 3), Up: dense([]float32{1, -2}, 2, 1), Scale: 0.5,
+	})
+	replace(t, replaced, "a.head", map[string]*tensor.Dense{
 		"weight": dense([]float32{1, 0, 0, 0, 1, 0, 1, 1, 1}, 3, 3), "bias": dense([]float32{0, 0, 1}, 3),
-	}); err != nil {
-		t.Fatal(err)
-	}
+	})
 	if m.head.Out(nil) != 2 || m.head.Out(updated) != 2 || m.head.Out(replaced) != 3 {
 		t.Errorf("outputs: expected 2, 2 and 3, found %d, %d and %d",
 			m.head.Out(nil), m.head.Out(updated), m.head.Out(replaced))
@@ -90,9 +130,7 @@ func TestEachSegmentHasItsOwnLinear(t *testing.T) {
 func TestAScaleOfZeroAddsNothing(t *testing.T) {
 	m := newTiny(t)
 	silent := m.layers.NewAdapter()
-	if err := silent.Update("a.head", dense([]float32{1, 1, 1}, 1, 3), dense([]float32{1, -2}, 2, 1), 0); err != nil {
-		t.Fatal(err)
-	}
+	update(t, silent, "a.head", nn.Update{Down: dense([]float32{1, 1, 1}, 1, 3), Up: dense([]float32{1, -2}, 2, 1)})
 	b := batch(t, nn.Segment{0, 1, silent})
 	dst := make([]float32, 2)
 	b.Linear(b.Rows, []float32{1, 1, 1}, nn.Product{Layer: m.head, Dst: dst})
@@ -104,66 +142,293 @@ func TestAScaleOfZeroAddsNothing(t *testing.T) {
 func TestEachSegmentHasItsOwnNormAndParameters(t *testing.T) {
 	m := newTiny(t)
 	own := m.layers.NewAdapter()
-	for path, params := range map[string]map[string]*tensor.Dense{
-		"a.norm": {"weight": dense([]float32{2, 2, 2}, 3), "bias": dense([]float32{1, 1, 1}, 3)},
-		"a":      {"token": dense([]float32{1, 2, 3}, 3)},
-	} {
-		if err := own.Replace(path, params); err != nil {
-			t.Fatal(err)
-		}
-	}
-	b := batch(t, nn.Segment{0, 1, nil}, nn.Segment{1, 2, own})
-	x := []float32{-1, 0, 1, -1, 0, 1}
+	replace(t, own, "a.norm", map[string]*tensor.Dense{
+		"weight": dense([]float32{2, 2, 2}, 3), "bias": dense([]float32{1, 1, 1}, 3),
+	})
+	replace(t, own, "a", map[string]*tensor.Dense{"token": dense([]float32{1, 2, 3}, 3)})
+	shifted := m.layers.NewAdapter() // whose gain is the base's
+	replace(t, shifted, "a.norm", map[string]*tensor.Dense{"bias": dense([]float32{5, 5, 5}, 3)})
+	b := batch(t, nn.Segment{0, 1, nil}, nn.Segment{1, 2, own}, nn.Segment{2, 3, shifted})
+	x := slices.Repeat([]float32{-1, 0, 1}, 3)
 	b.LayerNorm(b.Rows, m.norm, x, x)
-	high := float32(math.Sqrt(1.5)) // 1 over the deviation of [-1, 0, 1]
-	for i, want := range []float32{-high, 0, high, 1 - 2*high, 1, 1 + 2*high} {
-		if diff := x[i] - want; diff > 1e-6 || diff < -1e-6 {
-			t.Errorf("value %d: expected %g, found %g", i, want, x[i])
-		}
-	}
+	high := math.Sqrt(1.5) // 1 over the deviation of [-1, 0, 1]
+	near(t, "the norms", x, []float64{-high, 0, high, 1 - 2*high, 1, 1 + 2*high, 5 - high, 5, 5 + high}, 1e-6)
 	if !slices.Equal(m.token.Of(own), []float32{1, 2, 3}) || !slices.Equal(m.token.Of(nil), []float32{7, 8, 9}) {
 		t.Errorf("token: found %v of the adapter, %v of the base", m.token.Of(own), m.token.Of(nil))
 	}
 }
 
-func TestRowsBecomeSegments(t *testing.T) {
+func near(t *testing.T, what string, got []float32, want []float64, tolerance float64) {
+	t.Helper()
+	if len(got) != len(want) {
+		t.Fatalf("%s: expected %d values, found %d", what, len(want), len(got))
+	}
+	for i := range want {
+		if diff := math.Abs(float64(got[i]) - want[i]); diff > tolerance || math.IsNaN(diff) {
+			t.Errorf("%s: value %d: expected %g, found %g", what, i, want[i], got[i])
+		}
+	}
+}
+
+// An update's own bias, a trained bias of the module, and both, are each in place of the base's or on top of it.
+func TestEachSegmentHasItsOwnBias(t *testing.T) {
 	m := newTiny(t)
-	x, y := m.layers.NewAdapter(), m.layers.NewAdapter()
-	inputs := make([]nn.Input, 4)
-	for i := range inputs {
-		inputs[i].Pixels = make([]float32, i+1) // as many tokens
+	down, up := dense([]float32{1, 1, 1}, 1, 3), dense([]float32{1, -2}, 2, 1) // of x = [1, 1, 1]: 0.5·[3, -6]
+	updated := nn.Update{Down: down, Up: up, Bias: dense([]float32{4, 8}, 2), Scale: 0.5}
+	trained := map[string]*tensor.Dense{"bias": dense([]float32{-1, -2}, 2)}
+	adapters := make([]*nn.Adapter, 4)
+	for i := range adapters {
+		adapters[i] = m.layers.NewAdapter()
 	}
-	b := nn.NewBatch(nil, inputs, []*nn.Adapter{x, x, nil, y}, func(in nn.Input) int { return len(in.Pixels) })
-	if want := []nn.Segment{{0, 2, x}, {2, 3, nil}, {3, 4, y}}; !slices.Equal(b.Rows, want) {
-		t.Errorf("in rows: expected %v, found %v", want, b.Rows)
+	for _, path := range []string{"a.head", "a.bare"} {
+		update(t, adapters[1], path, updated)
+		replace(t, adapters[2], path, trained)
+		replace(t, adapters[3], path, trained)
+		update(t, adapters[3], path, updated)
 	}
-	if want := []nn.Segment{{0, 3, x}, {3, 6, nil}, {6, 10, y}}; !slices.Equal(b.Tokens, want) {
-		t.Errorf("in tokens: expected %v, found %v", want, b.Tokens)
+	var segments []nn.Segment
+	for i, a := range adapters {
+		segments = append(segments, nn.Segment{i, i + 1, a})
 	}
-	if want := []nn.Segment{{0, 10, x}, {10, 15, nil}, {15, 20, y}}; !slices.Equal(b.Each(5), want) {
-		t.Errorf("in fives: expected %v, found %v", want, b.Each(5))
+	b := batch(t, segments...)
+	for _, c := range []struct {
+		name  string
+		layer *nn.Linear
+		want  []float64 // 6 and 15 are the weight's
+	}{
+		{"a.head", m.head, []float64{16, 35, 16 + 1.5 + 2, 35 - 3 + 4, 5, 13, 5 + 1.5 + 2, 13 - 3 + 4}},
+		{"a.bare", m.bare, []float64{6, 15, 6 + 1.5 + 2, 15 - 3 + 4, 5, 13, 5 + 1.5 + 2, 13 - 3 + 4}},
+	} {
+		dst := make([]float32, 8)
+		b.Linear(b.Rows, slices.Repeat([]float32{1}, 4*3), nn.Product{Layer: c.layer, Dst: dst})
+		near(t, c.name, dst, c.want, 0)
 	}
-	if b.NumTokens() != 10 {
-		t.Errorf("expected 10 tokens, found %d", b.NumTokens())
+}
+
+// What an adapter does not give stays the base's.
+func TestAWeightAloneLeavesTheBias(t *testing.T) {
+	m := newTiny(t)
+	a := m.layers.NewAdapter()
+	replace(t, a, "a.head", map[string]*tensor.Dense{"weight": dense([]float32{1, 0, 0, 0, 1, 0}, 2, 3)})
+	b := batch(t, nn.Segment{0, 1, a})
+	dst := make([]float32, 2)
+	b.Linear(b.Rows, []float32{3, 4, 5}, nn.Product{Layer: m.head, Dst: dst})
+	near(t, "weight alone", dst, []float64{13, 24}, 0)
+}
+
+// DoRA's weights are m·W'/‖W'‖, where W' = W + s·B·A: the bias and the rows of others are as they were.
+func TestDoRA(t *testing.T) {
+	m := newTiny(t)
+	a, up, magnitude := []float32{0.5, -1, 2}, []float32{3, -0.25}, []float32{2, -7}
+	const scale = 0.5
+	x := []float32{1, -2, 3}
+	dora := m.layers.NewAdapter()
+	update(t, dora, "a.head", nn.Update{
+		Down: dense(a, 1, 3), Up: dense(up, 2, 1), Magnitude: dense(magnitude, 2), Scale: scale,
+	})
+	b := batch(t, nn.Segment{0, 1, nil}, nn.Segment{1, 2, dora})
+	dst := make([]float32, 4)
+	b.Linear(b.Rows, slices.Concat(x, x), nn.Product{Layer: m.head, Dst: dst})
+	want := []float64{10 + 6, 20 + 12}
+	for j, bias := range []float64{10, 20} {
+		squares, y := 0.0, 0.0
+		for i := range 3 {
+			w := float64(weight[j*3+i]) + scale*float64(up[j])*float64(a[i])
+			squares += w * w
+			y += w * float64(x[i])
+		}
+		want = append(want, float64(magnitude[j])/math.Sqrt(squares)*y+bias)
 	}
+	near(t, "DoRA", dst, want, 1e-5)
+}
+
+// Of the same ids each segment looks up its own: the base's rows, an update, other rows for some ids, another table,
+// and a DoRA's.
+func TestEachSegmentHasItsOwnEmbedding(t *testing.T) {
+	m := newTiny(t)
+	updated, rows := m.layers.NewAdapter(), m.layers.NewAdapter()
+	replaced, dora := m.layers.NewAdapter(), m.layers.NewAdapter()
+	change := nn.Update{ // 0.5·[1, 10] for id 1, and twice that for id 3
+		Down: dense([]float32{0, 1, 0, 2}, 1, 4), Up: dense([]float32{1, 10}, 2, 1), Scale: 0.5,
+	}
+	update(t, updated, "a.words", change)
+	if err := rows.ReplaceRows("a.words", []int{3, 0}, dense([]float32{-3, -4, -1, -2}, 2, 2)); err != nil {
+		t.Fatal(err)
+	}
+	replace(t, replaced, "a.words", map[string]*tensor.Dense{"weight": dense([]float32{9, 9, 8, 8, 7, 7, 6, 6}, 4, 2)})
+	change.Magnitude = dense([]float32{3, 5}, 2)
+	update(t, dora, "a.words", change)
+	// Of each column over all ids.
+	first := 3 / math.Sqrt(1+3.5*3.5+5*5+8*8)
+	second := 5 / math.Sqrt(2*2+9*9+6*6+18*18)
+	want := []float64{
+		3, 4, 7, 8,
+		3.5, 9, 8, 18,
+		3, 4, -3, -4,
+		8, 8, 6, 6,
+		first * 3.5, second * 9, first * 8, second * 18,
+	}
+	var segments []nn.Segment
+	for i, a := range []*nn.Adapter{nil, updated, rows, replaced, dora} {
+		segments = append(segments, nn.Segment{2 * i, 2*i + 2, a})
+	}
+	b := batch(t, segments...)
+	ids := slices.Repeat([]int32{1, 3}, 5)
+	dst := slices.Repeat([]float32{100}, 20)
+	b.Embed(b.Rows, m.words, ids, dst)
+	near(t, "in place", dst, want, 1e-5)
+	b.AddEmbed(b.Rows, m.words, ids, dst)
+	for i := range want {
+		want[i] *= 2
+	}
+	near(t, "on top", dst, want, 1e-5)
+}
+
+func TestAddScaledTakesEachSegmentsOwn(t *testing.T) {
+	m := newTiny(t)
+	own := m.layers.NewAdapter()
+	replace(t, own, "a", map[string]*tensor.Dense{"token": dense([]float32{1, 2, 3}, 3)})
+	b := batch(t, nn.Segment{0, 2, own}, nn.Segment{2, 3, nil})
+	dst := slices.Repeat([]float32{100}, 9)
+	b.AddScaled(b.Rows, m.token, []float32{1, 1, 1, 2, 2, 2, 3, 3, 3}, dst)
+	near(t, "scaled", dst, []float64{101, 102, 103, 102, 104, 106, 121, 124, 127}, 0)
 }
 
 func TestWhatDoesNotFitIsRefused(t *testing.T) {
 	m := newTiny(t)
 	a := m.layers.NewAdapter()
 	row, column := dense(make([]float32, 3), 1, 3), dense(make([]float32, 2), 2, 1)
+	opposite := dense([]float32{-1, -2, -3}, 1, 3) // of the head's first output
+	byID := dense(make([]float32, 4), 1, 4)
 	for _, c := range []struct {
 		err  error
 		want string
 	}{
-		{a.Update("a.tail", row, column, 1), `module "a.tail": the model has none of that name`},
-		{a.Update("a.norm", row, column, 1), `module "a.norm": an update`},
-		{a.Update("a.head", dense([]float32{2, 2, 2}, 1, 3), column, 3e38), `scaled by 3e+38 is beyond float32`},
-		{a.Update("a.head", column, row, 1), `module "a.head": an update of [2, 1] and [1, 3] does not fit it`},
+		{a.Update("a.tail", nn.Update{Down: row, Up: column}), `module "a.tail": the model has none of that name`},
+		{
+			a.Update("a.norm", nn.Update{Down: row, Up: column}),
+			`module "a.norm": expected a Linear or an Embedding to update, found *nn.LayerNorm`,
+		},
+		{
+			a.Update("a.head", nn.Update{Down: dense([]float32{2, 2, 2}, 1, 3), Up: column, Scale: 3e38}),
+			`module "a.head": an update scaled by 3e+38 is beyond float32`,
+		},
+		{
+			a.Update("a.head", nn.Update{Down: row, Up: column, Bias: dense([]float32{2, 2}, 2), Scale: 3e38}),
+			`module "a.head": an update scaled by 3e+38 is beyond float32`,
+		},
+		{
+			a.Update("a.head", nn.Update{Down: column, Up: row}),
+			`module "a.head": an update of [2, 1] and [1, 3] does not fit it`,
+		},
+		{
+			a.Update("a.head", nn.Update{
+				Down: opposite, Up: dense([]float32{1, 0}, 2, 1), Magnitude: dense([]float32{1, 1}, 2), Scale: 1,
+			}),
+			`module "a.head": DoRA: expected weights of some length at output 0, found all zero`,
+		},
+		{
+			a.Update("a.words", nn.Update{Down: row, Up: column}),
+			`module "a.words": an update of [1, 3] and [2, 1] does not fit it`,
+		},
+		{
+			a.Update("a.words", nn.Update{Down: dense([]float32{2, 2, 2, 2}, 1, 4), Up: column, Scale: 3e38}),
+			`module "a.words": an update scaled by 3e+38 is beyond float32`,
+		},
+		{
+			a.Update("a.words", nn.Update{Down: byID, Up: column, Magnitude: dense([]float32{1, float32(math.Inf(1))}, 2)}),
+			`module "a.words": DoRA: `,
+		},
 		{a.Replace("b", nil), `module "b": the model has none of that name`},
+		{a.ReplaceRows("b", nil, row), `module "b": the model has none of that name`},
+		{a.ReplaceRows("a.head", []int{0}, row), `module "a.head": rows [1, 3] do not fit it`},
+		{a.ReplaceRows("a.words", []int{0, 1}, row), `module "a.words": rows [1, 3] do not fit it`},
 	} {
 		if c.err == nil || !strings.Contains(c.err.Error(), c.want) {
 			t.Errorf("expected %q, found %v", c.want, c.err)
+		}
+	}
+}
+
+// What the base is without is nobody's error: a head that adapters bring. What does not fit is, and not all of a
+// stranger's tensors are named.
+func TestABaseThatDoesNotFit(t *testing.T) {
+	var wrong []wrappers.Tensor
+	for i := range 7 {
+		wrong = append(wrong, wrappers.F32("l"+strconv.Itoa(i)+".weight", []float32{1}, 1, 1))
+	}
+	s := nn.NewScope(newSource(t, wrong...))
+	s.Linear("absent", 2, 3, true)
+	for i := range 7 {
+		s.Linear("l"+strconv.Itoa(i), 2, 3, false)
+	}
+	_, err := s.Layers()
+	if err == nil || !strings.Contains(err.Error(), `tensor "l4.weight": shape: expected [2, 3], found [1, 1]`) ||
+		!strings.HasSuffix(err.Error(), "\nand 2 more tensors") || strings.Contains(err.Error(), "absent") {
+		t.Errorf("expected five tensors named and two more counted, found %v", err)
+	}
+	s = nn.NewScope(newSource(t))
+	s.Linear("absent", 2, 3, true)
+	layers, err := s.Layers()
+	if err != nil || !slices.Equal(layers.Paths(), []string{"absent"}) {
+		t.Errorf("expected the layer without its weights, found %v, error %v", layers, err)
+	}
+}
+
+// A head that the base is without is an adapter's alone, its norm too.
+func TestWhatTheBaseLacksAnAdapterBrings(t *testing.T) {
+	s := nn.NewScope(newSource(t))
+	head, norm := s.Linear("dense", 2, 3, true), s.LayerNorm("norm", 2, 0, true)
+	layers, err := s.Layers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := layers.NewAdapter()
+	replace(t, own, "dense", map[string]*tensor.Dense{
+		"weight": dense([]float32{1, 0, 0, 0, 1, 0}, 2, 3), "bias": dense([]float32{1, 1}, 2),
+	})
+	replace(t, own, "norm", map[string]*tensor.Dense{
+		"weight": dense([]float32{2, 2}, 2), "bias": dense([]float32{0, 10}, 2),
+	})
+	b := batch(t, nn.Segment{0, 1, own})
+	dst := make([]float32, 2)
+	b.Linear(b.Rows, []float32{3, 7, 9}, nn.Product{Layer: head, Dst: dst})
+	near(t, "dense", dst, []float64{4, 8}, 0)
+	b.LayerNorm(b.Rows, norm, dst, dst)
+	near(t, "norm", dst, []float64{-2, 12}, 1e-6)
+}
+
+// What an adapter holds in memory is told: every value of it, and of a packed matrix those that fill it up.
+func TestBytesOfAnAdapter(t *testing.T) {
+	m := newTiny(t)
+	a := m.layers.NewAdapter()
+	for _, c := range []struct {
+		what   string
+		do     func()
+		values int64
+	}{
+		{"an update with a bias and a magnitude", func() {
+			update(t, a, "a.head", nn.Update{
+				Down: dense(make([]float32, 6), 2, 3), Up: dense(make([]float32, 4), 2, 2), Bias: dense(make([]float32, 2), 2),
+				Magnitude: dense([]float32{1, 1}, 2), Scale: 1,
+			})
+		}, 6 + 4 + 2 + 2},
+		{"an Embedding's update", func() {
+			update(t, a, "a.words", nn.Update{Down: dense(make([]float32, 4), 1, 4), Up: dense(make([]float32, 2), 2, 1)})
+		}, 4 + 2},
+		{"an Embedding's rows", func() {
+			if err := a.ReplaceRows("a.words", []int{1}, dense(make([]float32, 2), 1, 2)); err != nil {
+				t.Fatal(err)
+			}
+		}, 2},
+		{"a norm", func() {
+			replace(t, a, "a.norm", map[string]*tensor.Dense{"bias": dense(make([]float32, 3), 3)})
+		}, 3},
+	} {
+		before := a.Bytes()
+		c.do()
+		if got := a.Bytes() - before; got != 4*c.values {
+			t.Errorf("%s: expected %d bytes, found %d", c.what, 4*c.values, got)
 		}
 	}
 }

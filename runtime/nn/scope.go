@@ -3,13 +3,18 @@ package nn
 import (
 	"errors"
 	"fmt"
-	"slices"
 
 	"gorgonia.org/tensor"
 
 	"github.com/switchyard-dev/switchyard/runtime/kernels"
-	"github.com/switchyard-dev/switchyard/runtime/weights"
 )
+
+// Source has a base's weights by the model's own names for them.
+type Source interface {
+	// Read copies out a parameter of the module at path. It is nil, without an error, for what the base has not: a part of
+	// a head that adapters bring.
+	Read(path, param string, shape ...int) (*tensor.Dense, error)
+}
 
 // Scope is a place in a model's tree of modules, from which its layers are asked by name and shape. Errors are kept for
 // the end (Layers), and a layer that has one is given without its weights, so a model reads without error checks.
@@ -19,19 +24,14 @@ type Scope struct {
 }
 
 type builder struct {
-	source *weights.Tensors
+	source Source
 	layers Layers
-	used   map[string]bool
 	errs   []error
 }
 
 // NewScope is the root of a base whose weights are source.
-func NewScope(source *weights.Tensors) Scope {
-	return Scope{b: &builder{
-		source: source,
-		layers: Layers{bySlot: nil, slots: make(map[string]int)},
-		used:   make(map[string]bool),
-	}}
+func NewScope(source Source) Scope {
+	return Scope{b: &builder{source: source, layers: Layers{slots: make(map[string]int)}}}
 }
 
 // Sub is the scope of the module name within s.
@@ -46,6 +46,12 @@ func (s Scope) Linear(name string, out, in int, bias bool) *Linear {
 // channel, row by row. weight [out, channels, height, width], bias [out].
 func (s Scope) Patches(name string, out, channels, height, width int) *Linear {
 	return s.linear(name, true, out, channels, height, width)
+}
+
+// Conv1d is the Conv1d name of s with a stride of 1: a Linear of the values of as many tokens as its kernel is wide,
+// channel by channel. weight [out, channels, width], bias [out].
+func (s Scope) Conv1d(name string, out, channels, width int) *Linear {
+	return s.linear(name, true, out, channels, width)
 }
 
 // linear is a layer whose weight has that shape, outputs first: to a Linear all the rest are inputs.
@@ -63,39 +69,52 @@ func (s Scope) linear(name string, bias bool, shape ...int) *Linear {
 	return l
 }
 
-// LayerNorm is the layer name of s: weight and bias [width].
-func (s Scope) LayerNorm(name string, width int, eps float64) *LayerNorm {
+// LayerNorm is the layer name of s: weight and, if it has one, bias [width].
+func (s Scope) LayerNorm(name string, width int, eps float64, bias bool) *LayerNorm {
 	w := s.Sub(name)
-	l := &LayerNorm{slot: s.slot(name), gain: w.floats("weight", width), bias: w.floats("bias", width), eps: eps}
+	l := &LayerNorm{slot: s.slot(name), width: width, gain: w.floats("weight", width), eps: eps}
+	if bias {
+		l.bias = w.floats("bias", width)
+	}
 	s.b.layers.bySlot[l.slot] = l
 	return l
 }
 
+// Embedding is the layer name of s: weight [num, dim].
+func (s Scope) Embedding(name string, num, dim int) *Embedding {
+	e := &Embedding{slot: s.slot(name), num: num, dim: dim, table: s.Sub(name).floats("weight", num, dim)}
+	s.b.layers.bySlot[e.slot] = e
+	return e
+}
+
 // Parameter is the bare tensor name that belongs to the module of s itself.
 func (s Scope) Parameter(name string, shape ...int) *Parameter {
-	p := &Parameter{slot: s.slot(""), name: name, values: s.floats(name, shape...)}
-	return p
+	return &Parameter{slot: s.slot(""), name: name, values: s.floats(name, shape...)}
 }
 
-// Layers ends the building: what an adapter can be compiled against, and the names of the tensors that no layer asked
-// for. The error names the first tensors that are missing or do not fit.
-func (s Scope) Layers() (layers *Layers, unused []string, err error) {
-	const most = 5 // named: a base of another architecture lacks hundreds
+// Layers ends the building: what an adapter can be compiled against. The error names the first tensors that do not
+// fit.
+func (s Scope) Layers() (*Layers, error) {
+	const most = 5 // named: a base of another architecture has hundreds
 	if n := len(s.b.errs); n > most {
-		return nil, nil, fmt.Errorf("%w\nand %d more tensors", errors.Join(s.b.errs[:most]...), n-most)
+		return nil, fmt.Errorf("%w\nand %d more tensors", errors.Join(s.b.errs[:most]...), n-most)
 	} else if n > 0 {
-		return nil, nil, errors.Join(s.b.errs...)
+		return nil, errors.Join(s.b.errs...)
 	}
-	unused = slices.DeleteFunc(s.b.source.Names(), func(name string) bool { return s.b.used[name] })
-	return &s.b.layers, unused, nil
+	return &s.b.layers, nil
 }
 
-// slot is the slot of the module name within s (of s itself if name is empty).
-func (s Scope) slot(name string) int {
-	path := s.prefix + name
+// path is that of the module name within s, or of s itself if name is empty.
+func (s Scope) path(name string) string {
 	if name == "" {
-		path = s.prefix[:max(len(s.prefix)-1, 0)]
+		return s.prefix[:max(len(s.prefix)-1, 0)]
 	}
+	return s.prefix + name
+}
+
+// slot is the slot of the module name within s.
+func (s Scope) slot(name string) int {
+	path := s.path(name)
 	ls := &s.b.layers
 	slot, ok := ls.slots[path]
 	if !ok {
@@ -106,13 +125,14 @@ func (s Scope) slot(name string) int {
 	return slot
 }
 
-// floats copies a tensor out of the source; nil where it is missing or does not fit, so that a config which promises a
-// giant costs nothing.
+// floats copies a parameter of s itself out of the source; nil where the base lacks it or it does not fit, so that a
+// config which promises a giant costs nothing.
 func (s Scope) floats(name string, shape ...int) []float32 {
-	s.b.used[s.prefix+name] = true
-	t, err := s.b.source.Float32(s.prefix+name, shape...)
+	t, err := s.b.source.Read(s.path(""), name, shape...)
 	if err != nil {
 		s.b.errs = append(s.b.errs, err)
+	}
+	if err != nil || t == nil {
 		return nil
 	}
 	return values(t)

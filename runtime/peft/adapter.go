@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 
 	"gorgonia.org/tensor"
 
@@ -33,27 +34,40 @@ const ArtifactType = "application/vnd.switchyard.adapter.v1"
 
 // Adapter is a PEFT adapter on disk, read and checked against its base. Modules are named by their canonical paths.
 type Adapter struct {
-	Digest  string   // its revision: the digest of the manifest over its files and settings
-	Updates []Update // in the order of the base's modules
-	Saved   []Saved  // in the order of the base's modules
-	Labels  []string // names of its classes, as many as its head has outputs
-	MaxRank int      // of its updates; 0 without any
-	Bytes   int64    // of its tensors
+	Digest  string       // its revision: the digest of the manifest over its files and settings
+	Head    int          // which of the base's heads answers, as arch.Description.Heads counts them
+	Updates []Update     // in the order of the base's modules
+	Saved   []Saved      // in the order of the base's modules
+	Rows    []Rows       // in the order of the base's modules
+	Labels  []string     // names of its classes, as many as its head has outputs
+	Problem arch.Problem // what the outputs mean
+	MaxRank int          // of its updates; 0 without any
+	Bytes   int64        // of its tensors
 }
 
-// Update is the low-rank update of one Linear: y += Scale · B·(A·x).
+// Update is the low-rank update of one module: y += Scale · (B·(A·x) + Bias), with DoRA y = Magnitude/‖W'‖ · (W'·x).
 type Update struct {
-	Module string
-	A      *tensor.Dense // [r, in]
-	B      *tensor.Dense // [out, r]
-	Scale  float32
+	Module    string
+	A         *tensor.Dense // [r, in]; of a Conv2d [r, channels, height, width], of an Embedding [r, num]
+	B         *tensor.Dense // [out, r]; of a Conv2d [out, r, 1, 1]
+	Bias      *tensor.Dense // [out], or nil
+	Magnitude *tensor.Dense // [out], or nil; of a Conv2d [1, out, 1, 1]
+	Scale     float32
 }
 
-// Saved is a module that replaces the base's, with all its parameters by name ("weight", "bias"). All have the shapes
-// of the base's, but for the head, which may have another number of outputs.
+// Saved is a module that replaces the base's: parameters by name ("weight", "bias"), all of a module that
+// modules_to_save holds, the bias alone of one whose bias was trained. All have the shapes of the base's, but for a
+// classifier, which may have another number of outputs.
 type Saved struct {
 	Module string
 	Params map[string]*tensor.Dense
+}
+
+// Rows replace the rows of an Embedding for some ids (trainable_token_indices).
+type Rows struct {
+	Module string
+	IDs    []int
+	Values *tensor.Dense // [ids, dim]
 }
 
 // MisfitError says that an adapter, sound as it may be, was made for another base.
@@ -106,12 +120,12 @@ func parse(f files, c *config, base *arch.Description, settings Settings) (*Adap
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", modelFile, err)
 	}
-	parts, err := contents(file, c, base)
+	parts, head, err := contents(file, c, base)
 	if err != nil {
 		return nil, err
 	}
-	a := &Adapter{Digest: f.digest(settings)}
-	if a.Labels, err = f.classes(parts, base, settings); err != nil {
+	a := &Adapter{Digest: f.digest(settings), Head: head}
+	if err := f.classify(a, parts, base, settings); err != nil {
 		return nil, err
 	}
 	for _, p := range parts {
@@ -131,45 +145,61 @@ func (f files) digest(settings Settings) string {
 	return weights.ManifestDigest(ArtifactType, settings.JSON(), blobs)
 }
 
-// classes names the outputs of the adapter's head: by the settings; else by the config.json beside the adapter; else a
-// head of its own has classes that nobody has named, and the base's head has the base's.
-func (f files) classes(parts []*part, base *arch.Description, settings Settings) ([]string, error) {
-	outputs, own := len(base.Labels), false
-	for _, p := range parts {
-		if name, ok := p.params["weight"]; ok && p.module.Path == base.Head {
-			outputs, own = p.shape[name][0], true
-		}
+// classify names the outputs of the adapter's head and what they mean: by the settings; else by the config.json beside
+// the adapter; else a head of its own has classes that nobody has named, and the base's head has the base's.
+func (f files) classify(a *Adapter, parts []*part, base *arch.Description, settings Settings) error {
+	head := base.Heads[a.Head]
+	outputs, own, err := outputsOf(parts, head, base)
+	if err != nil {
+		return err
 	}
-	if outputs == 1 {
-		// transformers takes a single output for a regression's, of which a softmax would always say 1.
-		return nil, fmt.Errorf("expected a head of at least 2 outputs, found 1: regression is not supported yet")
-	}
-	labels, where := base.Labels, "config.json of the base"
+	classes, where := base.Classes, "config.json of the base"
 	if own {
-		labels = arch.DefaultLabels(outputs)
+		classes.Labels = arch.DefaultLabels(outputs)
 	}
 	if f.labels != nil {
-		// Read even where the settings name the classes: it may say that the head's outputs are no classes at all.
 		if err := sameModel(f.labels, base); err != nil {
-			return nil, err
+			return err
 		}
-		var err error
-		if labels, err = arch.Labels(f.labels); err != nil {
-			return nil, err
+		if classes, err = arch.ParseClasses(f.labels); err != nil {
+			return err
 		}
 		where = labelsFile + ": labels"
 	}
 	if len(settings.ClassNames) > 0 {
-		labels, where = slices.Clone(settings.ClassNames), "classNames"
+		classes.Labels, where = slices.Clone(settings.ClassNames), "classNames"
 	}
-	if len(labels) != outputs {
+	if len(classes.Labels) != outputs {
 		whose := "the adapter's head"
 		if !own {
-			whose = "the base's " + base.Head + " (the adapter brings none of its own)"
+			whose = "the base's " + strings.Join(head.Outputs, ", ") + " (the adapter brings none of its own)"
 		}
-		return nil, fmt.Errorf("%s: expected %d, as many as %s has outputs, found %d", where, outputs, whose, len(labels))
+		return fmt.Errorf("%s: expected %d, as many as %s has outputs, found %d", where, outputs, whose, len(classes.Labels))
 	}
-	return labels, nil
+	a.Labels = classes.Labels
+	a.Problem, err = problemOf(head.Task, outputs, classes.Problem, settings.ProblemType)
+	return err
+}
+
+// problemOf is what so many outputs mean: as the settings say, else as a config does, else as transformers would train
+// them.
+func problemOf(task arch.Task, outputs int, configured, set arch.Problem) (arch.Problem, error) {
+	problem := configured
+	if set != "" {
+		problem = set
+	}
+	switch {
+	case task == arch.Token && set != "" && set != arch.SingleLabel:
+		return "", fmt.Errorf("problemType: expected %s for a classifier of tokens, found %s", arch.SingleLabel, set)
+	case task == arch.Token:
+		return arch.SingleLabel, nil
+	case problem == "":
+		return arch.DefaultProblem(outputs), nil
+	case problem == arch.SingleLabel && outputs == 1:
+		// The softmax of one output always says 1.
+		return "", fmt.Errorf("expected a head of at least 2 outputs for %s, found 1", arch.SingleLabel)
+	}
+	return problem, nil
 }
 
 // sameModel refuses the config.json of another kind of model: the files were mixed up.
@@ -189,36 +219,71 @@ func sameModel(raw []byte, base *arch.Description) error {
 
 // add copies the tensors of one module.
 func (a *Adapter) add(file *weights.Tensors, p *part) error {
-	if len(p.params) > 0 {
-		s := Saved{Module: p.module.Path, Params: make(map[string]*tensor.Dense, len(p.params))}
-		for _, param := range p.module.Params {
-			t, err := a.take(file, p, p.params[param.Name])
-			if err != nil {
-				return err
-			}
-			s.Params[param.Name] = t
-		}
-		a.Saved = append(a.Saved, s)
-		return nil
+	r := copier{file: file, part: p}
+	saved := Saved{Module: p.module.Path, Params: make(map[string]*tensor.Dense)}
+	for param, name := range p.params {
+		saved.Params[param] = r.outputs(name)
 	}
-	u := Update{Module: p.module.Path, Scale: p.scale}
-	var err error
-	if u.A, err = a.take(file, p, p.a); err != nil {
-		return err
+	if name, ok := p.keys[ownBias]; ok {
+		saved.Params["bias"] = r.outputs(name)
 	}
-	if u.B, err = a.take(file, p, p.b); err != nil {
-		return err
+	if len(saved.Params) > 0 {
+		a.Saved = append(a.Saved, saved)
 	}
-	a.MaxRank = max(a.MaxRank, p.shape[p.a][0])
-	a.Updates = append(a.Updates, u)
-	return nil
+	if name, ok := p.keys[tokenRows]; ok {
+		a.Rows = append(a.Rows, Rows{Module: p.module.Path, IDs: p.tokens, Values: r.whole(name)})
+	}
+	if name, ok := p.keys[loraA]; ok {
+		a.MaxRank = max(a.MaxRank, p.shapes[name][0])
+		a.Updates = append(a.Updates, Update{
+			Module: p.module.Path, Scale: p.scale, A: r.whole(name), B: r.outputs(p.keys[loraB]),
+			Bias: r.outputs(p.keys[loraBias]), Magnitude: r.outputs(p.keys[magnitude]),
+		})
+	}
+	if name, ok := p.keys[embeddingA]; ok {
+		a.MaxRank = max(a.MaxRank, p.shapes[name][0])
+		a.Updates = append(a.Updates, Update{
+			Module: p.module.Path, Scale: p.scale, A: r.whole(name), B: r.whole(p.keys[embeddingB]),
+			Magnitude: r.whole(p.keys[magnitude]),
+		})
+	}
+	a.Bytes += r.bytes
+	return r.err
 }
 
-func (a *Adapter) take(file *weights.Tensors, p *part, name string) (*tensor.Dense, error) {
-	t, err := file.Float32(name, p.shape[name]...)
-	if err != nil {
-		return nil, err
+// copier copies tensors of one module and keeps the first error for the end.
+type copier struct {
+	file  *weights.Tensors
+	part  *part
+	bytes int64
+	err   error
+}
+
+// whole copies a tensor; nil for no name.
+func (r *copier) whole(name string) *tensor.Dense {
+	if name == "" || r.err != nil {
+		return nil
 	}
-	a.Bytes += int64(t.DataSize()) * 4
-	return t, nil
+	t, err := r.file.Float32(name, r.part.shapes[name]...)
+	return r.keep(t, err)
+}
+
+// outputs copies a tensor's rows for the module's outputs: all of them, but of a module that joins several.
+func (r *copier) outputs(name string) *tensor.Dense {
+	f := r.part.fused()
+	if f == nil || name == "" || r.err != nil {
+		return r.whole(name)
+	}
+	n := r.part.module.Params[0].Shape[0]
+	t, err := r.file.Float32Rows(name, r.part.shapes[name], f.From, f.From+n)
+	return r.keep(t, err)
+}
+
+func (r *copier) keep(t *tensor.Dense, err error) *tensor.Dense {
+	if err != nil {
+		r.err = err
+		return nil
+	}
+	r.bytes += int64(t.DataSize()) * 4
+	return t
 }

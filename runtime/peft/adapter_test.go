@@ -26,11 +26,24 @@ const (
 // tinyViT has hidden size 8, 2 layers, MLPs of 16, 4 patches and 3 classes.
 func tinyViT(t testing.TB) *arch.Description {
 	t.Helper()
-	base, err := arch.Parse([]byte(`{
+	return describe(t, `{
 		"model_type": "vit", "architectures": ["ViTForImageClassification"],
 		"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16,
 		"image_size": 4, "patch_size": 2, "id2label": {"0": "cat", "1": "dog", "2": "bird"}
-	}`))
+	}`)
+}
+
+// describe is a base of that config.json which has all that it may have, but for what begins with one of these.
+func describe(t testing.TB, config string, without ...string) *arch.Description {
+	t.Helper()
+	tensors, err := arch.Tensors([]byte(config))
+	if err != nil {
+		t.Fatal(err)
+	}
+	tensors = slices.DeleteFunc(tensors, func(name string) bool {
+		return slices.ContainsFunc(without, func(prefix string) bool { return strings.HasPrefix(name, prefix) })
+	})
+	base, err := arch.Parse([]byte(config), tensors)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +128,7 @@ func counting(n int) []float32 {
 func TestNamings(t *testing.T) {
 	base := tinyViT(t)
 	for _, m := range base.Modules {
-		if m.Kind != arch.Linear || m.Path == base.Head {
+		if m.Kind != arch.Linear || m.Path == "classifier" {
 			continue
 		}
 		shape := m.Params[0].Shape
@@ -304,7 +317,7 @@ func TestSavedModules(t *testing.T) {
 			var saved []string
 			for _, s := range a.Saved {
 				saved = append(saved, s.Module)
-				m, _ := tinyViT(t).Lookup(s.Module)
+				m := tinyViT(t).Lookup(s.Module)[0]
 				if len(s.Params) != len(m.Params) {
 					t.Errorf("%s: expected all %d parameters, found %d", s.Module, len(m.Params), len(s.Params))
 				}
@@ -352,7 +365,7 @@ func TestLabels(t *testing.T) {
 		},
 		{
 			"regression", headed(t).File("config.json", []byte(`{"problem_type": "regression"}`)), nil,
-			`config.json: problem_type: expected null or single_label_classification, found "regression"`,
+			`config.json: labels: expected 5, as many as the adapter's head has outputs, found 2`,
 		},
 		{"not JSON", headed(t).File("config.json", []byte(`id2label`)), nil, "config.json: invalid character"},
 		{
@@ -436,29 +449,74 @@ func TestKeysRefused(t *testing.T) {
 			`.lora_B.weight": expected base_model.model.` + query5 + `.lora_A.weight`,
 		},
 		{
-			"bfloat16", bare(t).Zip(query5+".lora_B.weight", 8, 4).
-				Tensor(wrappers.Tensor{Name: weight, DType: "BF16", Shape: []int{4, 8}, Data: make([]byte, 64)}),
-			`key "` + weight + `": dtype: expected F32, found BF16, which is not supported yet`,
+			"integers", bare(t).Zip(query5+".lora_B.weight", 8, 4).
+				Tensor(wrappers.Tensor{Name: weight, DType: "I16", Shape: []int{4, 8}, Data: make([]byte, 64)}),
+			`key "` + weight + `": dtype: expected F32, F16 or BF16, found I16`,
 		},
 		{"a NaN", bare(t).Zip(query5+".lora_B.weight", 8, 4).
 			Tensor(wrappers.F32(weight, append(counting(31), nan), 4, 8)), weight + `": expected finite values, found NaN`},
 
 		{
-			"a convolution", bare(t).Zip("vit.embeddings.patch_embeddings.projection.lora_A.weight", 4, 3, 2, 2),
-			`LoRA on Conv2d "vit.embeddings.patch_embeddings.projection" is not supported yet, only on Linear`,
+			"half a convolution", bare(t).Zip("vit.embeddings.patch_embeddings.projection.lora_A.weight", 4, 3, 2, 2),
+			`expected base_model.model.vit.embeddings.patch_embeddings.projection.lora_B.weight beside it, found none`,
 		},
-		{"a LayerNorm", bare(t).Update("vit.layernorm", 8, 8), `LoRA on LayerNorm "vit.layernorm" is not supported yet`},
+		{
+			"a convolution as a Linear", bare(t).Update("vit.embeddings.patch_embeddings.projection", 8, 12),
+			`projection.lora_A.weight": shape: expected [4, 3, 2, 2], found [4, 12]`,
+		},
+		{
+			"a LayerNorm", bare(t).Update("vit.layernorm", 8, 8),
+			`LoRA on the LayerNorm "vit.layernorm" is not supported, only on Linear, Conv2d and Embedding`,
+		},
 		{
 			"bare parameters", bare(t).Update("vit.embeddings", 8, 8),
-			`LoRA on Parameters "vit.embeddings" is not supported yet`,
+			`LoRA on the Parameters "vit.embeddings" is not supported`,
 		},
 		{
 			"an embedding", bare(t).Zip("vit.embeddings.lora_embedding_A", 4, 8),
-			`lora_embedding_A": LoRA on an Embedding is not supported yet`,
+			`lora_embedding_A": expected an Embedding's update, found one of the Parameters "vit.embeddings"`,
 		},
-		{"DoRA", bare(t).Zip(query5+".lora_magnitude_vector", 8), `lora_magnitude_vector": DoRA is not supported yet`},
-		{"DoRA of old", bare(t).Zip(query5+".lora_magnitude_vector.weight", 8), "DoRA is not supported yet"},
-		{"a bias in the update", bare(t).Zip(query5+".lora_B.bias", 8), `.lora_B.bias": a bias inside the update`},
+		{
+			"DoRA of no update", bare(t).Zip(query5+".lora_magnitude_vector", 8),
+			`lora_magnitude_vector": expected base_model.model.` + query5 + `.lora_A.weight beside it, found none`,
+		},
+		{
+			"DoRA that the config does not know of", bare(t).Update(query5, 8, 8).Zip(query5+".lora_magnitude_vector", 8),
+			`lora_magnitude_vector": found, though use_dora is not true`,
+		},
+		{
+			"DoRA without its magnitude", bare(t).Set("use_dora", true).Update(query5, 8, 8),
+			`key "base_model.model.` + query5 + `.lora_magnitude_vector": missing, though use_dora is true`,
+		},
+		{
+			"DoRA of another size", bare(t).Set("use_dora", true).Update(query5, 8, 8).Zip(query5+".lora_magnitude_vector", 9),
+			`lora_magnitude_vector": shape: expected [8], found [9]`,
+		},
+		{
+			"DoRA twice", bare(t).Set("use_dora", true).Update(query5, 8, 8).
+				Zip(query5+".lora_magnitude_vector", 8).Zip(query5+".lora_magnitude_vector.weight", 8),
+			`lora_magnitude_vector.weight": the same as "base_model.model.` + query5 + `.lora_magnitude_vector"`,
+		},
+		{
+			"a bias in no update", bare(t).Zip(query5+".lora_B.bias", 8),
+			`.lora_B.bias": expected base_model.model.` + query5 + `.lora_A.weight beside it, found none`,
+		},
+		{
+			"a bias in the update that the config does not know of", bare(t).Update(query5, 8, 8).Zip(query5+".lora_B.bias", 8),
+			`.lora_B.bias": found, though lora_bias is not true`,
+		},
+		{
+			"an update without its bias", bare(t).Set("lora_bias", true).Update(query5, 8, 8),
+			`.lora_B.bias": missing, though lora_bias is true`,
+		},
+		{
+			"a trained bias that the config does not know of", bare(t).Update(query5, 8, 8).Zip(query5+".base_layer.bias", 8),
+			`.base_layer.bias": a trained bias, though bias is "none"`,
+		},
+		{
+			"a trained bias of another size", bare(t).Set("bias", "all").Update(query5, 8, 8).Zip(query5+".bias", 9),
+			`.bias": shape: expected [8], found [9]`,
+		},
 		{"a bias in A", bare(t).Zip(query5+".lora_A.bias", 8), `expected lora_A.weight or lora_B.weight`},
 		{
 			"the adapter's name left in", bare(t).Zip(query5+".lora_A.default.weight", 4, 8),
@@ -466,7 +524,7 @@ func TestKeysRefused(t *testing.T) {
 		},
 		{
 			"replaced tokens", bare(t).Zip("vit.embeddings.token_adapter.trainable_tokens_delta", 1, 8),
-			"replaced embedding rows are not supported yet",
+			`rows of "vit.embeddings", which trainable_token_indices does not name`,
 		},
 		{
 			"a base layer", bare(t).Zip(query5+".base_layer.weight", 8, 8),

@@ -29,12 +29,17 @@ const (
 
 // config is what adapter_config.json says of the adapter's arithmetic.
 type config struct {
-	rank   int
-	alpha  float64
-	rsLoRA bool
-	ranks  patterns[int]     // rank_pattern, in the file's order
-	alphas patterns[float64] // alpha_pattern, in the file's order
-	saved  []string          // modules_to_save, with what task_type adds
+	task     arch.Task // "" where task_type is null
+	rank     int
+	alpha    float64
+	rsLoRA   bool
+	dora     bool
+	loraBias bool
+	bias     string            // none, all or lora_only
+	ranks    patterns[int]     // rank_pattern, in the file's order
+	alphas   patterns[float64] // alpha_pattern, in the file's order
+	saved    []string          // modules_to_save, with what task_type adds
+	tokens   map[string][]int  // trainable_token_indices, by the end of the embedding's name
 }
 
 // harmless are the fields whose value, whatever it is, leaves the numbers of a trained adapter as they are: what
@@ -42,6 +47,7 @@ type config struct {
 var harmless = []string{
 	"auto_mapping", "base_model_name_or_path", "inference_mode", "peft_version", "revision",
 	"exclude_modules", "layers_pattern", "layers_to_transform", "target_modules",
+	"fan_in_fan_out", // of GPT-2's layers only: PEFT itself takes it for false at a Linear
 	"lora_dropout",
 	// init_lora_weights decides whether the base was changed at the start; these only give its details, and PEFT
 	// leaves them in the config of an adapter that it has converted back.
@@ -60,17 +66,13 @@ var refused = map[string]struct {
 	"alora_invocation_tokens": {why: "activated LoRA is not supported"},
 	"arrow_config":            {why: "Arrow routing is not supported", byEmpty: true},
 	"ensure_weight_tying":     {why: "tied adapters are not supported"},
-	"fan_in_fan_out":          {why: "transposed base weights are not supported"},
 	"kasa_config":             {why: "KaSA is not supported", byEmpty: true},
 	"layer_replication":       {why: "replicated layers cannot share a base"},
 	"loftq_config":            {why: "LoftQ changes the base's own weights, which adapters share"},
-	"lora_bias":               {why: "a bias inside the update is not supported yet"},
 	"megatron_config":         {why: "Megatron layers are not supported"},
 	"monteclora_config":       {why: "MonteCLoRA is not supported", byEmpty: true},
 	"target_parameters":       {why: "updates of bare parameters are not supported"},
-	"trainable_token_indices": {why: "replaced embedding rows are not supported yet"},
 	"use_bdlora":              {why: "BD-LoRA is not supported", byEmpty: true},
-	"use_dora":                {why: "DoRA is not supported yet"},
 	"use_qalora":              {why: "QA-LoRA is not supported"},
 	"velora_config":           {why: "VeLoRA is not supported", byEmpty: true},
 }
@@ -93,7 +95,7 @@ func parseConfig(raw []byte, base *arch.Description) (*config, error) {
 		return nil, errors.New("expected a JSON object, found null")
 	}
 
-	c := &config{rank: defaultRank, alpha: defaultAlpha}
+	c := &config{rank: defaultRank, alpha: defaultAlpha, bias: "none"}
 	// The first decides what all the others mean, so it stands apart.
 	if kind, ok := fields["peft_type"]; !ok || string(kind) != `"LORA"` {
 		return nil, mismatch("peft_type", `"LORA"`, kind)
@@ -107,8 +109,14 @@ func parseConfig(raw []byte, base *arch.Description) (*config, error) {
 		"rank_pattern":      into(&c.ranks, patternsOf(readRank)),
 		"alpha_pattern":     into(&c.alphas, patternsOf(readAlpha)),
 		"modules_to_save":   c.readSaved,
-		"bias":              readBias,
+		"bias":              into(&c.bias, readBias),
 		"init_lora_weights": readStart,
+		"use_dora":          into(&c.dora, readBool),
+		"lora_bias":         into(&c.loraBias, readBool),
+
+		"trainable_token_indices": func(field string, value json.RawMessage) error {
+			return c.readTokens(field, value, base)
+		},
 	}
 	// Sorted, so that a config with several faults always names the same one.
 	for _, name := range slices.Sorted(maps.Keys(fields)) {
@@ -132,6 +140,9 @@ func parseConfig(raw []byte, base *arch.Description) (*config, error) {
 			return nil, fmt.Errorf("%s: unknown field: expected null, false or empty, found %s",
 				quote.Name(name), found(value))
 		}
+	}
+	if c.dora && c.loraBias {
+		return nil, errors.New("use_dora: expected false with lora_bias, found true: PEFT refuses the two together")
 	}
 	return c, nil
 }
@@ -184,17 +195,66 @@ func into[V any](to *V, read reader[V]) func(field string, value json.RawMessage
 	}
 }
 
-// readTask adds what PEFT adds to modules_to_save for the task. An image classifier has no task type of its own in
-// PEFT: null is the usual one, and SEQ_CLS works as well.
+// readTask reads which head answers, and adds what PEFT adds to modules_to_save for it. An image classifier has no task
+// type of its own in PEFT: null is the usual one, and SEQ_CLS works as well.
 func (c *config) readTask(value json.RawMessage, base *arch.Description) error {
-	switch string(value) {
-	case "null":
-		return nil
-	case `"SEQ_CLS"`:
-		c.saved = append(c.saved, "classifier", "score")
+	known := map[string]arch.Task{`"SEQ_CLS"`: arch.Sequence, `"TOKEN_CLS"`: arch.Token}
+	if string(value) == "null" {
 		return nil
 	}
-	return mismatch("task_type", `null or "SEQ_CLS" for the base `+base.Architecture, value)
+	task, ok := known[string(value)]
+	if !ok || !slices.ContainsFunc(base.Heads, func(h arch.Head) bool { return h.Task == task }) {
+		expected := `null or "SEQ_CLS"`
+		if base.Text != nil {
+			expected = `null, "SEQ_CLS" or "TOKEN_CLS"`
+		}
+		return mismatch("task_type", expected+" for a base of the type "+base.ModelType, value)
+	}
+	c.task = task
+	c.saved = append(c.saved, "classifier", "score")
+	return nil
+}
+
+// maxReplaced bounds trainable_token_indices: a vocabulary.
+const maxReplaced = 1 << 20
+
+// readTokens reads the ids whose rows are replaced: a list for the input's embedding, or lists by module.
+func (c *config) readTokens(field string, value json.RawMessage, base *arch.Description) error {
+	const expected = "null, a list of ids, or an object of such lists by module"
+	if !isSet(value) {
+		return nil
+	}
+	var list []int
+	if json.Unmarshal(value, &list) == nil {
+		i := slices.IndexFunc(base.Modules, func(m arch.Module) bool { return m.Kind == arch.Embedding })
+		if i < 0 {
+			return fmt.Errorf("%s: the base %s has no embedding of tokens", field, base.Architecture)
+		}
+		c.tokens = map[string][]int{base.Modules[i].Path: list}
+	} else if json.Unmarshal(value, &c.tokens) != nil {
+		return mismatch(field, expected, value)
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.tokens)) {
+		ids := c.tokens[name]
+		if name == "" || len(ids) == 0 || len(ids) > maxReplaced {
+			return fmt.Errorf("%s: %s: expected 1 to %d ids, found %d", field, quote.Name(name), maxReplaced, len(ids))
+		}
+		sorted := slices.Sorted(slices.Values(ids))
+		if len(slices.Compact(sorted)) != len(ids) {
+			return fmt.Errorf("%s: %s: expected every id once, found one twice", field, quote.Name(name))
+		}
+	}
+	return nil
+}
+
+// replaces tells which ids' rows of the embedding at that path are replaced.
+func (c *config) replaces(path string) (ids []int, ok bool) {
+	for _, name := range slices.Sorted(maps.Keys(c.tokens)) {
+		if strings.HasSuffix(path, name) {
+			return c.tokens[name], true
+		}
+	}
+	return nil, false
 }
 
 func (c *config) readSaved(field string, value json.RawMessage) error {
@@ -242,11 +302,14 @@ func readBool(field string, value json.RawMessage) (bool, error) {
 	return false, mismatch(field, "true or false", value)
 }
 
-func readBias(field string, value json.RawMessage) error {
-	if s := string(value); s != `"none"` && s != "null" {
-		return fmt.Errorf(`%s: trained biases are not supported yet: expected "none", found %s`, field, found(value))
+func readBias(field string, value json.RawMessage) (string, error) {
+	switch s := string(value); s {
+	case "null":
+		return "none", nil
+	case `"none"`, `"all"`, `"lora_only"`:
+		return strings.Trim(s, `"`), nil
 	}
-	return nil
+	return "", mismatch(field, `"none", "all" or "lora_only"`, value)
 }
 
 func readStart(field string, value json.RawMessage) error {

@@ -19,6 +19,8 @@ const maxSettings = 4 << 20
 type Settings struct {
 	// ClassNames of the head, in the order of its outputs; none leaves them to config.json beside the adapter.
 	ClassNames []string `json:"classNames,omitempty"`
+	// ProblemType is what the outputs mean; "" leaves it to config.json beside the adapter.
+	ProblemType arch.Problem `json:"problemType,omitempty"`
 }
 
 // JSON is the settings in their canonical form, {"classNames":["even","odd"]}, or {} for none. Its bytes are part of
@@ -64,5 +66,10 @@ func (s Settings) check() error {
 			return fmt.Errorf("classNames: expected UTF-8, found %s at %d", quote.Name(name), i)
 		}
 	}
-	return nil
+	switch s.ProblemType {
+	case "", arch.SingleLabel, arch.MultiLabel, arch.Regression:
+		return nil
+	}
+	return fmt.Errorf("problemType: expected %s, %s or %s, found %s",
+		arch.SingleLabel, arch.MultiLabel, arch.Regression, quote.Name(string(s.ProblemType)))
 }

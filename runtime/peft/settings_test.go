@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/switchyard-dev/switchyard/runtime/arch"
 	"github.com/switchyard-dev/switchyard/runtime/peft"
 	"github.com/switchyard-dev/switchyard/runtime/weights"
 	"github.com/switchyard-dev/switchyard/test/wrappers"
@@ -22,18 +23,26 @@ func TestTheSettingsNeverChange(t *testing.T) {
 		{peft.Settings{ClassNames: []string{"even", "odd"}}, `{"classNames":["even","odd"]}`},
 		{peft.Settings{ClassNames: []string{`a<b> & "c"`, "ü\n", ""}}, `{"classNames":["a<b> & \"c\"","ü\n",""]}`},
 		{peft.Settings{ClassNames: []string{"\u2028\x00"}}, `{"classNames":["\u2028\u0000"]}`},
+		{peft.Settings{ProblemType: arch.Regression}, `{"problemType":"Regression"}`},
+		{
+			peft.Settings{ClassNames: []string{"even", "odd"}, ProblemType: arch.MultiLabel},
+			`{"classNames":["even","odd"],"problemType":"MultiLabel"}`,
+		},
+		{peft.Settings{ProblemType: arch.SingleLabel}, `{"problemType":"SingleLabel"}`},
 	} {
 		if got := string(c.settings.JSON()); got != c.json {
 			t.Errorf("expected %s, found %s", c.json, got)
 		}
 		again, err := peft.ParseSettings([]byte(c.json))
-		if err != nil || !slices.Equal(again.ClassNames, c.settings.ClassNames) {
-			t.Errorf("%s: expected the same again, found %q, %v", c.json, again.ClassNames, err)
+		same := slices.Equal(again.ClassNames, c.settings.ClassNames) && again.ProblemType == c.settings.ProblemType
+		if err != nil || !same {
+			t.Errorf("%s: expected the same again, found %+v, %v", c.json, again, err)
 		}
 	}
 }
 
 func TestSettingsRefused(t *testing.T) {
+	const problems = "problemType: expected SingleLabel, MultiLabel or Regression, found "
 	for raw, want := range map[string]string{
 		``:                            "settings: expected a JSON object of known fields: unexpected EOF",
 		`null`:                        `settings: expected the canonical form "{}", found "null"`,
@@ -47,6 +56,10 @@ func TestSettingsRefused(t *testing.T) {
 		`{"classNames": ["even"]}`:    "canonical form",
 		`{"ClassNames":["even"]}`:     "canonical form",
 		"{\"classNames\":[\"\xff\"]}": "canonical form",
+		`{"problemType":""}`:          "canonical form",
+		`{"problemType":"MultiLabel","classNames":["a"]}`: "canonical form",
+		`{"problemType":1}`:                                                    "settings: expected a JSON object",
+		`{"problemType":"regression"}`:                                         problems + `"regression"`,
 		`{"classNames":["` + strings.Repeat("x", 4<<20) + `"]}`:                `settings: expected at most 4194304 bytes`,
 		`{"classNames":["x"` + strings.Repeat(`,"x"`, 1<<16) + `]}`:            "at most 65536, found 65537",
 		`{"classNames":["a"],"` + strings.Repeat("x", 100_000) + `":["even"]}`: "unknown field",
@@ -89,8 +102,8 @@ func TestClassNames(t *testing.T) {
 			err: "classNames: expected 3, as many as the base's classifier (the adapter brings none of its own)",
 		},
 		{
-			name:       "no classes at all",
-			a:          headed(t).File("config.json", []byte(`{"problem_type": "regression"}`)),
+			name:       "a problem that is none",
+			a:          headed(t).File("config.json", []byte(`{"problem_type": "ranking"}`)),
 			classNames: []string{"a", "b", "c", "d", "e"}, err: "problem_type",
 		},
 		{name: "not UTF-8", a: headed(t), classNames: []string{"a", "\xff"}, err: `expected UTF-8, found "\xff" at 1`},
@@ -112,16 +125,22 @@ func TestClassNames(t *testing.T) {
 }
 
 func TestSettingsArePartOfTheRevision(t *testing.T) {
-	seen := map[string][]string{}
-	for _, names := range [][]string{nil, {"a", "b", "c", "d", "e"}, {"a", "b", "c", "e", "d"}} {
-		a, err := loadWith(t, headed(t), peft.Settings{ClassNames: names})
+	seen := map[string]peft.Settings{}
+	for _, settings := range []peft.Settings{
+		{},
+		{ClassNames: []string{"a", "b", "c", "d", "e"}},
+		{ClassNames: []string{"a", "b", "c", "e", "d"}},
+		{ProblemType: arch.SingleLabel},
+		{ProblemType: arch.MultiLabel},
+	} {
+		a, err := loadWith(t, headed(t), settings)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if other, ok := seen[a.Digest]; ok {
-			t.Errorf("%q: expected a digest of its own, found that of %q", names, other)
+			t.Errorf("%+v: expected a digest of its own, found that of %+v", settings, other)
 		}
-		seen[a.Digest] = names
+		seen[a.Digest] = settings
 	}
 }
 
@@ -138,6 +157,10 @@ func TestMisfit(t *testing.T) {
 		{"a head of another width", bare(t).Set("modules_to_save", []string{"classifier"}).Saved("classifier", 5, 9), true},
 		{"another model", headed(t).File("config.json", []byte(`{"model_type": "bert"}`)), true},
 		{"A of another rank", bare(t).Update(query5, 8, 8).Set("r", 8), false},
+		{"A of a convolution of another kernel", bare(t).UpdateConv(projection, 8, 3, 2, 3), true},
+		{"a trained bias of another size", bare(t).Set("bias", "all").Zip(query5+".bias", 9), true},
+		{"a trained bias twice", bare(t).Set("bias", "all").Zip(query5+".bias", 8).Zip(query5+".base_layer.bias", 8), false},
+		{"DoRA without its magnitude", bare(t).Set("use_dora", true).Update(query5, 8, 8), false},
 		{"missing head", bare(t).Set("modules_to_save", []string{"classifier"}).Update(query5, 8, 8), false},
 		{"no tensors", bare(t), false},
 	} {

@@ -8,13 +8,19 @@ import (
 	"math"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"strings"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/switchyard-dev/switchyard/runtime/adapters"
+	"github.com/switchyard-dev/switchyard/runtime/arch"
 	"github.com/switchyard-dev/switchyard/runtime/batcher"
+	"github.com/switchyard-dev/switchyard/runtime/engine"
+	basemodel "github.com/switchyard-dev/switchyard/runtime/model"
+	"github.com/switchyard-dev/switchyard/runtime/weights"
+	"github.com/switchyard-dev/switchyard/test/wrappers"
 )
 
 // Each kind of error has its status, wherever in the chain it stands; what is our fault keeps its text to itself.
@@ -46,59 +52,231 @@ func TestEveryErrorHasItsStatus(t *testing.T) {
 }
 
 func TestTheAnswerToARow(t *testing.T) {
-	a := &answer{logits: []float32{1, 3, 3, 2}, labels: []string{"a", "b", "c", "d"}}
-	if a.best() != 1 {
-		t.Errorf("expected the first of the largest, found %d", a.best())
-	}
+	abcd := model{labels: []string{"a", "b", "c", "d"}, problem: arch.SingleLabel}
 	sum := math.Exp(-2) + 1 + 1 + math.Exp(-1)
-	for i, want := range []float64{math.Exp(-2) / sum, 1 / sum, 1 / sum, math.Exp(-1) / sum} {
-		if got := a.probabilities()[i]; math.Abs(float64(got)-want) > 1e-7 {
-			t.Errorf("probability %d: expected %g, found %g", i, want, got)
+	for _, c := range []struct {
+		name          string
+		answer        answer
+		probabilities []float64
+		label         string
+		score         float64
+	}{
+		{
+			"one class of several, the first of the likeliest",
+			answer{model: abcd, logits: []float32{1, 3, 3, 2}},
+			[]float64{math.Exp(-2) / sum, 1 / sum, 1 / sum, math.Exp(-1) / sum},
+			"b", 1 / sum,
+		},
+		{
+			"logits beyond what exp can take",
+			answer{model: model{labels: []string{"a", "b"}, problem: arch.SingleLabel}, logits: []float32{1000, 999}},
+			[]float64{1 / (1 + math.Exp(-1)), 1 / (1 + math.E)},
+			"a", 1 / (1 + math.Exp(-1)),
+		},
+		{
+			"each class or not",
+			answer{model: model{labels: []string{"a", "b", "c"}, problem: arch.MultiLabel}, logits: []float32{-1000, 0, 2}},
+			[]float64{0, 0.5, 1 / (1 + math.Exp(-2))},
+			"c", 1 / (1 + math.Exp(-2)),
+		},
+		{
+			"numbers",
+			answer{model: model{labels: []string{"a", "b"}, problem: arch.Regression}, logits: []float32{-3, -7}},
+			[]float64{-3, -7},
+			"a", -3,
+		},
+		{"an answer for each token", answer{model: abcd, tokens: []float32{1, 3, 3, 2}}, nil, "", 0},
+	} {
+		found := c.answer.probabilities()
+		if len(found) != len(c.probabilities) {
+			t.Errorf("%s: expected %d probabilities, found %v", c.name, len(c.probabilities), found)
+			continue
 		}
-	}
-	large := &answer{logits: []float32{1000, 999}} // beyond what exp can take
-	if p := large.probabilities(); math.IsNaN(float64(p[0])) || math.Abs(float64(p[0])-1/(1+math.Exp(-1))) > 1e-7 {
-		t.Errorf("large logits: found %v", p)
-	}
-	for _, o := range outputs {
-		switch o.name {
-		case "label":
-			if got := fmt.Sprint(o.data([]answer{*a}, 4)); got != "[b]" {
-				t.Errorf("label: expected [b], found %s", got)
+		for i, want := range c.probabilities {
+			if diff := math.Abs(float64(found[i]) - want); diff > 1e-7 || math.IsNaN(diff) {
+				t.Errorf("%s: probability %d: expected %g, found %g", c.name, i, want, found[i])
 			}
-		case "score":
-			if got := o.data([]answer{*a}, 4).([]float32); math.Abs(float64(got[0])-1/sum) > 1e-7 {
-				t.Errorf("score: expected %g, found %v", 1/sum, got)
-			}
+		}
+		label, score := c.answer.best()
+		if label != c.label || math.Abs(float64(score)-c.score) > 1e-7 {
+			t.Errorf("%s: expected %q with the score %g, found %q with %g", c.name, c.label, c.score, label, score)
 		}
 	}
 }
 
-func TestTheWidthOfAnAnswerIsBounded(t *testing.T) {
-	wide := model{labels: make([]string, 1<<16)}
-	narrow := model{labels: make([]string, 2)}
-	if err := checkWidth([]model{wide, narrow}); err != nil {
-		t.Error(err)
+// Rows of several widths, tasks and lengths are filled up to one size, each output by its own.
+func TestTheOutputsOfRows(t *testing.T) {
+	two := model{revision: "two", labels: []string{"a", "b"}, problem: arch.SingleLabel}
+	three := model{revision: "three", labels: []string{"x", "y", "z"}, problem: arch.SingleLabel, task: arch.Token}
+	rows := []answer{
+		{model: two, logits: []float32{0, 0}},
+		{model: three, tokens: []float32{1, 2, 3, 4, 5, 6}},
+		{model: two, tokens: []float32{7, 8}},
 	}
-	rows := make([]model, 17)
-	rows[16] = wide
-	if err := checkWidth(rows); err == nil || statusOf(err).code != http.StatusBadRequest {
-		t.Errorf("expected 17 rows of 65536 to be refused, found %v", err)
+	p := float32(Padding)
+	chosen, err := chooseOutputs([]outputRequest{
+		{Name: "token_logits"},
+		{Name: "logits"},
+		{Name: "num_labels"},
+		{Name: "probabilities"},
+		{Name: "label"},
+		{Name: "score"},
+		{Name: "revision"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []outputTensor{
+		{"token_logits", "FP32", []int{3, 2, 3}, []float32{p, p, p, p, p, p, 1, 2, 3, 4, 5, 6, 7, 8, p, p, p, p}},
+		{"logits", "FP32", []int{3, 3}, []float32{0, 0, p, p, p, p, p, p, p}},
+		{"num_labels", "INT32", []int{3}, []int32{2, 0, 0}},
+		{"probabilities", "FP32", []int{3, 3}, []float32{0.5, 0.5, 0, 0, 0, 0, 0, 0, 0}},
+		{"label", "BYTES", []int{3}, []string{"a", "", ""}},
+		{"score", "FP32", []int{3}, []float32{0.5, 0, 0}},
+		{"revision", "BYTES", []int{3}, []string{"two", "three", "two"}},
+	} {
+		if got := tensors(chosen, rows)[i]; !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: expected %v, found %v", want.Name, want, got)
+		}
 	}
 }
 
-// The width is looked at before a row is decoded or queued: this server could do neither.
-func TestAnAnswerTooWideIsRefusedFirst(t *testing.T) {
+// What is sent for each token is sent only if it is asked for.
+func TestOutputsOfTokensAreAskedFor(t *testing.T) {
+	all, err := chooseOutputs(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range all {
+		if o.tokens {
+			t.Errorf("expected no output of tokens without asking, found %s", o.name)
+		}
+	}
+}
+
+func TestTheSizeOfAnAnswerIsBounded(t *testing.T) {
+	wide, narrow := model{labels: make([]string, 1<<16)}, model{labels: make([]string, 2)}
+	plain, err := chooseOutputs(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	each, err := chooseOutputs([]outputRequest{{Name: "label"}, {Name: "token_logits"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name    string
+		rows    []model
+		tokens  int
+		outputs []output
+		want    string
+	}{
+		{"as many as may be", append(make([]model, 15), wide), 512, plain, ""},
+		{
+			"a row more", append(make([]model, 16), wide), 1, plain,
+			"expected an answer of at most 1048576 logits, found 17 rows of 65536: ask for fewer rows",
+		},
+		{"as many as may be, for each token", []model{narrow, wide}, 8, each, ""},
+		{
+			"a token more",
+			[]model{narrow, wide},
+			9, each,
+			"expected an answer of at most 1048576 logits, found 2 rows of 589824: ask for fewer rows",
+		},
+	} {
+		err := checkSize(c.rows, c.tokens, c.outputs)
+		switch {
+		case c.want == "" && err != nil:
+			t.Errorf("%s: %v", c.name, err)
+		case c.want != "" && (err == nil || err.Error() != c.want || statusOf(err).code != http.StatusBadRequest):
+			t.Errorf("%s: expected 400 with %q, found %v", c.name, c.want, err)
+		}
+	}
+}
+
+// The size is looked at before a row is decoded or queued: this server could do neither.
+func TestAnAnswerTooLargeIsRefusedFirst(t *testing.T) {
 	s := &Server{
-		options: Options{MaxRows: 2},
-		metrics: &metrics{rows: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "r"}, []string{"code"})},
-		inputs:  []input{{name: "pixel_values", datatype: "FP32", shape: []int{anyRows}}},
+		options:  Options{MaxRows: 2},
+		adapters: adapters.New(openText(t)),
+		metrics:  &metrics{rows: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "r"}, []string{"code"})},
+		inputs:   []input{{name: "input_ids", datatype: "INT64", shape: []int{anySize, anySize}}},
 	}
-	request := &inferRequest{Inputs: []inputTensor{{Name: "pixel_values", Datatype: "FP32", Shape: []int64{2}}}}
-	_, err := s.answer(t.Context(), &model{labels: make([]string, maxLogits/2+1)}, "", request)
+	request := &inferRequest{Inputs: []inputTensor{{Name: "input_ids", Datatype: "INT64", Shape: []int64{2, 3}}}}
+	m := &model{labels: make([]string, maxLogits/2+1), task: arch.Sequence}
+	_, err := s.answer(t.Context(), m, "", request, nil)
 	if err == nil || err.Error() !=
 		"expected an answer of at most 1048576 logits, found 2 rows of 524289: ask for fewer rows" {
-		t.Errorf("expected the answer to be too wide, found %v", err)
+		t.Errorf("expected the answer to be too large, found %v", err)
+	}
+}
+
+// openText is an engine of a small base of texts.
+func openText(t *testing.T) *engine.Engine {
+	t.Helper()
+	folder, err := weights.OpenFolder(wrappers.Base(t, `{
+		"model_type": "bert", "architectures": ["BertForSequenceClassification"], "vocab_size": 30, "hidden_size": 8,
+		"num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8, "max_position_embeddings": 16
+	}`).Write())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = folder.Close() }()
+	base, err := basemodel.Open(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := engine.New(base, 1)
+	t.Cleanup(e.Close)
+	return e
+}
+
+func TestHowLongAMaskIs(t *testing.T) {
+	for _, c := range []struct {
+		mask []int32
+		want int
+		err  string
+	}{
+		{[]int32{1}, 1, ""},
+		{[]int32{1, 1, 1}, 3, ""},
+		{[]int32{1, 1, 0, 0}, 2, ""},
+		{[]int32{0, 0}, 0, "expected at least one token, found none"},
+		{
+			[]int32{1, 0, 1},
+			0,
+			"expected ones, then zeros, found a 1 at 2 behind a 0 at 1: padding on the left, or in the midst, is not supported",
+		},
+		{[]int32{0, 1, 1}, 0, "found a 1 at 1 behind a 0 at 0: padding on the left"},
+		{[]int32{1, 2, 1}, 0, "expected 0 or 1, found 2 at 1"},
+		{[]int32{1, 0, -1}, 0, "expected 0 or 1, found -1 at 2"},
+	} {
+		n, err := maskedLength(c.mask)
+		if n != c.want || (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
+			t.Errorf("%v: expected %d, error %q, found %d, %v", c.mask, c.want, c.err, n, err)
+		}
+	}
+}
+
+func TestTheLabelsOfEntities(t *testing.T) {
+	for _, c := range []struct {
+		label  string
+		begins bool
+		class  string
+		group  string
+	}{
+		{"B-PER", true, "PER", "PER"},
+		{"I-PER", false, "PER", "PER"},
+		{"PER", false, "PER", "PER"},
+		{"E-PER", false, "E-PER", "PER"},
+		{"B-work-of-art", true, "work-of-art", "work-of-art"},
+		{"O", false, "O", "O"},
+		{"", false, "", ""},
+	} {
+		begins, class := tag(c.label)
+		if group := groupOf(c.label); begins != c.begins || class != c.class || group != c.group {
+			t.Errorf("%q: expected %v, %q in the group %q, found %v, %q, %q",
+				c.label, c.begins, c.class, c.group, begins, class, group)
+		}
 	}
 }
 

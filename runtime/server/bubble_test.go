@@ -12,6 +12,8 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"gorgonia.org/tensor"
+
 	"github.com/switchyard-dev/switchyard/runtime/batcher"
 	"github.com/switchyard-dev/switchyard/runtime/engine"
 )
@@ -148,7 +150,7 @@ func TestAClientThatStallsIsLetGo(t *testing.T) {
 // failing is an engine that fails every batch.
 type failing struct{}
 
-func (failing) Run(engine.Batch) (*engine.Output, error) { return nil, errors.New("a secret") }
+func (failing) Run(engine.Batch) ([]*tensor.Dense, error) { return nil, errors.New("a secret") }
 
 func TestAFailedBatchIsCountedAndKeepsItsReason(t *testing.T) {
 	f := newFrontOver(t, func(batcher.Runner) batcher.Runner { return failing{} })

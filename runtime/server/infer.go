@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"math"
@@ -11,11 +10,9 @@ import (
 	"strconv"
 	"time"
 
-	"gorgonia.org/tensor"
-
 	"github.com/switchyard-dev/switchyard/runtime/adapters"
+	"github.com/switchyard-dev/switchyard/runtime/arch"
 	"github.com/switchyard-dev/switchyard/runtime/batcher"
-	"github.com/switchyard-dev/switchyard/runtime/preprocess"
 	"github.com/switchyard-dev/switchyard/runtime/quote"
 )
 
@@ -70,9 +67,12 @@ func (s *Server) respond(w http.ResponseWriter, r *http.Request, m model) (*infe
 	if err != nil {
 		return nil, err
 	}
-	answers, err := s.answer(ctx, &m, r.PathValue("version"), request)
+	answers, err := s.answer(ctx, &m, r.PathValue("version"), request, chosen)
 	if err != nil {
 		return nil, err
+	}
+	if len(request.Outputs) == 0 && !slices.ContainsFunc(answers, func(a answer) bool { return a.tokens != nil }) {
+		chosen = slices.DeleteFunc(chosen, func(o output) bool { return o.entities }) // nobody has any
 	}
 	return &inferResponse{m.name, m.revision, request.ID, tensors(chosen, answers)}, nil
 }
@@ -80,20 +80,19 @@ func (s *Server) respond(w http.ResponseWriter, r *http.Request, m model) (*infe
 // answer checks what a request asks, row by row, and has it computed. Names are resolved to revisions only here, once
 // the body is read: a request whose body came slowly is not answered by a revision of long ago.
 func (s *Server) answer(
-	ctx context.Context, m *model, version string, request *inferRequest,
+	ctx context.Context, m *model, version string, request *inferRequest, chosen []output,
 ) (answers []answer, err error) {
-	given, source, asked, err := s.inputsOf(request)
+	given, asked, err := s.inputsOf(request)
 	if err != nil {
 		return nil, err
 	}
-	shape, err := given.expect(source.datatype, source.shape)
+	n, err := given.rows()
 	if err != nil {
 		return nil, err
 	}
-	n := shape[0]
 	if n > s.options.MaxRows {
 		return nil, badRequest("input %s: shape: expected at most %d rows in a request, found %d",
-			quote.Name(given.Name), s.options.MaxRows, n)
+			quote.Name(given.source.name), s.options.MaxRows, n)
 	}
 	defer func() { s.metrics.observeRows(n, err) }()
 	held := &held{s.adapters, make(map[string]*adapters.Lease)}
@@ -107,20 +106,23 @@ func (s *Server) answer(
 	if err != nil {
 		return nil, err
 	}
-	if err := checkWidth(models); err != nil {
+	if err := checkHeads(models); err != nil {
+		return nil, err
+	}
+	if err := checkSize(models, given.tokens(), chosen); err != nil {
 		return nil, err
 	}
 	if !s.rowsHeld.TryAcquire(int64(n)) {
 		return nil, tryLater(http.StatusTooManyRequests, errors.New("too many rows in flight"))
 	}
 	defer s.rowsHeld.Release(int64(n))
-	inputs, err := source.decode(ctx, given, shape)
+	inputs, err := given.source.decode(ctx, given)
 	if err != nil {
 		return nil, err
 	}
-	rows := make([]batcher.Row, n)
-	for i, input := range inputs {
-		rows[i] = batcher.Row{Input: input, Adapter: models[i].adapter}
+	rows, err := s.rows(given, inputs, models)
+	if err != nil {
+		return nil, err
 	}
 	inBatcher = true
 	logits, err := s.batcher.Submit(ctx, rows, held.release)
@@ -129,25 +131,75 @@ func (s *Server) answer(
 	}
 	answers = make([]answer, n)
 	for i, l := range logits {
-		if slices.ContainsFunc(l, func(v float32) bool { return math.IsNaN(float64(v)) || math.IsInf(float64(v), 0) }) {
+		values := l.Float32s()
+		if slices.ContainsFunc(values, func(v float32) bool { return math.IsNaN(float64(v)) || math.IsInf(float64(v), 0) }) {
 			return nil, failure(http.StatusUnprocessableEntity, "row %d: the model's answer to it is not finite", i)
 		}
-		answers[i] = answer{l, models[i].labels, models[i].revision}
+		answers[i] = answer{model: models[i], text: inputs[i].text}
+		if models[i].task == arch.Token {
+			answers[i].tokens = values
+		} else {
+			answers[i].logits = values
+		}
 	}
-	return answers, nil
+	return answers, s.findEntities(ctx, answers, chosen)
+}
+
+// findEntities groups the tokens of texts that are answered for each token, if anybody asks for it.
+func (s *Server) findEntities(ctx context.Context, answers []answer, chosen []output) error {
+	if !slices.ContainsFunc(chosen, func(o output) bool { return o.entities }) {
+		return nil
+	}
+	for i := range answers {
+		a := &answers[i]
+		if a.model.task != arch.Token || a.text == nil {
+			continue
+		}
+		var err error
+		if a.entities, err = entities(ctx, s.options.Texts, a.text, a.model.labels, a.tokens); err != nil {
+			return fmt.Errorf("row %d: %w", i, err)
+		}
+	}
+	return nil
+}
+
+// rows asks each row's model of its own input.
+func (s *Server) rows(given *given, inputs []decoded, models []model) ([]batcher.Row, error) {
+	rows := make([]batcher.Row, len(inputs))
+	for i, in := range inputs {
+		if err := s.adapters.Check(*in.input); err != nil {
+			return nil, badRequest("input %s: row %d: %v", quote.Name(given.source.name), i, err)
+		}
+		rows[i] = batcher.Row{Input: in.input, Adapter: models[i].adapter, Tokens: s.adapters.Tokens(*in.input)}
+	}
+	return rows, nil
+}
+
+// checkHeads refuses rows for a base that has no head to answer them.
+func checkHeads(models []model) error {
+	for i, m := range models {
+		if m.task == "" {
+			return badRequest("row %d: the base %s has no classifier of its own: ask an adapter", i, quote.Name(m.name))
+		}
+	}
+	return nil
 }
 
 // maxLogits bounds the answer to one request: of each logit some 25 bytes are sent, as it is and as a probability.
 const maxLogits = 1 << 20
 
-func checkWidth(rows []model) error {
+// checkSize bounds the answer to rows of so many tokens at most.
+func checkSize(models []model, tokens int, chosen []output) error {
 	width := 0
-	for _, m := range rows {
+	for _, m := range models {
 		width = max(width, len(m.labels))
 	}
-	if n := width * len(rows); n > maxLogits {
+	if slices.ContainsFunc(chosen, func(o output) bool { return o.tokens }) {
+		width *= tokens
+	}
+	if n := width * len(models); n > maxLogits {
 		return badRequest("expected an answer of at most %d logits, found %d rows of %d: ask for fewer rows",
-			maxLogits, len(rows), width)
+			maxLogits, len(models), width)
 	}
 	return nil
 }
@@ -164,84 +216,6 @@ func deadline(r *http.Request) (context.Context, context.CancelFunc, error) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), time.Duration(ms)*time.Millisecond)
 	return ctx, cancel, nil
-}
-
-// inputsOf finds the one input that the rows are made of, and the adapter tensor if there is one.
-func (s *Server) inputsOf(request *inferRequest) (given *inputTensor, source *input, asked *inputTensor, err error) {
-	for i := range request.Inputs {
-		in := &request.Inputs[i]
-		if in.Name == adapterInput {
-			asked = in
-			continue
-		}
-		if given != nil {
-			return nil, nil, nil, badRequest("expected one input beside adapter, found %s and %s",
-				quote.Name(given.Name), quote.Name(in.Name))
-		}
-		given = in
-	}
-	if given == nil {
-		return nil, nil, nil, badRequest("expected one of the inputs %v, found none", s.inputNames())
-	}
-	if source = s.input(given.Name); source == nil {
-		return nil, nil, nil, badRequest("input %s is not one of %v", quote.Name(given.Name), s.inputNames())
-	}
-	return given, source, asked, nil
-}
-
-// pixels reads pixel_values: FP32 [B, C, H, W].
-func (s *Server) pixels(_ context.Context, in *inputTensor, shape []int) ([]*tensor.Dense, error) {
-	values, err := in.floats(shape)
-	if err != nil {
-		return nil, err
-	}
-	rows := make([]*tensor.Dense, shape[0])
-	size := len(values) / len(rows)
-	for i := range rows {
-		rows[i] = tensor.New(tensor.WithShape(shape[1:]...), tensor.WithBacking(values[i*size:(i+1)*size]))
-	}
-	return rows, nil
-}
-
-// maxArea bounds the pixels of the images of one request: a small file can be a large picture, and 16 of the largest
-// take seconds to decode.
-const maxArea = 1 << 28
-
-// images reads image: BYTES [B], each an encoded image in base64.
-func (s *Server) images(ctx context.Context, in *inputTensor, shape []int) ([]*tensor.Dense, error) {
-	encoded, err := in.strings(shape)
-	if err != nil {
-		return nil, err
-	}
-	rows := make([]*tensor.Dense, len(encoded))
-	area := int64(0)
-	for i, text := range encoded {
-		image, err := base64.StdEncoding.DecodeString(text)
-		if err != nil {
-			return nil, badRequest("input %s: row %d: expected an image in base64: %v", quote.Name(in.Name), i, err)
-		}
-		if area += preprocess.Area(image); area > maxArea {
-			return nil, failure(http.StatusRequestEntityTooLarge,
-				"input %s: row %d: expected images of at most %d pixels in a request, found more", quote.Name(in.Name), i, maxArea)
-		}
-		if rows[i], err = s.decodeImage(ctx, image); err != nil {
-			return nil, fmt.Errorf("input %s: row %d: %w", quote.Name(in.Name), i, err)
-		}
-	}
-	return rows, nil
-}
-
-// decodeImage decodes one image, when one of the places for it is free: a small file can be a large picture.
-func (s *Server) decodeImage(ctx context.Context, image []byte) (*tensor.Dense, error) {
-	if err := s.decoding.Acquire(ctx, 1); err != nil {
-		return nil, err
-	}
-	defer s.decoding.Release(1)
-	pixels, err := s.preprocess.Pixels(image)
-	if err != nil {
-		return nil, &statusError{code: http.StatusUnprocessableEntity, err: err}
-	}
-	return pixels, nil
 }
 
 // adaptersOf resolves who is asked, for each of n rows, and holds them. m, from the path, may have moved to another

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"errors"
 	"net/http"
 	"runtime/debug"
@@ -103,10 +104,15 @@ func (s *Server) modelMetadata(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	inputs := each(s.inputs, func(in *input) tensorMetadata { return tensorMetadata{in.name, in.datatype, in.shape} })
+	var inputs []tensorMetadata
+	for _, in := range s.inputs {
+		for _, name := range append([]string{in.name}, in.beside...) {
+			inputs = append(inputs, tensorMetadata{name, in.datatype, in.shape})
+		}
+	}
 	width := len(m.labels)
 	if m.adapter == nil { // its rows may be any adapter's
-		inputs = append(inputs, tensorMetadata{adapterInput, "BYTES", []int{anyRows}})
+		inputs = append(inputs, tensorMetadata{adapterInput, "BYTES", []int{anySize}})
 		width = -1
 	}
 	writeJSON(w, http.StatusOK, struct {
@@ -116,10 +122,13 @@ func (s *Server) modelMetadata(w http.ResponseWriter, r *http.Request) error {
 		Inputs   []tensorMetadata `json:"inputs"`
 		Outputs  []tensorMetadata `json:"outputs"`
 	}{m.name, []string{m.revision}, platform, inputs, each(outputs, func(o *output) tensorMetadata {
-		if o.wide {
-			return tensorMetadata{o.name, o.datatype, []int{anyRows, width}}
+		switch {
+		case o.tokens:
+			return tensorMetadata{o.name, o.datatype, []int{anySize, anySize, cmp.Or(o.last, width)}}
+		case o.wide:
+			return tensorMetadata{o.name, o.datatype, []int{anySize, width}}
 		}
-		return tensorMetadata{o.name, o.datatype, []int{anyRows}}
+		return tensorMetadata{o.name, o.datatype, []int{anySize}}
 	})})
 	return nil
 }

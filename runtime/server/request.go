@@ -194,8 +194,8 @@ func (r *inferRequest) locateInput(i int, within []string) string {
 	return where + "row " + strconv.Itoa(row) + ": "
 }
 
-// anyRows as the first dimension of an expected shape is any number of rows; the protocol's metadata writes it so too.
-const anyRows = -1
+// anySize in an expected shape is a dimension of any size; the protocol's metadata writes it so too.
+const anySize = -1
 
 // expect checks a tensor's datatype and shape, and returns the shape.
 func (in *inputTensor) expect(datatype string, want []int) ([]int, error) {
@@ -207,16 +207,44 @@ func (in *inputTensor) expect(datatype string, want []int) ([]int, error) {
 	ok := len(in.Shape) == len(want)
 	for i := 0; ok && i < len(want); i++ {
 		d := in.Shape[i]
-		if ok = d == int64(want[i]); want[i] == anyRows {
+		if ok = d == int64(want[i]); want[i] == anySize {
 			ok = d > 0 && d <= math.MaxInt32
 		}
 		shape[i] = int(d)
 	}
 	if !ok {
 		return nil, badRequest("input %s: shape: expected %s, found %s", quote.Name(in.Name),
-			strings.Replace(quote.Shape(want), strconv.Itoa(anyRows), "B", 1), quote.Shape(in.Shape))
+			named(want), quote.Shape(in.Shape))
 	}
 	return shape, nil
+}
+
+// named is an expected shape, its dimensions of any size by the letters that the documentation has for them.
+func named(want []int) string {
+	letters := []string{"B", "H", "W"}
+	if len(want) == 2 {
+		letters[1] = "S"
+	}
+	text := quote.Shape(want)
+	for _, letter := range letters {
+		text = strings.Replace(text, strconv.Itoa(anySize), letter, 1)
+	}
+	return text
+}
+
+// integers reads INT64 data of that shape, flat or nested, of values that an int32 holds.
+func (in *inputTensor) integers(shape []int) ([]int32, error) {
+	values := make([]int32, 0, min(product(shape), len(in.Data)/2+1)) // a number and its comma take two bytes
+	err := in.each(shape, func(i int, literal jsontext.Value) error {
+		v, err := strconv.ParseInt(string(literal), 10, 32)
+		if err != nil {
+			return badRequest("input %s: row %d: expected an integer from %d to %d, found %s", quote.Name(in.Name),
+				i/(product(shape)/shape[0]), math.MinInt32, math.MaxInt32, quote.Text(string(literal)))
+		}
+		values = append(values, int32(v))
+		return nil
+	})
+	return values, err
 }
 
 // floats reads FP32 data of that shape, flat or nested.

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"math"
 	"net/http"
 	"slices"
@@ -9,32 +10,58 @@ import (
 
 	"github.com/go-json-experiment/json"
 
-	"github.com/switchyard-dev/switchyard/runtime/engine"
+	"github.com/switchyard-dev/switchyard/runtime/arch"
 	"github.com/switchyard-dev/switchyard/runtime/quote"
 )
 
-// answer is one row's result.
+// Padding fills a row's logits up to the widest head of its request: the lowest float32, so that softmax and argmax
+// over the whole width stay right.
+const Padding = -math.MaxFloat32
+
+// answer is one row's result: logits, or those of each token.
 type answer struct {
-	logits   []float32
-	labels   []string
-	revision string
+	model  model
+	logits []float32 // [labels]; none where the head answers for each token
+	tokens []float32 // [tokens, labels]
+
+	text     *textInput // what was asked about, if it was a text
+	entities string     // what was found in it, where the head answers for each token and it is asked for
 }
 
-// probabilities is the softmax of the logits.
+// probabilities are what the logits say of each label.
 func (a *answer) probabilities() []float32 {
-	largest := float64(slices.Max(a.logits))
-	p, sum := make([]float32, len(a.logits)), 0.0
-	for _, l := range a.logits {
-		sum += math.Exp(float64(l) - largest)
+	if len(a.logits) == 0 {
+		return nil
 	}
-	for i, l := range a.logits {
-		p[i] = float32(math.Exp(float64(l)-largest) / sum)
+	p := make([]float32, len(a.logits))
+	switch a.model.problem {
+	case arch.Regression:
+		copy(p, a.logits)
+	case arch.MultiLabel:
+		for i, l := range a.logits {
+			p[i] = float32(1 / (1 + math.Exp(-float64(l))))
+		}
+	case arch.SingleLabel:
+		largest, sum := float64(slices.Max(a.logits)), 0.0
+		for _, l := range a.logits {
+			sum += math.Exp(float64(l) - largest)
+		}
+		for i, l := range a.logits {
+			p[i] = float32(math.Exp(float64(l)-largest) / sum)
+		}
 	}
 	return p
 }
 
-// best is the index of the largest logit, the first if several are.
-func (a *answer) best() int { return slices.Index(a.logits, slices.Max(a.logits)) }
+// best is the label of the largest logit, the first if several are, and its probability; nothing where the head answers
+// for each token.
+func (a *answer) best() (label string, score float32) {
+	if len(a.logits) == 0 {
+		return "", 0
+	}
+	i := slices.Index(a.logits, slices.Max(a.logits))
+	return a.model.labels[i], a.probabilities()[i]
+}
 
 // outputTensor is one output of a response. Data is a flat slice.
 type outputTensor struct {
@@ -44,39 +71,73 @@ type outputTensor struct {
 	Data     any    `json:"data"`
 }
 
-// output makes one of the protocol's outputs of a request's rows; width is the widest head among them.
+// output makes one of the protocol's outputs of a request's rows.
 type output struct {
 	name, datatype string
-	wide           bool // [rows, width], else [rows]
-	data           func(rows []answer, width int) any
+	wide           bool // [rows, widest head of them], else [rows]
+	tokens         bool // [rows, tokens of the longest, …]; only where it is asked for
+	last           int  // of tokens, the last dimension; 0: the widest head
+	entities       bool // of texts that are answered for each token
+	data           func(rows []answer, s size) any
 }
+
+// size is that of a request's answer: its widest head, and its longest row of those that are answered for each token.
+type size struct{ width, tokens int }
 
 // outputs are all outputs, in the order in which they are answered.
 var outputs = []output{
-	{"logits", "FP32", true, func(rows []answer, width int) any {
-		return wide(rows, width, engine.Padding, func(a *answer) []float32 { return a.logits })
+	{name: "logits", datatype: "FP32", wide: true, data: func(rows []answer, s size) any {
+		return wide(rows, s.width, Padding, func(a *answer) []float32 { return a.logits })
 	}},
-	{"num_labels", "INT32", false, func(rows []answer, _ int) any {
+	{name: "num_labels", datatype: "INT32", data: func(rows []answer, _ size) any {
 		return each(rows, func(a *answer) int32 { return int32(len(a.logits)) })
 	}},
-	{"probabilities", "FP32", true, func(rows []answer, width int) any {
-		return wide(rows, width, 0, (*answer).probabilities)
+	{name: "probabilities", datatype: "FP32", wide: true, data: func(rows []answer, s size) any {
+		return wide(rows, s.width, 0, (*answer).probabilities)
 	}},
-	{"label", "BYTES", false, func(rows []answer, _ int) any {
-		return each(rows, func(a *answer) string { return a.labels[a.best()] })
+	{name: "label", datatype: "BYTES", data: func(rows []answer, _ size) any {
+		return each(rows, func(a *answer) string { label, _ := a.best(); return label })
 	}},
-	{"score", "FP32", false, func(rows []answer, _ int) any {
-		return each(rows, func(a *answer) float32 { return a.probabilities()[a.best()] })
+	{name: "score", datatype: "FP32", data: func(rows []answer, _ size) any {
+		return each(rows, func(a *answer) float32 { _, score := a.best(); return score })
 	}},
-	{"revision", "BYTES", false, func(rows []answer, _ int) any {
-		return each(rows, func(a *answer) string { return a.revision })
+	{name: "revision", datatype: "BYTES", data: func(rows []answer, _ size) any {
+		return each(rows, func(a *answer) string { return a.model.revision })
+	}},
+	{name: "entities", datatype: "BYTES", entities: true, data: func(rows []answer, _ size) any {
+		return each(rows, func(a *answer) string { return a.entities })
+	}},
+	{name: "token_offsets", datatype: "INT32", tokens: true, last: 2, data: func(rows []answer, s size) any {
+		data := make([]int32, 0, 2*len(rows)*s.tokens)
+		for i := range rows {
+			end := len(data) + 2*s.tokens
+			if a := &rows[i]; a.tokens != nil && a.text != nil {
+				for _, offsets := range a.text.encoding.Offsets {
+					data = append(data, int32(offsets[0]), int32(offsets[1]))
+				}
+			}
+			data = append(data, make([]int32, end-len(data))...)
+		}
+		return data
+	}},
+	{name: "token_logits", datatype: "FP32", tokens: true, data: func(rows []answer, s size) any {
+		data := make([]float32, 0, len(rows)*s.tokens*s.width)
+		for i := range rows {
+			end, labels := len(data)+s.tokens*s.width, len(rows[i].model.labels)
+			for token := range slices.Chunk(rows[i].tokens, labels) {
+				data = append(data, token...)
+				data = append(data, slices.Repeat([]float32{Padding}, s.width-labels)...)
+			}
+			data = append(data, slices.Repeat([]float32{Padding}, end-len(data))...)
+		}
+		return data
 	}},
 }
 
 // chooseOutputs finds the outputs that a request names, in its order; all if it names none.
 func chooseOutputs(asked []outputRequest) ([]output, error) {
 	if len(asked) == 0 {
-		return outputs, nil
+		return slices.DeleteFunc(slices.Clone(outputs), func(o output) bool { return o.tokens }), nil
 	}
 	chosen := make([]output, 0, len(asked))
 	for _, a := range asked {
@@ -95,14 +156,19 @@ func chooseOutputs(asked []outputRequest) ([]output, error) {
 
 // tensors makes the chosen outputs of a request's rows.
 func tensors(chosen []output, rows []answer) []outputTensor {
-	width := 0
+	var s size
 	for i := range rows {
-		width = max(width, len(rows[i].logits))
+		labels := len(rows[i].model.labels)
+		s.width = max(s.width, labels)
+		s.tokens = max(s.tokens, len(rows[i].tokens)/max(labels, 1))
 	}
 	return each(chosen, func(o *output) outputTensor {
-		t := outputTensor{Name: o.name, Datatype: o.datatype, Shape: []int{len(rows)}, Data: o.data(rows, width)}
-		if o.wide {
-			t.Shape = append(t.Shape, width)
+		t := outputTensor{Name: o.name, Datatype: o.datatype, Shape: []int{len(rows)}, Data: o.data(rows, s)}
+		switch {
+		case o.tokens:
+			t.Shape = append(t.Shape, s.tokens, cmp.Or(o.last, s.width))
+		case o.wide:
+			t.Shape = append(t.Shape, s.width)
 		}
 		return t
 	})

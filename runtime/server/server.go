@@ -1,7 +1,6 @@
 package server
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -13,20 +12,22 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/semaphore"
-	"gorgonia.org/tensor"
 
 	"github.com/switchyard-dev/switchyard/runtime/adapters"
+	"github.com/switchyard-dev/switchyard/runtime/arch"
 	"github.com/switchyard-dev/switchyard/runtime/batcher"
 	"github.com/switchyard-dev/switchyard/runtime/engine"
 	"github.com/switchyard-dev/switchyard/runtime/preprocess"
+	"github.com/switchyard-dev/switchyard/runtime/preprocess/text"
 	"github.com/switchyard-dev/switchyard/runtime/quote"
 )
 
 // Options are a server's settings.
 type Options struct {
-	Name         string // of the base model in requests
-	MaxBodyBytes int64  // of one request's body; of all in flight, four times that
-	MaxRows      int    // of one request
+	Texts        *text.Tokenizer // of the base; nil where it takes no texts, or says nothing of how
+	Name         string          // of the base model in requests
+	MaxBodyBytes int64           // of one request's body; of all in flight, four times that
+	MaxRows      int             // of one request
 	// MaxRowsInFlight bounds the rows of all requests, from their decoding to their answer.
 	MaxRowsInFlight int
 	// Ready is nil once the server has all that it should begin with; else it says what is missing. A nil Ready asks
@@ -57,14 +58,9 @@ type model struct {
 	name     string
 	revision string
 	labels   []string
+	task     arch.Task       // "" for a base without a head, which answers nothing
+	problem  arch.Problem    // what its outputs mean
 	adapter  *engine.Adapter // nil is the base
-}
-
-// input is one of the protocol's inputs, as this base takes it.
-type input struct {
-	name, datatype string
-	shape          []int // the first dimension is anyRows
-	decode         func(ctx context.Context, in *inputTensor, shape []int) ([]*tensor.Dense, error)
 }
 
 // New makes a server. images may be nil, where the base says nothing of preprocessing.
@@ -76,18 +72,25 @@ func New(set *adapters.Set, queue *batcher.Batcher, images *preprocess.Image, op
 	const bodiesInFlight = 4
 	s := &Server{
 		options: options, adapters: set, batcher: queue, preprocess: images,
-		base:     model{name: options.Name, revision: digest, labels: description.Labels},
+		base:     baseModel(options.Name, digest, description),
 		metrics:  newMetrics(options.Registry, set, queue),
 		bodies:   semaphore.NewWeighted(bodiesInFlight * options.MaxBodyBytes),
 		rowsHeld: semaphore.NewWeighted(int64(options.MaxRowsInFlight)),
 		decoding: semaphore.NewWeighted(int64(runtime.GOMAXPROCS(0))),
 	}
-	size := description.Image
-	s.inputs = []input{{"pixel_values", "FP32", []int{anyRows, size.Channels, size.Height, size.Width}, s.pixels}}
-	if images != nil {
-		s.inputs = append(s.inputs, input{"image", "BYTES", []int{anyRows}, s.images})
-	}
+	s.inputs = s.inputsFor(description)
 	return s
+}
+
+func baseModel(name, digest string, d *arch.Description) model {
+	m := model{name: name, revision: digest}
+	if d.Own >= 0 {
+		m.labels, m.task = d.Classes.Labels, d.Heads[d.Own].Task
+		if m.problem = d.Classes.Problem; m.problem == "" || m.task == arch.Token {
+			m.problem = arch.DefaultProblem(len(m.labels))
+		}
+	}
+	return m
 }
 
 // Leave turns readiness off and nothing else: who balances over several servers learns of it only a while later.
@@ -200,7 +203,9 @@ func checkVersion(m model, version string) error {
 	return nil
 }
 
-func modelOf(name string, a *engine.Adapter) model { return model{name, a.Digest, a.Labels, a} }
+func modelOf(name string, a *engine.Adapter) model {
+	return model{name, a.Digest, a.Labels, a.Head.Task, a.Problem, a}
+}
 
 // held are the adapters that one request asks, each resolved once: all its rows of a name get the same revision.
 type held struct {
@@ -225,17 +230,4 @@ func (h *held) release() {
 	for _, lease := range h.leases {
 		lease.Release()
 	}
-}
-
-func (s *Server) input(name string) *input {
-	for i := range s.inputs {
-		if s.inputs[i].name == name {
-			return &s.inputs[i]
-		}
-	}
-	return nil
-}
-
-func (s *Server) inputNames() []string {
-	return each(s.inputs, func(in *input) string { return in.name })
 }

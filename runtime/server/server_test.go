@@ -22,6 +22,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"gorgonia.org/tensor"
 
 	"github.com/switchyard-dev/switchyard/runtime/adapters"
 	"github.com/switchyard-dev/switchyard/runtime/batcher"
@@ -58,46 +59,61 @@ func newFront(t *testing.T) *front {
 func newFrontOver(t *testing.T, before func(batcher.Runner) batcher.Runner) *front {
 	t.Helper()
 	f := newServer(t, before)
+	f.listen(t)
+	return f
+}
+
+func (f *front) listen(t *testing.T) {
+	t.Helper()
 	over := httptest.NewServer(f.server.Handler())
 	t.Cleanup(over.Close)
 	f.URL, f.client = over.URL, over.Client()
-	return f
 }
 
 // newServer is a front without a network.
 func newServer(t *testing.T, before func(batcher.Runner) batcher.Runner) *front {
 	t.Helper()
-	folder := openFolder(t, filepath.Join(sample, "base"))
-	base, err := model.Open(folder)
+	return newServerOf(t, "digits", filepath.Join(sample, "base"), before, func(set *adapters.Set) {
+		load, err := set.FromFolder(openFolder(t, filepath.Join(sample, "adapters")), nil, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		load(t.Context())
+		set.Load("broken", func() (*weights.Folder, error) { return weights.OpenFolder(t.TempDir()) })
+		overflow := wrappers.Adapter(t).Unset("target_modules").
+			Tensor(wrappers.F32("base_model.model.classifier.weight", slices.Repeat([]float32{3e38}, 2*96), 2, 96)).
+			Tensor(wrappers.F32("base_model.model.classifier.bias", []float32{3e38, 3e38}, 2)).Write()
+		set.Load("overflow", func() (*weights.Folder, error) { return weights.OpenFolder(overflow) })
+	})
+}
+
+// newServerOf is a front without a network, over the base in a folder.
+func newServerOf(
+	t *testing.T, name, dir string, before func(batcher.Runner) batcher.Runner, load func(*adapters.Set),
+) *front {
+	t.Helper()
+	base, err := model.Open(openFolder(t, dir))
 	if err != nil {
 		t.Fatal(err)
 	}
-	size := base.Description.Image
-	images, err := preprocess.ParseImage(base.Preprocessor, size.Channels, size.Height, size.Width)
-	if err != nil {
-		t.Fatal(err)
+	var images *preprocess.Image
+	if size := base.Description.Image; size != nil && base.Preprocessor != nil {
+		if images, err = preprocess.ParseImage(base.Preprocessor, size.Channels, size.Height, size.Width); err != nil {
+			t.Fatal(err)
+		}
 	}
 	eng := engine.New(base, 2)
 	t.Cleanup(eng.Close)
 	set := adapters.New(eng)
-	log := slog.New(slog.DiscardHandler)
-	load, err := set.FromFolder(openFolder(t, filepath.Join(sample, "adapters")), nil, log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	load(t.Context())
-	set.Load("broken", func() (*weights.Folder, error) { return weights.OpenFolder(t.TempDir()) })
-	overflow := wrappers.Adapter(t).Unset("target_modules").
-		Tensor(wrappers.F32("base_model.model.classifier.weight", slices.Repeat([]float32{3e38}, 2*96), 2, 96)).
-		Tensor(wrappers.F32("base_model.model.classifier.bias", []float32{3e38, 3e38}, 2)).Write()
-	set.Load("overflow", func() (*weights.Folder, error) { return weights.OpenFolder(overflow) })
+	load(set)
 	registry := prometheus.NewRegistry()
 	queue := batcher.New(before(eng), batcher.Options{
-		MaxBatchRows: 4, MaxQueueRows: 64, Observe: server.NewBatchObserver(registry),
+		MaxBatchRows: 4, MaxBatchTokens: 1 << 10, MaxQueueRows: 64, Observe: server.NewBatchObserver(registry),
 	})
 	t.Cleanup(queue.Close)
 	s := server.New(set, queue, images, server.Options{
-		Name: "digits", MaxBodyBytes: maxBodyBytes, MaxRows: maxRows, MaxRowsInFlight: 64, Log: log, Registry: registry,
+		Name: name, MaxBodyBytes: maxBodyBytes, MaxRows: maxRows, MaxRowsInFlight: 64,
+		Log: slog.New(slog.DiscardHandler), Registry: registry,
 	})
 	return &front{server: s, set: set, metrics: promhttp.HandlerFor(registry, promhttp.HandlerOpts{})}
 }
@@ -219,7 +235,7 @@ func TestEveryOutputOfAMixedBatch(t *testing.T) {
 	}
 	base, _ := f.set.Base()
 	parity, holes := f.labels(t, "parity"), f.labels(t, "holes")
-	for i, labels := range [][]string{parity, base.Labels, holes, base.Labels, parity} {
+	for i, labels := range [][]string{parity, base.Classes.Labels, holes, base.Classes.Labels, parity} {
 		logits, probabilities := data["logits"][i*10:i*10+10], data["probabilities"][i*10:i*10+10]
 		best, sum := 0, 0.0
 		for j := range labels {
@@ -363,7 +379,6 @@ func TestBadRequests(t *testing.T) {
 			`output "labels" is not one of [logits num_labels`,
 		},
 		{"output twice", "POST", pool, `{"outputs": [{"name": "label"}, {"name": "label"}]}`, 400, "asked for twice"},
-		{"entities", "POST", pool, `{"outputs": [{"name": "entities"}]}`, 400, `output "entities" is not one of`},
 
 		{"no input", "POST", pool, `{"inputs": []}`, 400, "expected one of the inputs [pixel_values image], found none"},
 		{"unknown input", "POST", pool, tensor("text", "BYTES", "[1]", `["a"]`), 400, `input "text" is not one of`},
@@ -653,7 +668,7 @@ type held struct {
 	open chan struct{}
 }
 
-func (h *held) Run(batch engine.Batch) (*engine.Output, error) {
+func (h *held) Run(batch engine.Batch) ([]*tensor.Dense, error) {
 	<-h.open
 	return h.Runner.Run(batch)
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/switchyard-dev/switchyard/runtime/weights"
+	"github.com/switchyard-dev/switchyard/test/wrappers"
 )
 
 // Whatever the bytes, Parse returns; what it accepts is JSON, covers the data exactly and can be asked for.
@@ -16,6 +17,10 @@ func FuzzParse(f *testing.F) {
 		"I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32,
 		"C64": 64, "F64": 64, "I64": 64, "U64": 64,
 	}
+	f.Add(wrappers.Safetensors(
+		wrappers.Tensor{Name: "a", DType: "F16", Shape: []int{2}, Data: []byte{0xff, 0x03, 0, 0xfc}},
+		wrappers.Tensor{Name: "b", DType: "BF16", Shape: []int{1, 2}, Data: []byte{0x80, 0x3f, 1, 0}},
+	))
 	f.Fuzz(func(t *testing.T, file []byte) {
 		tensors, err := weights.Parse(file)
 		if err != nil {
@@ -55,7 +60,7 @@ func FuzzParse(f *testing.F) {
 			if err != nil {
 				continue
 			}
-			if info.DType != "F32" || len(dense.Float32s()) != values || dense.Shape().TotalSize() != values {
+			if !weights.Floats(info.DType) || len(dense.Float32s()) != values || dense.Shape().TotalSize() != values {
 				t.Fatalf("tensor %q of %s %v came out as %v", name, info.DType, info.Shape, dense.Shape())
 			}
 			for i, v := range dense.Float32s() {

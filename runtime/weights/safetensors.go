@@ -27,8 +27,8 @@ const (
 	maxRank = 8
 )
 
-// bitsOf are the format's dtypes and the bits of one value. Only F32 can be handed out so far, but a file may hold
-// others (position ids are I64), which are none of our business unless asked for.
+// bitsOf are the format's dtypes and the bits of one value. Only floats of 16 and 32 bits are handed out, but a file
+// may hold others (position ids are I64), which are none of our business unless asked for.
 var bitsOf = map[string]int{
 	"BOOL": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
 	"U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
@@ -37,9 +37,8 @@ var bitsOf = map[string]int{
 	"C64": 64, "F64": 64, "I64": 64, "U64": 64,
 }
 
-// Tensors is a parsed safetensors file.
+// Tensors is a parsed safetensors file, or several joined.
 type Tensors struct {
-	data   []byte  // what follows the header
 	byName []entry // sorted, names are unique
 }
 
@@ -49,11 +48,12 @@ type Info struct {
 	Shape []int  // empty for a scalar
 }
 
-// entry is one tensor of the header: its bytes are data[begin:end].
+// entry is one tensor of the header: its bytes lie from begin to end of what follows the header.
 type entry struct {
 	name string
 	Info
 	begin, end int
+	raw        []byte // these bytes
 }
 
 // Parse reads a safetensors file (https://huggingface.co/docs/safetensors): the header's length in 8 bytes, the header
@@ -76,7 +76,36 @@ func Parse(data []byte) (*Tensors, error) {
 	if err := checkLayout(entries, len(data)); err != nil {
 		return nil, err
 	}
-	return &Tensors{data, entries}, nil
+	for i := range entries {
+		entries[i].raw = data[entries[i].begin:entries[i].end]
+	}
+	return &Tensors{entries}, nil
+}
+
+// ReadNames reads as much of a safetensors file as tells the tensors' names, sorted.
+func ReadNames(r io.Reader) ([]string, error) {
+	start := make([]byte, 8)
+	if _, err := io.ReadFull(r, start); err != nil {
+		return nil, fmt.Errorf("header length: %w", err)
+	}
+	length := binary.LittleEndian.Uint64(start)
+	if length > maxHeader {
+		return nil, fmt.Errorf("header length: expected at most %d bytes, found %d", maxHeader, length)
+	}
+	header := make([]byte, length)
+	if _, err := io.ReadFull(r, header); err != nil {
+		return nil, fmt.Errorf("header: %w", err)
+	}
+	entries, err := parseHeader(header, math.MaxInt)
+	if err != nil {
+		return nil, err
+	}
+	names := make([]string, len(entries))
+	for i := range entries {
+		names[i] = entries[i].name
+	}
+	slices.Sort(names)
+	return names, nil
 }
 
 // Names are the tensors' names, sorted.
@@ -94,27 +123,46 @@ func (t *Tensors) Info(name string) (Info, bool) {
 	return Info{e.DType, slices.Clone(e.Shape)}, ok
 }
 
-// Float32 copies out a tensor that must be F32, of that shape (none: a scalar) and finite throughout.
+// Float32 copies out a tensor that must be F32, F16 or BF16, of that shape (none: a scalar) and finite throughout.
 func (t *Tensors) Float32(name string, shape ...int) (*tensor.Dense, error) {
+	if len(shape) == 0 {
+		return t.float32(name, shape, func(raw []byte) []byte { return raw }, shape)
+	}
+	return t.Float32Rows(name, shape, 0, shape[0])
+}
+
+// Float32Rows is Float32 of the rows [from, to) alone, the first dimension's.
+func (t *Tensors) Float32Rows(name string, shape []int, from, to int) (*tensor.Dense, error) {
+	rows := slices.Clone(shape)
+	rows[0] = to - from
+	return t.float32(name, shape, func(raw []byte) []byte {
+		size := len(raw) / shape[0]
+		return raw[from*size : to*size]
+	}, rows)
+}
+
+// float32 copies the part of a tensor of that shape, which has the shape of part.
+func (t *Tensors) float32(name string, shape []int, part func([]byte) []byte, partShape []int) (*tensor.Dense, error) {
 	e, ok := t.find(name)
 	switch {
 	case !ok:
 		return nil, fmt.Errorf("tensor %s: expected F32 %s, found no such tensor", quote.Name(name), quote.Shape(shape))
-	case e.DType != "F32":
-		return nil, fmt.Errorf("tensor %s: dtype: expected F32, found %s (not supported yet)", quote.Name(name), e.DType)
+	case !Floats(e.DType):
+		return nil, fmt.Errorf("tensor %s: dtype: expected F32, F16 or BF16, found %s", quote.Name(name), e.DType)
 	case !slices.Equal(e.Shape, shape):
 		return nil, fmt.Errorf("tensor %s: shape: expected %s, found %s",
 			quote.Name(name), quote.Shape(shape), quote.Shape(e.Shape))
-	case e.begin == e.end: // tensor.New panics on these
+	case len(e.raw) == 0: // tensor.New panics on these
 		return nil, fmt.Errorf("tensor %s: shape: expected at least one value, found %s",
 			quote.Name(name), quote.Shape(e.Shape))
 	}
-	values := make([]float32, (e.end-e.begin)/4)
-	if i := decode(values, t.data[e.begin:e.end]); i < len(values) {
+	raw := part(e.raw)
+	values := make([]float32, len(raw)*8/bitsOf[e.DType])
+	if i := decoders[e.DType](values, raw); i < len(values) {
 		return nil, fmt.Errorf("tensor %s: expected finite values, found %v at element %d of %s",
-			quote.Name(name), values[i], i, quote.Shape(e.Shape))
+			quote.Name(name), values[i], i, quote.Shape(partShape))
 	}
-	return tensor.New(tensor.WithShape(slices.Clone(e.Shape)...), tensor.WithBacking(values)), nil
+	return tensor.New(tensor.WithShape(slices.Clone(partShape)...), tensor.WithBacking(values)), nil
 }
 
 func (t *Tensors) find(name string) (entry, bool) {
@@ -127,19 +175,57 @@ func (t *Tensors) find(name string) (entry, bool) {
 	return t.byName[i], true
 }
 
-// decode turns little-endian bytes, wherever they are aligned, into values. It returns the index of the first value
-// that is not finite, as far as which it decoded, else len(values).
-func decode(values []float32, raw []byte) int {
-	const exponent = 0x7f800000 // all ones in infinities and NaNs only
-	for i := range values {
-		word := binary.LittleEndian.Uint32(raw)
-		raw = raw[4:]
-		values[i] = math.Float32frombits(word)
-		if word&exponent == exponent {
-			return i
+// Floats tells whether tensors of a dtype can be handed out.
+func Floats(dtype string) bool { return decoders[dtype] != nil }
+
+// decoders turn little-endian bytes, wherever they are aligned, into values. They return the index of the first value
+// that is not finite, as far as which they decoded, else len(values).
+var decoders = map[string]func(values []float32, raw []byte) int{
+	"F32": func(values []float32, raw []byte) int {
+		for i := range values {
+			values[i] = math.Float32frombits(binary.LittleEndian.Uint32(raw[4*i:]))
+			if !finite(values[i]) {
+				return i
+			}
 		}
+		return len(values)
+	},
+	"BF16": func(values []float32, raw []byte) int {
+		for i := range values {
+			values[i] = math.Float32frombits(uint32(binary.LittleEndian.Uint16(raw[2*i:])) << 16)
+			if !finite(values[i]) {
+				return i
+			}
+		}
+		return len(values)
+	},
+	"F16": func(values []float32, raw []byte) int {
+		for i := range values {
+			values[i] = half(binary.LittleEndian.Uint16(raw[2*i:]))
+			if !finite(values[i]) {
+				return i
+			}
+		}
+		return len(values)
+	},
+}
+
+func finite(v float32) bool {
+	const exponent = 0x7f800000 // all ones in infinities and NaNs only
+	return math.Float32bits(v)&exponent != exponent
+}
+
+// half is an IEEE 754 binary16: 1 bit of sign, 5 of exponent (bias 15), 10 of fraction.
+func half(bits uint16) float32 {
+	sign, exponent, fraction := uint32(bits>>15)<<31, uint32(bits>>10)&0x1f, uint32(bits)&0x3ff
+	switch exponent {
+	case 0: // zero, or below the normal numbers: fraction · 2⁻²⁴, which float32 holds
+		return math.Float32frombits(sign | math.Float32bits(float32(fraction)*0x1p-24))
+	case 0x1f: // infinity or NaN
+		return math.Float32frombits(sign | 0x7f800000 | fraction<<13)
+	default:
+		return math.Float32frombits(sign | (exponent+127-15)<<23 | fraction<<13)
 	}
-	return len(values)
 }
 
 // split parts a file into its header and the tensors' bytes.

@@ -93,7 +93,9 @@ func TestFloat32Refuses(t *testing.T) {
 		wrappers.F32("inf", []float32{inf}),
 		wrappers.F32("-inf", []float32{0, -inf}, 1, 2),
 		wrappers.F32("empty", nil, 2, 0),
-		wrappers.Tensor{Name: "half", DType: "F16", Shape: []int{1}, Data: []byte{0, 0}},
+		wrappers.Tensor{Name: "integer", DType: "I16", Shape: []int{1}, Data: []byte{0, 0}},
+		wrappers.Tensor{Name: "half", DType: "F16", Shape: []int{2}, Data: []byte{0, 0x3c, 0, 0x7c}},
+		wrappers.Tensor{Name: "brain", DType: "BF16", Shape: []int{1}, Data: []byte{0xc0, 0xff}},
 	))
 	for _, c := range []struct {
 		name  string
@@ -108,7 +110,9 @@ func TestFloat32Refuses(t *testing.T) {
 		{"inf", nil, `tensor "inf": expected finite values, found +Inf at element 0 of []`},
 		{"-inf", []int{1, 2}, `tensor "-inf": expected finite values, found -Inf at element 1 of [1, 2]`},
 		{"empty", []int{2, 0}, `tensor "empty": shape: expected at least one value, found [2, 0]`},
-		{"half", []int{1}, `tensor "half": dtype: expected F32, found F16 (not supported yet)`},
+		{"integer", []int{1}, `tensor "integer": dtype: expected F32, F16 or BF16, found I16`},
+		{"half", []int{2}, `tensor "half": expected finite values, found +Inf at element 1 of [2]`},
+		{"brain", []int{1}, `tensor "brain": expected finite values, found NaN at element 0 of [1]`},
 	} {
 		_, err := tensors.Float32(c.name, c.shape...)
 		wantError(t, c.want, err)

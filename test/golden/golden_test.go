@@ -3,7 +3,6 @@ package golden
 import (
 	"math"
 	"math/rand/v2"
-	"os"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -13,8 +12,9 @@ import (
 const tolerance = 1e-5
 
 func TestEachAdapterAloneAgreesWithPEFT(t *testing.T) {
-	for name := range suites {
-		s := openSuite(t, name, 2)
+	for _, path := range suites(t) {
+		name := filepath.Base(path)
+		s := openSuite(t, path, 2)
 		for _, adapter := range s.names {
 			t.Run(name+"/"+adapter, func(t *testing.T) {
 				var rows []row
@@ -28,9 +28,10 @@ func TestEachAdapterAloneAgreesWithPEFT(t *testing.T) {
 }
 
 func TestOneMixedBatchOfAllAgreesWithPEFT(t *testing.T) {
-	for name := range suites {
+	for _, path := range suites(t) {
+		name := filepath.Base(path)
 		t.Run(name, func(t *testing.T) {
-			s := openSuite(t, name, 2)
+			s := openSuite(t, path, 2)
 			rows := s.all()
 			s.compare(t, rows, s.run(t, rows))
 		})
@@ -39,16 +40,8 @@ func TestOneMixedBatchOfAllAgreesWithPEFT(t *testing.T) {
 
 // Other activations, sizes, channels and biases, each on a bare base.
 func TestBasesOfOtherConfigsAgreeWithTransformers(t *testing.T) {
-	entries, err := os.ReadDir(variants)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(entries) == 0 {
-		t.Fatalf("no bases in %s", variants)
-	}
-	for _, entry := range entries {
-		t.Run(entry.Name(), func(t *testing.T) {
-			path := filepath.Join(variants, entry.Name())
+	for _, path := range folders(t, variants) {
+		t.Run(filepath.Base(path), func(t *testing.T) {
 			s := open(t, path, path, 2)
 			rows := s.all()
 			s.compare(t, rows, s.run(t, rows))
@@ -82,11 +75,12 @@ func (s *suite) compare(t *testing.T, rows []row, got [][]float32) {
 
 // An adapter that changed nothing would agree with the base: the golden files would not notice a forgotten update.
 func TestEveryAdapterChangesItsAnswers(t *testing.T) {
-	for name := range suites {
-		s := openSuite(t, name, 2)
+	for _, path := range suites(t) {
+		name := filepath.Base(path)
+		s := openSuite(t, path, 2)
 		base := s.logits[baseCase]
 		for _, adapter := range s.names {
-			if adapter == baseCase || len(s.logits[adapter][0]) != len(base[0]) {
+			if adapter == baseCase || base == nil || len(s.logits[adapter][0]) != len(base[0]) {
 				continue
 			}
 			if slices.EqualFunc(s.logits[adapter], base, slices.Equal) {
@@ -103,13 +97,14 @@ func TestARowsAnswerDoesNotDependOnItsNeighbours(t *testing.T) {
 	if testing.Short() {
 		rounds = 3
 	}
-	for name := range suites {
+	for _, path := range suites(t) {
+		name := filepath.Base(path)
 		t.Run(name, func(t *testing.T) {
 			alone := make(map[row][]float32)
-			single := openSuite(t, name, 1)
+			single := openSuite(t, path, 1)
 			rng := rand.New(rand.NewPCG(20, 26))
 			for _, workers := range []int{1, 2, 3} {
-				s := openSuite(t, name, workers)
+				s := openSuite(t, path, workers)
 				for range rounds {
 					rows := s.all()
 					rng.Shuffle(len(rows), func(i, j int) { rows[i], rows[j] = rows[j], rows[i] })
@@ -132,15 +127,20 @@ func TestARowsAnswerDoesNotDependOnItsNeighbours(t *testing.T) {
 
 // A neighbour that is all NaN poisons its own answer only.
 func TestAPoisonedNeighbourHurtsNobody(t *testing.T) {
-	for name := range suites {
+	for _, path := range suites(t) {
+		name := filepath.Base(path)
 		t.Run(name, func(t *testing.T) {
-			s := openSuite(t, name, 2)
-			want := s.run(t, []row{{0, s.names[0]}, {0, s.names[1]}})
-			poison := s.inputs[1].Float32s()
+			s := openSuite(t, path, 2)
+			if s.inputs[1].Pixels == nil {
+				t.Skip("a text has no NaN to give")
+			}
+			a, b := s.names[0], s.names[len(s.names)-1]
+			want := s.run(t, []row{{0, a}, {0, b}})
+			poison := s.inputs[1].Pixels.Float32s()
 			for i := range poison {
 				poison[i] = float32(math.NaN())
 			}
-			got := s.run(t, []row{{1, s.names[0]}, {0, s.names[0]}, {1, s.names[1]}, {0, s.names[1]}, {1, s.names[2]}})
+			got := s.run(t, []row{{1, a}, {0, a}, {1, b}, {0, b}, {1, a}})
 			if !slices.EqualFunc(got[1], want[0], sameBits) || !slices.EqualFunc(got[3], want[1], sameBits) {
 				t.Errorf("expected %v and %v, found %v and %v", want[0], want[1], got[1], got[3])
 			}

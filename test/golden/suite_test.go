@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -17,39 +18,64 @@ import (
 	"github.com/switchyard-dev/switchyard/runtime/weights"
 )
 
-// suites are folders with a base, adapters, inputs and PEFT's logits for them, by name.
-var suites = map[string]string{
-	"digits": "../../hack/samples/digits",
-	"vit":    "testdata/vit",
-}
+const (
+	digits   = "../../hack/samples/digits"
+	testdata = "testdata"
+	// baseCase is the name of the golden logits of the bare base.
+	baseCase = "base"
+)
 
 // variants are folders of bases with other configs, each with inputs and its own logits.
-const variants = "testdata/vit/base-variants"
+var variants = filepath.Join(testdata, "variants")
 
-// baseCase is the name of the golden logits of the bare base.
-const baseCase = "base"
+// suites are the folders with a base, adapters, inputs and PEFT's logits for them.
+func suites(t testing.TB) []string {
+	t.Helper()
+	return append(folders(t, testdata, "variants", "entities"), digits)
+}
 
-// suite is an opened base with all its adapters. golden.safetensors has pixel_values [n, C, H, W] and, for each adapter
-// and for the base, logits.<name> [n, labels].
+// folders lists the folders in one.
+func folders(t testing.TB, path string, but ...string) []string {
+	t.Helper()
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	for _, entry := range entries {
+		if entry.IsDir() && !slices.Contains(but, entry.Name()) {
+			all = append(all, filepath.Join(path, entry.Name()))
+		}
+	}
+	if len(all) == 0 {
+		t.Fatalf("%s: expected folders, found none", path)
+	}
+	return all
+}
+
+// suite is an opened base with all its adapters.
 type suite struct {
 	engine   *engine.Engine
 	adapters map[string]*engine.Adapter // by name; base is nil
 	names    []string                   // of adapters, sorted, base among them
-	inputs   []*tensor.Dense
-	logits   map[string][][]float32
+	inputs   []engine.Input
+	logits   map[string][][]float32 // by adapter and input
 }
 
-func openSuite(t testing.TB, name string, workers int) *suite {
+// openSuite opens the base, the golden file and the adapters of a folder.
+func openSuite(t testing.TB, path string, workers int) *suite {
 	t.Helper()
-	return open(t, filepath.Join(suites[name], "base"), suites[name], workers)
+	return open(t, filepath.Join(path, "base"), path, workers)
 }
 
-// open opens a base, and the golden file and adapters of a folder.
 func open(t testing.TB, basePath, path string, workers int) *suite {
 	t.Helper()
 	base, err := model.Open(openFolder(t, basePath))
 	if err != nil {
 		t.Fatal(err)
+	}
+	if len(base.Unused) > 0 {
+		t.Errorf("%s: nothing asks for %v", basePath, base.Unused)
 	}
 	s := &suite{
 		engine:   engine.New(base, workers),
@@ -57,36 +83,83 @@ func open(t testing.TB, basePath, path string, workers int) *suite {
 		logits:   make(map[string][][]float32),
 	}
 	t.Cleanup(s.engine.Close)
-	golden := readTensors(t, filepath.Join(path, "golden.safetensors"))
-	for _, key := range golden.Names() {
-		values, shape := readTensor(t, golden, key)
-		rows := slices.Collect(slices.Chunk(values, len(values)/shape[0]))
-		adapter, isLogits := strings.CutPrefix(key, "logits.")
-		if !isLogits {
-			for _, pixels := range rows {
-				s.inputs = append(s.inputs, tensor.New(tensor.WithShape(shape[1:]...), tensor.WithBacking(pixels)))
-			}
-			continue
+	s.readGolden(t, readTensors(t, filepath.Join(path, "golden.safetensors")))
+	if len(s.inputs) == 0 || (len(s.logits[baseCase]) == 0) != (base.Description.Own < 0) {
+		t.Fatalf("%s: expected inputs in the golden file, and logits.%s if the base has a head", path, baseCase)
+	}
+	for _, name := range s.names {
+		if len(s.logits[name]) != len(s.inputs) {
+			t.Fatalf("%s: %s: expected logits for %d inputs, found %d", path, name, len(s.inputs), len(s.logits[name]))
 		}
-		s.logits[adapter] = rows
-		s.names = append(s.names, adapter)
-		if adapter != baseCase {
-			s.adapters[adapter] = compile(t, s.engine, openFolder(t, filepath.Join(path, "adapters", adapter)))
+		if name != baseCase {
+			s.adapters[name] = compile(t, s.engine, openFolder(t, filepath.Join(path, "adapters", name)))
 		}
 	}
-	if len(s.inputs) == 0 || len(s.logits[baseCase]) == 0 {
-		t.Fatalf("%s: expected pixel_values and logits.%s in the golden file", path, baseCase)
-	}
-	folders, err := os.ReadDir(filepath.Join(path, "adapters"))
+	entries, err := os.ReadDir(filepath.Join(path, "adapters"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		t.Fatal(err)
 	}
-	for _, folder := range folders {
+	for _, folder := range entries {
 		if s.adapters[folder.Name()] == nil {
 			t.Errorf("%s: the adapter %s has no logits in the golden file", path, folder.Name())
 		}
 	}
 	return s
+}
+
+// readGolden reads inputs.N.NAME and logits.CASE.N, of one input each, or pixel_values and logits.CASE, of all.
+func (s *suite) readGolden(t testing.TB, golden *weights.Tensors) {
+	t.Helper()
+	for n := 0; ; n++ {
+		in, ok := readInput(t, golden, "inputs."+strconv.Itoa(n)+".")
+		if !ok {
+			break
+		}
+		s.inputs = append(s.inputs, in)
+	}
+	for _, key := range golden.Names() {
+		values, shape := readTensor(t, golden, key)
+		name, isLogits := strings.CutPrefix(key, "logits.")
+		switch adapter, _, each := strings.Cut(name, "."); {
+		case key == "pixel_values":
+			for pixels := range slices.Chunk(values, len(values)/shape[0]) {
+				t := tensor.New(tensor.WithShape(shape[1:]...), tensor.WithBacking(pixels))
+				s.inputs = append(s.inputs, engine.Input{Pixels: t})
+			}
+		case isLogits && each:
+			s.logits[adapter] = append(s.logits[adapter], values) // in order, as there are less than ten
+		case isLogits:
+			s.logits[name] = slices.Collect(slices.Chunk(values, len(values)/shape[0]))
+		}
+	}
+	for name := range s.logits {
+		s.names = append(s.names, name)
+	}
+	slices.Sort(s.names)
+}
+
+// readInput reads an input whose tensors have that prefix.
+func readInput(t testing.TB, golden *weights.Tensors, prefix string) (in engine.Input, ok bool) {
+	t.Helper()
+	if _, ok := golden.Info(prefix + "pixel_values"); ok {
+		values, shape := readTensor(t, golden, prefix+"pixel_values")
+		return engine.Input{Pixels: tensor.New(tensor.WithShape(shape...), tensor.WithBacking(values))}, true
+	}
+	if _, ok := golden.Info(prefix + "input_ids"); !ok {
+		return engine.Input{}, false
+	}
+	integers := func(name string) []int32 {
+		if _, ok := golden.Info(prefix + name); !ok {
+			return nil
+		}
+		values, _ := readTensor(t, golden, prefix+name)
+		all := make([]int32, len(values))
+		for i, v := range values {
+			all[i] = int32(v)
+		}
+		return all
+	}
+	return engine.Input{IDs: integers("input_ids"), Types: integers("token_type_ids")}, true
 }
 
 func compile(t testing.TB, e *engine.Engine, folder *weights.Folder) *engine.Adapter {
@@ -109,13 +182,13 @@ func (s *suite) run(t testing.TB, rows []row) [][]float32 {
 	for _, r := range rows {
 		batch.Rows = append(batch.Rows, engine.Row{Input: r.input, Adapter: s.adapters[r.adapter]})
 	}
-	out, err := s.engine.Run(batch)
+	answers, err := s.engine.Run(batch)
 	if err != nil {
 		t.Fatal(err)
 	}
 	logits := make([][]float32, len(rows))
 	for i := range rows {
-		logits[i] = out.Row(i)
+		logits[i] = answers[i].Data().([]float32)
 	}
 	return logits
 }

@@ -485,7 +485,7 @@ func (w *truth) standingPods() []*corev1.Pod {
 	var standing []*corev1.Pod
 	for _, name := range slices.Sorted(maps.Keys(w.pods)) { // the seed alone decides
 		pod := w.pods[name]
-		if before, taken := w.taken[name]; placement.Ready(pod) && !(taken && restarts(pod) <= before) {
+		if before, taken := w.taken[name]; placement.Ready(pod) && (!taken || restarts(pod) > before) {
 			standing = append(standing, pod)
 		}
 	}

@@ -56,7 +56,7 @@ type truth struct {
 	fallbacks   map[string]bool                                    // every fallback that was seen in an assignment
 	counts      map[types.UID]v1alpha1.AdapterCounts               // of a pool's adapters, as they are
 	counted     map[types.UID]map[v1alpha1.AdapterCounts]time.Time // and when they were last so
-	taken       map[string]int32                                   // by pod: how often its container had come back when the schedule took it
+	taken       map[string]int32                                   // by pod: its restarts when the schedule took it
 	turns       []turn
 	deaths      []death
 	deserted    []span                                 // when no pod was ready

@@ -159,18 +159,18 @@ func TestAHundredAdaptersSomeOfThemBad(t *testing.T) {
 		}
 		names = append(names, name)
 	}
-	bad := wrappers.Adapter(t).Set("use_dora", true).Update("vit.layers.0.attention.q_proj", 96, 96).Write()
-	if err := os.Rename(bad, filepath.Join(dir, "dora")); err != nil {
+	bad := wrappers.Adapter(t).Set("use_qalora", true).Update("vit.layers.0.attention.q_proj", 96, 96).Write()
+	if err := os.Rename(bad, filepath.Join(dir, "qalora")); err != nil {
 		t.Fatal(err)
 	}
 	s := start(t, dir)
-	_, err := oip.Do(t.Context(), http.MethodGet, s.URL+"/v2/models/dora", nil)
+	_, err := oip.Do(t.Context(), http.MethodGet, s.URL+"/v2/models/qalora", nil)
 	var refused *oip.StatusError
 	if !errors.As(err, &refused) || refused.Code != http.StatusServiceUnavailable ||
-		!strings.Contains(refused.Body, "use_dora: DoRA is not supported yet") {
-		t.Errorf("expected a 503 that names use_dora, found %v", err)
+		!strings.Contains(refused.Body, "use_qalora: QA-LoRA is not supported, found true") {
+		t.Errorf("expected a 503 that names use_qalora, found %v", err)
 	}
-	if !strings.Contains(s.Log(), "use_dora") {
+	if !strings.Contains(s.Log(), "use_qalora") {
 		t.Error("the refusal is not in the log")
 	}
 	images, _ := heldOut(t)
@@ -253,6 +253,13 @@ func TestBadFlagsAndBadBases(t *testing.T) {
 		t.Fatal(err)
 	}
 	empty := t.TempDir()
+	bare := func() *wrappers.BaseFolder {
+		return wrappers.Base(t, `{"model_type": "bert", "vocab_size": 9, "hidden_size": 4, "num_hidden_layers": 1,
+			"num_attention_heads": 1, "intermediate_size": 4, "max_position_embeddings": 8}`)
+	}
+	on := func(b *wrappers.BaseFolder) []string {
+		return []string{"serve", "--base-model", b.Write(), "--adapters", empty}
+	}
 	for _, c := range []struct {
 		args []string
 		code int
@@ -269,6 +276,13 @@ func TestBadFlagsAndBadBases(t *testing.T) {
 			1,
 			"no such file",
 		},
+		{on(bare().File("config.json", []byte(`{"model_type": "gpt2"}`))), 1, "model_type: expected one of bert, "},
+		{
+			on(bare().Without("bert.embeddings.word_embeddings")),
+			1,
+			`its weights: missing: \"bert.embeddings.word_embeddings.weight\"`,
+		},
+		{on(bare().Sharded(2).File("model-00001-of-00002.safetensors", nil)), 1, "no such file"},
 		{
 			[]string{
 				"serve", "--base-model", digits.Base(sample), "--adapters", empty, "--http-address", "256.0.0.1:x",

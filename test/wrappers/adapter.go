@@ -68,6 +68,16 @@ func (a *AdapterFolder) Update(path string, out, in int) *AdapterFolder {
 	return a.Zip(path+".lora_A.weight", a.rank, in).Zip(path+".lora_B.weight", out, a.rank)
 }
 
+// UpdateConv adds both halves of an update of the Conv2d at path, whose weight is [out, channels, height, width].
+func (a *AdapterFolder) UpdateConv(path string, out, channels, height, width int) *AdapterFolder {
+	return a.Zip(path+".lora_A.weight", a.rank, channels, height, width).Zip(path+".lora_B.weight", out, a.rank, 1, 1)
+}
+
+// UpdateEmbedding adds both halves of an update of the Embedding [num, dim] at path.
+func (a *AdapterFolder) UpdateEmbedding(path string, num, dim int) *AdapterFolder {
+	return a.Zip(path+".lora_embedding_A", a.rank, num).Zip(path+".lora_embedding_B", dim, a.rank)
+}
+
 // Saved adds the whole weight and bias of a Linear [out, in].
 func (a *AdapterFolder) Saved(path string, out, in int) *AdapterFolder {
 	return a.Zip(path+".weight", out, in).Zip(path+".bias", out)

@@ -122,6 +122,12 @@ func (b *LoRAAdapterBuilder) Secret(name string) *LoRAAdapterBuilder {
 	return b
 }
 
+// ProblemType is what its outputs mean.
+func (b *LoRAAdapterBuilder) ProblemType(p v1alpha1.ProblemType) *LoRAAdapterBuilder {
+	b.adapter.Spec.ProblemType = p
+	return b
+}
+
 // ClassNames of its head.
 func (b *LoRAAdapterBuilder) ClassNames(names ...string) *LoRAAdapterBuilder {
 	b.adapter.Spec.ClassNames = names

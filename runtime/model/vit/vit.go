@@ -15,17 +15,18 @@ import (
 
 // Model is ViTForImageClassification.
 type Model struct {
-	config     *arch.ViT
-	embeddings embeddings
-	layers     []layer
-	layernorm  *nn.LayerNorm
+	trunk      *Trunk
 	classifier *nn.Linear
 }
 
-type embeddings struct {
-	clsToken           *nn.Parameter // [1, 1, hidden]
-	positionEmbeddings *nn.Parameter // [1, 1 + patches, hidden]
-	projection         *nn.Linear    // of a patch's values
+// Trunk is ViTModel, or DeiTModel, which has a second special token.
+type Trunk struct {
+	config             *arch.ViT
+	special            []*nn.Parameter // [1, 1, hidden] each: the class token first
+	positionEmbeddings *nn.Parameter   // [1, special + patches, hidden]
+	projection         *nn.Linear      // of a patch's values
+	layers             []layer
+	layernorm          *nn.LayerNorm
 }
 
 type layer struct {
@@ -40,6 +41,15 @@ type layer struct {
 
 // New builds the model that d describes from the weights of s.
 func New(d *arch.Description, s nn.Scope) (*Model, error) {
+	trunk, err := NewTrunk(d, s.Sub("vit"), "cls_token")
+	if err != nil {
+		return nil, err
+	}
+	return &Model{trunk, s.Linear("classifier", len(d.Classes.Labels), trunk.config.HiddenSize, true)}, nil
+}
+
+// NewTrunk builds a trunk with the special tokens of these names.
+func NewTrunk(d *arch.Description, s nn.Scope, special ...string) (*Trunk, error) {
 	c, ok := d.Config.(*arch.ViT)
 	if !ok {
 		return nil, fmt.Errorf("expected a ViT's config, found %T", d.Config)
@@ -50,102 +60,88 @@ func New(d *arch.Description, s nn.Scope) (*Model, error) {
 	}
 	rows, cols := c.Patches()
 	hidden, inner := c.HiddenSize, c.IntermediateSize
-	vit := s.Sub("vit")
-	e := vit.Sub("embeddings")
-	m := &Model{
-		config: c,
-		embeddings: embeddings{
-			clsToken:           e.Parameter("cls_token", 1, 1, hidden),
-			positionEmbeddings: e.Parameter("position_embeddings", 1, 1+rows*cols, hidden),
-			projection: e.Sub("patch_embeddings").Patches("projection",
-				hidden, c.NumChannels, c.PatchSize[0], c.PatchSize[1]),
-		},
-		layernorm:  vit.LayerNorm("layernorm", hidden, c.LayerNormEps),
-		classifier: s.Linear("classifier", len(d.Labels), hidden, true),
+	e := s.Sub("embeddings")
+	t := &Trunk{
+		config:             c,
+		positionEmbeddings: e.Parameter("position_embeddings", 1, len(special)+rows*cols, hidden),
+		projection: e.Sub("patch_embeddings").Patches("projection",
+			hidden, c.NumChannels, c.PatchSize[0], c.PatchSize[1]),
+		layernorm: s.LayerNorm("layernorm", hidden, c.LayerNormEps, true),
+	}
+	for _, name := range special {
+		t.special = append(t.special, e.Parameter(name, 1, 1, hidden))
 	}
 	for n := range c.NumHiddenLayers {
-		l := vit.Sub("encoder").Sub("layer").Sub(strconv.Itoa(n))
+		l := s.Sub("encoder").Sub("layer").Sub(strconv.Itoa(n))
 		attention := l.Sub("attention").Sub("attention")
-		m.layers = append(m.layers, layer{
-			layernormBefore: l.LayerNorm("layernorm_before", hidden, c.LayerNormEps),
+		t.layers = append(t.layers, layer{
+			layernormBefore: l.LayerNorm("layernorm_before", hidden, c.LayerNormEps, true),
 			query:           attention.Linear("query", hidden, hidden, c.QKVBias),
 			key:             attention.Linear("key", hidden, hidden, c.QKVBias),
 			value:           attention.Linear("value", hidden, hidden, c.QKVBias),
 			attentionOutput: l.Sub("attention").Sub("output").Linear("dense", hidden, hidden, true),
-			layernormAfter:  l.LayerNorm("layernorm_after", hidden, c.LayerNormEps),
+			layernormAfter:  l.LayerNorm("layernorm_after", hidden, c.LayerNormEps, true),
 			intermediate:    l.Sub("intermediate").Linear("dense", inner, hidden, true),
 			output:          l.Sub("output").Linear("dense", hidden, inner, true),
 			act:             act,
 		})
 	}
-	return m, nil
+	return t, nil
 }
 
 // Tokens is one for each patch and the class token.
-func (m *Model) Tokens(nn.Input) int {
-	rows, cols := m.config.Patches()
-	return 1 + rows*cols
+func (m *Model) Tokens(nn.Input) int { return m.trunk.Tokens() }
+
+// Forward answers by the class token.
+func (m *Model) Forward(b *nn.Batch) nn.Answers {
+	x := m.trunk.Forward(b)
+	answers := b.NewAnswers()
+	cls := b.FirstTokens(0)
+	cls.Classify(answers, m.classifier, m.trunk.Norm(b, &cls, x), false)
+	return answers
 }
 
-// NumLabels is the number of outputs for rows of that adapter.
-func (m *Model) NumLabels(a *nn.Adapter) int { return m.classifier.Out(a) }
-
-// Forward writes the rows' logits into logits [rows, width]; a row has NumLabels of its adapter, the rest of it stays.
-func (m *Model) Forward(b *nn.Batch, logits []float32, width int) {
-	x := m.embed(b) // [tokens, hidden]
-	for i := range m.layers {
-		m.layers[i].forward(b, x, m.config)
-	}
-	hidden := m.config.HiddenSize
-	cls := make([]float32, len(b.Spans)*hidden) // the class token of each row
-	for row, span := range b.Spans {
-		copy(cls[row*hidden:(row+1)*hidden], x[span.Start*hidden:])
-	}
-	b.LayerNorm(b.Rows, m.layernorm, cls, cls)
-	b.Linear(b.Rows, cls, nn.Product{Layer: m.classifier, Dst: logits, Stride: width})
+// Tokens is one for each patch and the special tokens.
+func (t *Trunk) Tokens() int {
+	rows, cols := t.config.Patches()
+	return len(t.special) + rows*cols
 }
 
-// embed makes each row's tokens: the class token and the projected patches, each plus its position.
-func (m *Model) embed(b *nn.Batch) []float32 {
-	e, hidden := &m.embeddings, m.config.HiddenSize
-	patches := m.Tokens(nn.Input{}) - 1
-	pixels := m.unfold(b.Inputs)                               // [rows·patches, channels·height·width]
-	projected := make([]float32, len(b.Inputs)*patches*hidden) // [rows·patches, hidden]
-	b.Linear(b.Each(patches), pixels, nn.Product{Layer: e.projection, Dst: projected})
+// Forward is the hidden state behind the last layer, x [tokens, hidden]; its norm is Norm's.
+func (t *Trunk) Forward(b *nn.Batch) []float32 {
+	x := t.embed(b)
+	for i := range t.layers {
+		t.layers[i].forward(b, x, t.config)
+	}
+	return x
+}
+
+// Norm is the last norm of the selected tokens alone, [selected, hidden].
+func (t *Trunk) Norm(b *nn.Batch, s *nn.Selection, x []float32) []float32 {
+	selected := s.Of(x, t.config.HiddenSize)
+	b.LayerNorm(s.Segments, t.layernorm, selected, selected)
+	return selected
+}
+
+// embed makes each row's tokens: the special ones and the projected patches, each plus its position.
+func (t *Trunk) embed(b *nn.Batch) []float32 {
+	c, hidden := t.config, t.config.HiddenSize
+	projected := b.Patches(t.projection, c.NumChannels, c.PatchSize) // [rows·patches, hidden]
+	ofRow := (t.Tokens() - len(t.special)) * hidden
 	x := make([]float32, b.NumTokens()*hidden)
 	for _, s := range b.Rows {
-		cls, positions := e.clsToken.Of(s.Adapter), e.positionEmbeddings.Of(s.Adapter)
 		for row := s.Start; row < s.End; row++ {
 			own := x[b.Spans[row].Start*hidden : b.Spans[row].End*hidden]
-			copy(own, cls)
-			copy(own[hidden:], projected[row*patches*hidden:(row+1)*patches*hidden])
-			for i, p := range positions {
+			for i, token := range t.special {
+				copy(own[i*hidden:], token.Of(s.Adapter))
+			}
+			copy(own[len(t.special)*hidden:], projected[row*ofRow:(row+1)*ofRow])
+			for i, p := range t.positionEmbeddings.Of(s.Adapter) {
 				own[i] += p
 			}
 		}
 	}
 	return x
-}
-
-// unfold lays out each patch of each image as the convolution's weight lies: channel by channel, row by row.
-func (m *Model) unfold(inputs []nn.Input) []float32 {
-	c := m.config
-	rows, cols := c.Patches()
-	height, width := c.ImageSize[0], c.ImageSize[1]
-	unfolded := make([]float32, 0, len(inputs)*rows*cols*c.NumChannels*c.PatchSize[0]*c.PatchSize[1])
-	for _, in := range inputs {
-		for row := range rows {
-			for col := range cols {
-				for channel := range c.NumChannels {
-					for y := range c.PatchSize[0] {
-						at := (channel*height+row*c.PatchSize[0]+y)*width + col*c.PatchSize[1]
-						unfolded = append(unfolded, in.Pixels[at:at+c.PatchSize[1]]...)
-					}
-				}
-			}
-		}
-	}
-	return unfolded
 }
 
 // forward is ViTLayer: x [tokens, hidden] += attention(layernorm(x)), then x += mlp(layernorm(x)).
@@ -157,7 +153,9 @@ func (l *layer) forward(b *nn.Batch, x []float32, c *arch.ViT) {
 		nn.Product{Layer: l.query, Dst: q}, nn.Product{Layer: l.key, Dst: k}, nn.Product{Layer: l.value, Dst: v})
 	dim := c.HiddenSize / c.NumHeads
 	context := normed
-	b.Attention(q, k, v, context, c.NumHeads, dim, float32(1/math.Sqrt(float64(dim))))
+	b.Attention(kernels.Attention{
+		Q: q, K: k, V: v, Heads: c.NumHeads, Dim: dim, Scale: float32(1 / math.Sqrt(float64(dim))), Dst: context,
+	})
 	b.Linear(b.Tokens, context, nn.Product{Layer: l.attentionOutput, Residual: x, Dst: x})
 
 	b.LayerNorm(b.Tokens, l.layernormAfter, x, normed)

@@ -262,6 +262,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: poolRef
       type:
         namedType: com.github.switchyard-dev.switchyard.api.v1alpha1.PoolReference
+    - name: problemType
+      type:
+        namedType: com.github.switchyard-dev.switchyard.api.v1alpha1.ProblemType
     - name: secretRef
       type:
         namedType: com.github.switchyard-dev.switchyard.api.v1alpha1.SecretReference
@@ -387,6 +390,8 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: name
       type:
         scalar: string
+- name: com.github.switchyard-dev.switchyard.api.v1alpha1.ProblemType
+  scalar: string
 - name: com.github.switchyard-dev.switchyard.api.v1alpha1.ResolvedBaseModel
   map:
     fields:

@@ -130,7 +130,17 @@ func (r *Registry) Adapter(folder string, settings peft.Settings) string {
 // Base pushes a base's folder and returns its digest.
 func (r *Registry) Base(folder string) string {
 	r.t.Helper()
-	return r.push(model.ArtifactType, folder, []byte("{}"), "config.json", "model.safetensors", "preprocessor_config.json")
+	opened, err := weights.OpenFolder(folder)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer func() { _ = opened.Close() }()
+	files, _, err := weights.ModelFiles(opened)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return r.push(model.ArtifactType, folder, []byte("{}"), append(files, "config.json",
+		"preprocessor_config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt")...)
 }
 
 func (r *Registry) push(artifactType, folder string, settings []byte, names ...string) string {

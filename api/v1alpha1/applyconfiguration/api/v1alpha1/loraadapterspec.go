@@ -2,6 +2,10 @@
 
 package v1alpha1
 
+import (
+	apiv1alpha1 "github.com/switchyard-dev/switchyard/api/v1alpha1"
+)
+
 // LoRAAdapterSpecApplyConfiguration represents a declarative configuration of the LoRAAdapterSpec type for use
 // with apply.
 //
@@ -17,6 +21,10 @@ type LoRAAdapterSpecApplyConfiguration struct {
 	// classNames of its head, in the order of its outputs, as many as it has. Without them, those of config.json beside
 	// the adapter; without that, LABEL_0, LABEL_1 and so on. They are part of the revision.
 	ClassNames []string `json:"classNames,omitempty"`
+	// problemType is what the outputs of its head mean: one class of several (softmax), each class or not (sigmoid), or
+	// numbers. Without it, what config.json beside the adapter says, else the base's; without that, SingleLabel, or
+	// Regression of a single output. It is part of the revision.
+	ProblemType *apiv1alpha1.ProblemType `json:"problemType,omitempty"`
 }
 
 // LoRAAdapterSpecApplyConfiguration constructs a declarative configuration of the LoRAAdapterSpec type for use with
@@ -56,5 +64,13 @@ func (b *LoRAAdapterSpecApplyConfiguration) WithClassNames(values ...string) *Lo
 	for i := range values {
 		b.ClassNames = append(b.ClassNames, values[i])
 	}
+	return b
+}
+
+// WithProblemType sets the ProblemType field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the ProblemType field is set to the value of the last call.
+func (b *LoRAAdapterSpecApplyConfiguration) WithProblemType(value apiv1alpha1.ProblemType) *LoRAAdapterSpecApplyConfiguration {
+	b.ProblemType = &value
 	return b
 }

@@ -1,0 +1,54 @@
+package kernels
+
+// Embedding looks rows up in a table: Dst = (Table[id] + A[id]·B)·Gain, or is added to Dst.
+type Embedding struct {
+	IDs   []int32             // of each row of Dst
+	Table []float32           // [num, Width]
+	Own   map[int32][]float32 // rows [Width] that stand in place of the table's
+	A     []float32           // [num, Rank], or nil; the scale is in it
+	B     []float32           // [Rank, Width]
+	Rank  int
+	Gain  []float32 // [Width] or nil
+	Width int
+	Add   bool
+	Dst   []float32 // [len(IDs), Width]
+}
+
+// Embedding does several lookups together; each has rows of Dst to itself.
+func (p *Pool) Embedding(ops ...Embedding) {
+	tasks := make([]int, len(ops))
+	for i := range ops {
+		tasks[i] = ceilDiv(len(ops[i].IDs), rowsPerTask)
+	}
+	p.runEach(tasks, func(i, task int) {
+		op := &ops[i]
+		buf := make([]float32, op.Width)
+		for r := task * rowsPerTask; r < min((task+1)*rowsPerTask, len(op.IDs)); r++ {
+			op.row(op.Dst[r*op.Width:(r+1)*op.Width], buf, op.IDs[r])
+		}
+	})
+}
+
+func (op *Embedding) row(dst, buf []float32, id int32) {
+	row, ok := op.Own[id]
+	if !ok {
+		row = op.Table[int(id)*op.Width : (int(id)+1)*op.Width]
+	}
+	copy(buf, row)
+	for i := range op.Rank {
+		a := op.A[int(id)*op.Rank+i]
+		for j, b := range op.B[i*op.Width : (i+1)*op.Width] {
+			buf[j] += float32(a * b)
+		}
+	}
+	for i := range op.Gain {
+		buf[i] *= op.Gain[i]
+	}
+	if !op.Add {
+		copy(dst, buf)
+		return
+	}
+	for i, v := range buf {
+		dst[i] += v
+	}
+}

@@ -1,0 +1,108 @@
+package kernels_test
+
+import (
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/switchyard-dev/switchyard/runtime/kernels"
+)
+
+// lookUp is a lookup by its definition, in float64.
+func lookUp(op kernels.Embedding) []float64 {
+	var out []float64
+	for i, id := range op.IDs {
+		row, ok := op.Own[id]
+		if !ok {
+			row = op.Table[int(id)*op.Width:][:op.Width]
+		}
+		for j := range op.Width {
+			v := float64(row[j])
+			for k := range op.Rank {
+				v += float64(op.A[int(id)*op.Rank+k]) * float64(op.B[k*op.Width+j])
+			}
+			if op.Gain != nil {
+				v *= float64(op.Gain[j])
+			}
+			if op.Add {
+				v += float64(op.Dst[i*op.Width+j])
+			}
+			out = append(out, v)
+		}
+	}
+	return out
+}
+
+func TestEmbedding(t *testing.T) {
+	const num, width, rank = 9, 13, 3
+	rng := rand.New(rand.NewPCG(12, 12))
+	table, a, b := random(rng, num*width), random(rng, num*rank), random(rng, rank*width)
+	own := map[int32][]float32{2: random(rng, width), 8: random(rng, width)}
+	gain := random(rng, width)
+	var ids []int32 // of some tasks, each id in all of them
+	for i := range int32(70) {
+		ids = append(ids, i*i%num)
+	}
+	p := newPool(t, 2)
+	for _, c := range []struct {
+		name string
+		op   kernels.Embedding
+	}{
+		{"a table", kernels.Embedding{}},
+		{"own rows", kernels.Embedding{Own: own}},
+		{"an update", kernels.Embedding{A: a, B: b, Rank: rank}},
+		{"a gain", kernels.Embedding{Gain: gain}},
+		{"all of it", kernels.Embedding{Own: own, A: a, B: b, Rank: rank, Gain: gain}},
+	} {
+		for _, add := range []bool{false, true} {
+			op := c.op
+			op.IDs, op.Table, op.Width, op.Add, op.Dst = ids, table, width, add, nans(len(ids)*width)
+			if add {
+				op.Dst = random(rng, len(ids)*width)
+			}
+			want := lookUp(op)
+			p.Embedding(op)
+			near(t, c.name, op.Dst, want, 1e-5)
+		}
+	}
+}
+
+func TestEmbeddingsTogether(t *testing.T) {
+	const width = 4
+	rng := rand.New(rand.NewPCG(13, 13))
+	dst := nans(5 * width)
+	ops := []kernels.Embedding{
+		{IDs: []int32{1, 0}, Table: random(rng, 2*width), Width: width, Dst: dst[:2*width]},
+		{IDs: []int32{}, Width: width},
+		{IDs: []int32{2, 2, 1}, Table: random(rng, 3*width), Width: width, Dst: dst[2*width:]},
+	}
+	newPool(t, 2).Embedding(ops...)
+	near(t, "the first", dst[:2*width], lookUp(ops[0]), 0)
+	near(t, "the last", dst[2*width:], lookUp(ops[2]), 0)
+}
+
+// What other ids and other rows have is nothing to a row.
+func TestALookupDoesNotDependOnItsNeighbours(t *testing.T) {
+	const num, width, rank = 6, 5, 2
+	rng := rand.New(rand.NewPCG(14, 14))
+	row, a, b, before := random(rng, width), random(rng, rank), random(rng, rank*width), random(rng, width)
+	p := newPool(t, 2)
+	look := func(id int32, num, rows, at int) []float32 {
+		table, down, dst := nans(num*width), nans(num*rank), nans(rows*width)
+		copy(table[int(id)*width:], row)
+		copy(down[int(id)*rank:], a)
+		copy(dst[at*width:], before)
+		ids := slices.Repeat([]int32{int32(num - 1)}, rows)
+		ids[at] = id
+		p.Embedding(kernels.Embedding{
+			IDs: ids, Table: table, A: down, B: b, Rank: rank, Width: width, Add: true, Dst: dst,
+		})
+		return dst[at*width : (at+1)*width]
+	}
+	alone := look(0, 1, 1, 0)
+	for _, at := range []int{0, 3, 32, 39} {
+		if got := look(2, num, 40, at); !sameBits(got, alone) {
+			t.Errorf("row %d among NaN neighbours: expected the row alone, %v, found %v", at, alone, got)
+		}
+	}
+}

@@ -1,0 +1,260 @@
+// Package deberta is DeBERTa v2 and v3 for classifying texts and tokens: transformers'
+// DebertaV2ForSequenceClassification and DebertaV2ForTokenClassification, with the names their weights have on disk.
+// (He et al., "DeBERTa: Decoding-enhanced BERT with Disentangled Attention", arXiv:2006.03654, and arXiv:2111.09543.)
+package deberta
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+
+	"github.com/switchyard-dev/switchyard/runtime/arch"
+	"github.com/switchyard-dev/switchyard/runtime/kernels"
+	"github.com/switchyard-dev/switchyard/runtime/nn"
+	"github.com/switchyard-dev/switchyard/runtime/quote"
+)
+
+// The heads, as arch lists them.
+const (
+	sequence = iota
+	token
+)
+
+// Model is DeBERTa with both of its heads.
+type Model struct {
+	config     *arch.DeBERTa
+	embeddings embeddings
+	relative   *nn.Parameter // [2·span, hidden], or nil
+	norm       *nn.LayerNorm // of the relative embeddings, or nil
+	conv       *conv         // or nil
+	layers     []layer
+	pooler     *nn.Linear
+	poolerAct  kernels.Activation
+	classifier *nn.Linear // of either head
+}
+
+type embeddings struct {
+	word      *nn.Embedding
+	position  *nn.Embedding // or nil
+	tokenType *nn.Embedding // or nil
+	layerNorm *nn.LayerNorm
+}
+
+// conv is ConvLayer, which mixes neighbouring tokens behind the first layer.
+type conv struct {
+	conv      *nn.Linear // of conv_kernel_size tokens
+	layerNorm *nn.LayerNorm
+	act       kernels.Activation
+}
+
+type layer struct {
+	query, key, value *nn.Linear
+	posKey, posQuery  *nn.Linear // of the relative embeddings; nil where there is no such term
+	attentionOutput   *nn.Linear
+	attentionNorm     *nn.LayerNorm
+	intermediate      *nn.Linear
+	output            *nn.Linear
+	outputNorm        *nn.LayerNorm
+	act               kernels.Activation
+}
+
+// New builds the model that d describes from the weights of s.
+func New(d *arch.Description, s nn.Scope) (*Model, error) {
+	c, ok := d.Config.(*arch.DeBERTa)
+	if !ok {
+		return nil, fmt.Errorf("expected a DeBERTa's config, found %T", d.Config)
+	}
+	act, ok := kernels.ActivationByName(c.HiddenAct)
+	if !ok {
+		return nil, fmt.Errorf("hidden_act: no activation is named %s", quote.Name(c.HiddenAct))
+	}
+	poolerAct, ok := kernels.ActivationByName(c.PoolerAct)
+	if !ok {
+		return nil, fmt.Errorf("pooler_hidden_act: no activation is named %s", quote.Name(c.PoolerAct))
+	}
+	hidden, inner := c.HiddenSize, c.IntermediateSize
+	trunk := s.Sub("deberta")
+	e, encoder := trunk.Sub("embeddings"), trunk.Sub("encoder")
+	m := &Model{
+		config: c,
+		embeddings: embeddings{
+			word:      e.Embedding("word_embeddings", c.VocabSize, hidden),
+			layerNorm: e.LayerNorm("LayerNorm", hidden, c.LayerNormEps, true),
+		},
+		pooler:     s.Sub("pooler").Linear("dense", hidden, hidden, true),
+		poolerAct:  poolerAct,
+		classifier: s.Linear("classifier", len(d.Classes.Labels), hidden, true),
+	}
+	if c.PositionBiased {
+		m.embeddings.position = e.Embedding("position_embeddings", c.MaxPositions, hidden)
+	}
+	if c.TypeVocabSize > 0 {
+		m.embeddings.tokenType = e.Embedding("token_type_embeddings", c.TypeVocabSize, hidden)
+	}
+	if c.Relative {
+		span, _ := c.Span()
+		m.relative = encoder.Sub("rel_embeddings").Parameter("weight", 2*span, hidden)
+	}
+	if c.NormsRelative() {
+		m.norm = encoder.LayerNorm("LayerNorm", hidden, c.LayerNormEps, true)
+	}
+	if c.ConvKernelSize > 0 {
+		convAct, ok := kernels.ActivationByName(c.ConvAct)
+		if !ok {
+			return nil, fmt.Errorf("conv_act: no activation is named %s", quote.Name(c.ConvAct))
+		}
+		m.conv = &conv{
+			conv:      encoder.Sub("conv").Conv1d("conv", hidden, hidden, c.ConvKernelSize),
+			layerNorm: encoder.Sub("conv").LayerNorm("LayerNorm", hidden, c.LayerNormEps, true),
+			act:       convAct,
+		}
+	}
+	for n := range c.NumHiddenLayers {
+		l := encoder.Sub("layer").Sub(strconv.Itoa(n))
+		self, attention := l.Sub("attention").Sub("self"), l.Sub("attention").Sub("output")
+		built := layer{
+			query:           self.Linear("query_proj", hidden, hidden, true),
+			key:             self.Linear("key_proj", hidden, hidden, true),
+			value:           self.Linear("value_proj", hidden, hidden, true),
+			attentionOutput: attention.Linear("dense", hidden, hidden, true),
+			attentionNorm:   attention.LayerNorm("LayerNorm", hidden, c.LayerNormEps, true),
+			intermediate:    l.Sub("intermediate").Linear("dense", inner, hidden, true),
+			output:          l.Sub("output").Linear("dense", hidden, inner, true),
+			outputNorm:      l.Sub("output").LayerNorm("LayerNorm", hidden, c.LayerNormEps, true),
+			act:             act,
+		}
+		switch {
+		case c.Relative && c.ShareAttKey:
+			if c.C2P {
+				built.posKey = built.key
+			}
+			if c.P2C {
+				built.posQuery = built.query
+			}
+		case c.Relative:
+			if c.C2P {
+				built.posKey = self.Linear("pos_key_proj", hidden, hidden, true)
+			}
+			if c.P2C {
+				built.posQuery = self.Linear("pos_query_proj", hidden, hidden, true)
+			}
+		}
+		m.layers = append(m.layers, built)
+	}
+	return m, nil
+}
+
+// Tokens is one for each id.
+func (m *Model) Tokens(in nn.Input) int { return len(in.IDs) }
+
+// Forward answers by the pooled first token, or for each token.
+func (m *Model) Forward(b *nn.Batch) nn.Answers {
+	c, hidden := m.config, m.config.HiddenSize
+	x := m.embed(b) // [tokens, hidden]
+	r := m.positions(b)
+	for i := range m.layers {
+		var before []float32
+		if i == 0 && m.conv != nil {
+			before = append(before, x...)
+		}
+		m.layers[i].forward(b, x, r, c)
+		if before != nil {
+			m.conv.forward(b, before, x, c)
+		}
+	}
+	answers := b.NewAnswers()
+	if first := b.FirstTokens(sequence); !first.Empty() {
+		pooled := make([]float32, first.Len()*hidden)
+		b.Linear(first.Segments, first.Of(x, hidden), nn.Product{Layer: m.pooler, Act: m.poolerAct, Dst: pooled})
+		first.Classify(answers, m.classifier, pooled, false)
+	}
+	if all := b.AllTokens(token); !all.Empty() {
+		all.Classify(answers, m.classifier, all.Of(x, hidden), true)
+	}
+	return answers
+}
+
+func (m *Model) embed(b *nn.Batch) []float32 {
+	ids, types := b.IDs()
+	x := make([]float32, b.NumTokens()*m.config.HiddenSize)
+	b.Embed(b.Tokens, m.embeddings.word, ids, x)
+	if m.embeddings.position != nil {
+		b.AddEmbed(b.Tokens, m.embeddings.position, b.Positions(0), x)
+	}
+	if m.embeddings.tokenType != nil {
+		b.AddEmbed(b.Tokens, m.embeddings.tokenType, types, x)
+	}
+	b.LayerNorm(b.Tokens, m.embeddings.layerNorm, x, x)
+	return x
+}
+
+// positions are the relative embeddings of every segment, one segment's behind the other's, as adapters may have their
+// own, and the buckets of all distances in the batch. It is nil where the model has none.
+func (m *Model) positions(b *nn.Batch) *positions {
+	if m.relative == nil {
+		return nil
+	}
+	span, _ := m.config.Span()
+	r := &positions{}
+	for i, s := range b.Tokens {
+		r.embeddings = append(r.embeddings, m.relative.Of(s.Adapter)...)
+		r.segments = append(r.segments, nn.Segment{Start: 2 * span * i, End: 2 * span * (i + 1), Adapter: s.Adapter})
+	}
+	if m.norm != nil {
+		b.LayerNorm(r.segments, m.norm, r.embeddings, r.embeddings)
+	}
+	r.buckets = bucketsOf(m.config, b.Longest()-1)
+	return r
+}
+
+// forward is ConvLayer: x [tokens, hidden] = norm(x + act(conv(before))), before [tokens, hidden].
+func (l *conv) forward(b *nn.Batch, before, x []float32, c *arch.DeBERTa) {
+	hidden, width := c.HiddenSize, c.ConvKernelSize
+	unfolded := make([]float32, b.NumTokens()*hidden*width) // of each token, channel by channel, its neighbours
+	for _, span := range b.Spans {
+		for token := span.Start; token < span.End; token++ {
+			own := unfolded[token*hidden*width : (token+1)*hidden*width]
+			for i := range width {
+				from := token + i - width/2
+				if from < span.Start || from >= span.End {
+					continue // zeros beyond the text
+				}
+				for channel, v := range before[from*hidden : (from+1)*hidden] {
+					own[channel*width+i] = v
+				}
+			}
+		}
+	}
+	b.Linear(b.Tokens, unfolded, nn.Product{Layer: l.conv, Act: l.act, Residual: x, Dst: x})
+	b.LayerNorm(b.Tokens, l.layerNorm, x, x)
+}
+
+// forward is DebertaV2Layer: x [tokens, hidden] = norm(x + attention(x)), then x = norm(x + mlp(x)).
+func (l *layer) forward(b *nn.Batch, x []float32, r *positions, c *arch.DeBERTa) {
+	q, k, v := make([]float32, len(x)), make([]float32, len(x)), make([]float32, len(x))
+	b.Linear(b.Tokens, x,
+		nn.Product{Layer: l.query, Dst: q}, nn.Product{Layer: l.key, Dst: k}, nn.Product{Layer: l.value, Dst: v})
+	dim := c.HiddenSize / c.NumHeads
+	terms := 1
+	for _, term := range []bool{c.C2P, c.P2C} {
+		if term {
+			terms++
+		}
+	}
+	context := make([]float32, len(x))
+	attention := kernels.Attention{
+		Q: q, K: k, V: v, Heads: c.NumHeads, Dim: dim, Scale: float32(1 / math.Sqrt(float64(dim*terms))), Dst: context,
+	}
+	if r == nil {
+		b.Attention(attention)
+	} else {
+		b.AttentionRelative(attention, r.of(b, l))
+	}
+	b.Linear(b.Tokens, context, nn.Product{Layer: l.attentionOutput, Residual: x, Dst: x})
+	b.LayerNorm(b.Tokens, l.attentionNorm, x, x)
+
+	inner := make([]float32, b.NumTokens()*c.IntermediateSize)
+	b.Linear(b.Tokens, x, nn.Product{Layer: l.intermediate, Act: l.act, Dst: inner})
+	b.Linear(b.Tokens, inner, nn.Product{Layer: l.output, Residual: x, Dst: x})
+	b.LayerNorm(b.Tokens, l.outputNorm, x, x)
+}

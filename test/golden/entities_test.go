@@ -1,0 +1,146 @@
+package golden
+
+import (
+	"encoding/json"
+	"log/slog"
+	"math"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/switchyard-dev/switchyard/runtime/adapters"
+	"github.com/switchyard-dev/switchyard/runtime/batcher"
+	"github.com/switchyard-dev/switchyard/runtime/engine"
+	"github.com/switchyard-dev/switchyard/runtime/model"
+	"github.com/switchyard-dev/switchyard/runtime/preprocess/text"
+	"github.com/switchyard-dev/switchyard/runtime/server"
+)
+
+// entitiesOf is testdata/entities/golden.json: what transformers' pipeline finds, by tokenizer.
+type entitiesOf struct {
+	Unknown map[string]string `json:"unknown"`
+	Found   map[string][]struct {
+		Text     string   `json:"text"`
+		Entities []entity `json:"entities"`
+	} `json:"found"`
+}
+
+type entity struct {
+	Group string  `json:"entity_group"`
+	Score float64 `json:"score"`
+	Word  string  `json:"word"`
+	Start int     `json:"start"`
+	End   int     `json:"end"`
+}
+
+// A classifier of tokens, asked over HTTP, finds in texts what transformers' pipeline finds with the strategy "simple".
+func TestEntitiesAgreeWithTransformers(t *testing.T) {
+	raw, err := os.ReadFile(filepath.Join(testdata, "entities", "golden.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var golden entitiesOf
+	if err := json.Unmarshal(raw, &golden); err != nil {
+		t.Fatal(err)
+	}
+	base, err := model.Open(openFolder(t, filepath.Join(testdata, "entities", "base")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for kind, cases := range golden.Found {
+		t.Run(kind, func(t *testing.T) {
+			config, err := json.Marshal(map[string]string{"unk_token": golden.Unknown[kind]})
+			if err != nil {
+				t.Fatal(err)
+			}
+			url := serveTexts(t, base, text.Files{Tokenizer: readTokenizer(t, kind), Config: config})
+			for _, c := range cases {
+				found := findEntities(t, url, c.Text)
+				if len(found) != len(c.Entities) {
+					t.Fatalf("%q: expected %d entities, found %d: %+v", c.Text, len(c.Entities), len(found), found)
+				}
+				for i, want := range c.Entities {
+					got := found[i]
+					off := math.Abs(got.Score - want.Score)
+					if got.Score = want.Score; got != want || !(off <= tolerance) {
+						t.Errorf("%q: expected %+v, found %+v, scores apart by %g", c.Text, want, found[i], off)
+					}
+				}
+			}
+		})
+	}
+}
+
+func readTokenizer(t *testing.T, kind string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join("../../runtime/preprocess/text/testdata", kind, "tokenizer.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// serveTexts serves a base of texts by HTTP.
+func serveTexts(t *testing.T, base *model.Base, files text.Files) (url string) {
+	t.Helper()
+	resolved, err := files.Resolve(base.Description.ModelType, base.Description.Text.MaxTokens)
+	if err != nil {
+		t.Fatal(err)
+	}
+	texts, err := text.Open(t.Context(), resolved, text.Options{Instances: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := engine.New(base, 2)
+	queue := batcher.New(e, batcher.Options{MaxBatchRows: 8, MaxBatchTokens: 1 << 10, MaxQueueRows: 64})
+	front := server.New(adapters.New(e), queue, nil, server.Options{
+		Name: "base", MaxBodyBytes: 1 << 20, MaxRows: 8, MaxRowsInFlight: 64, Log: slog.New(slog.DiscardHandler),
+		Registry: prometheus.NewRegistry(), Texts: texts,
+	})
+	listening := httptest.NewServer(front.Handler())
+	t.Cleanup(func() {
+		listening.Close()
+		queue.Close()
+		e.Close()
+		_ = texts.Close(t.Context())
+	})
+	return listening.URL
+}
+
+func findEntities(t *testing.T, url, asked string) (found []entity) {
+	t.Helper()
+	body, err := json.Marshal(map[string]any{"inputs": []any{map[string]any{
+		"name": "text", "datatype": "BYTES", "shape": []int{1}, "data": []string{asked},
+	}}, "outputs": []any{map[string]any{"name": "entities"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url+"/v2/models/base/infer",
+		strings.NewReader(string(body)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	var answer struct {
+		Error   string `json:"error"`
+		Outputs []struct {
+			Data []string `json:"data"`
+		} `json:"outputs"`
+	}
+	if err := json.NewDecoder(response.Body).Decode(&answer); err != nil || answer.Error != "" {
+		t.Fatalf("%q: %v %s", asked, err, answer.Error)
+	}
+	if err := json.Unmarshal([]byte(answer.Outputs[0].Data[0]), &found); err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
