@@ -40,6 +40,9 @@ type entity struct {
 
 // A classifier of tokens, asked over HTTP, finds in texts what transformers' pipeline finds with the strategy "simple".
 func TestEntitiesAgreeWithTransformers(t *testing.T) {
+	if testing.Short() {
+		t.Skip("wazero compiles for a minute under the race detector")
+	}
 	raw, err := os.ReadFile(filepath.Join(testdata, "entities", "golden.json"))
 	if err != nil {
 		t.Fatal(err)

@@ -28,9 +28,13 @@ const (
 // variants are folders of bases with other configs, each with inputs and its own logits.
 var variants = filepath.Join(testdata, "variants")
 
-// suites are the folders with a base, adapters, inputs and PEFT's logits for them.
+// suites are the folders with a base, adapters, inputs and PEFT's logits for them; in the short form, which is for the
+// race detector, one of images and one of texts.
 func suites(t testing.TB) []string {
 	t.Helper()
+	if testing.Short() {
+		return []string{filepath.Join(testdata, "bert"), filepath.Join(testdata, "vit")}
+	}
 	return append(folders(t, testdata, "variants", "entities"), digits)
 }
 
