@@ -20,11 +20,15 @@ import (
 
 // Base reads the description of a base model that the registry has, without its weights: of them the names alone.
 func (s *Store) Base(ctx context.Context, repo, revision string) (*arch.Description, error) {
-	raw, err := s.File(ctx, repo, revision, baseConfig, maxConfig)
+	a, err := s.artifact(ctx, repo, revision)
 	if err != nil {
 		return nil, err
 	}
-	names, err := s.tensors(ctx, repo, revision)
+	raw, err := a.read(ctx, baseConfig, maxConfig)
+	if err != nil {
+		return nil, err
+	}
+	names, err := a.tensors(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -37,11 +41,7 @@ func (s *Store) Base(ctx context.Context, repo, revision string) (*arch.Descript
 
 // tensors are the names of a base's tensors: by its index, or by the header of its one file. The header is not checked
 // against the file's digest, which would take all of it; what pods load is.
-func (s *Store) tensors(ctx context.Context, repo, revision string) ([]string, error) {
-	a, err := s.artifact(ctx, repo, revision)
-	if err != nil {
-		return nil, err
-	}
+func (a *stored) tensors(ctx context.Context) ([]string, error) {
 	if _, ok := a.layer(weights.IndexFile); ok {
 		index, err := a.read(ctx, weights.IndexFile, weights.MaxIndex)
 		if err != nil {
@@ -63,15 +63,6 @@ func (s *Store) tensors(ctx context.Context, repo, revision string) ([]string, e
 		return nil, &Error{Reason: Unreachable, Retry: true, where: a.where, what: weights.ModelFile + ": " + err.Error()}
 	}
 	return names, nil
-}
-
-// File reads one small file of an artifact, checked against its digest.
-func (s *Store) File(ctx context.Context, repo, revision, name string, limit int64) ([]byte, error) {
-	a, err := s.artifact(ctx, repo, revision)
-	if err != nil {
-		return nil, err
-	}
-	return a.read(ctx, name, limit)
 }
 
 // stored is an artifact in the registry: its manifest.

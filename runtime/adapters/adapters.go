@@ -104,11 +104,8 @@ func (s *Set) Base() (*arch.Description, string) {
 	return s.engine.Description(), s.engine.BaseDigest()
 }
 
-// Check says why an input cannot be computed.
-func (s *Set) Check(in engine.Input) error { return s.engine.Check(in) }
-
-// Tokens is how many tokens the base makes of an input.
-func (s *Set) Tokens(in engine.Input) int { return s.engine.Tokens(in) }
+// Tokens is how many tokens the base makes of an input, or why the input cannot be computed.
+func (s *Set) Tokens(in engine.Input) (int, error) { return s.engine.Tokens(in) }
 
 // Open reads, checks and compiles the adapter in a folder. No name answers with it yet. A revision that is loaded
 // already is not kept twice.

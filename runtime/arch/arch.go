@@ -166,12 +166,8 @@ func Tensors(raw []byte) ([]string, error) {
 	}
 	var names []string
 	for _, m := range d.Modules {
-		path := m.Path
-		if m.Fused != nil {
-			path = m.Fused.Path
-		}
 		for _, p := range m.Params {
-			names = append(names, path+"."+p.Name)
+			names = append(names, m.file(p))
 		}
 	}
 	return slices.Compact(slices.Sorted(slices.Values(names))), nil
@@ -296,6 +292,14 @@ func (d *Description) Stored(path, param string) (Stored, bool) {
 		s.Shape[0], s.From, s.To = f.Outputs, f.From, f.From+p.Shape[0]
 	}
 	return s, true
+}
+
+// file is the usual name of a parameter in the base's files, where a fused module's is the whole's.
+func (m *Module) file(p Param) string {
+	if m.Fused != nil {
+		return m.Fused.Path + "." + p.Name
+	}
+	return m.Path + "." + p.Name
 }
 
 // linear is a Linear [out, in], with or without a bias.

@@ -26,16 +26,13 @@ func (d *Description) find(prefix string, tensors []string) error {
 	var missing []string
 	for i := range d.Modules {
 		m := &d.Modules[i]
-		path := m.Path
-		if m.Fused != nil {
-			path = m.Fused.Path
-		}
 		for _, p := range m.Params {
-			name := path + "." + p.Name
-			found := slices.IndexFunc(spellings(m.Kind, prefix, name), func(s string) bool { return there[s] })
+			name := m.file(p)
+			possible := spellings(m.Kind, prefix, name)
+			found := slices.IndexFunc(possible, func(s string) bool { return there[s] })
 			switch {
 			case found >= 0:
-				d.files[m.Path+"."+p.Name] = spellings(m.Kind, prefix, name)[found]
+				d.files[m.Path+"."+p.Name] = possible[found]
 			case !heads[m.Path] && !slices.Contains(missing, name): // modules in one tensor lack it together
 				missing = append(missing, name)
 			}

@@ -136,16 +136,13 @@ func (e *Engine) Run(batch Batch) (answers []*tensor.Dense, err error) {
 	return answers, nil
 }
 
-// Tokens is how many tokens the model makes of an input that Check has nothing against.
-func (e *Engine) Tokens(in Input) int {
-	if in.Pixels == nil {
-		return len(in.IDs)
-	}
+// Tokens is how many tokens the model makes of an input, or why the input cannot be computed.
+func (e *Engine) Tokens(in Input) (int, error) {
 	checked, err := e.input(in)
 	if err != nil {
-		return 0
+		return 0, err
 	}
-	return e.base.Model.Tokens(checked)
+	return e.base.Model.Tokens(checked), nil
 }
 
 // Zeros is an input that says nothing: a black image, or the first token of the vocabulary.
@@ -155,12 +152,6 @@ func (e *Engine) Zeros() Input {
 			size.Channels, size.Height, size.Width)}
 	}
 	return Input{IDs: make([]int32, 1)}
-}
-
-// Check says why an input cannot be computed.
-func (e *Engine) Check(in Input) error {
-	_, err := e.input(in)
-	return err
 }
 
 // input checks an input against what the base takes.

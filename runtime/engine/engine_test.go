@@ -216,12 +216,12 @@ func TestImagesOfSeveralSizesInOneBatch(t *testing.T) {
 	checkAlone(t, e, engine.Batch{Inputs: inputs, Rows: []engine.Row{{0, nil}, {1, nil}, {2, nil}}},
 		tensor.Shape{3}, tensor.Shape{3}, tensor.Shape{3})
 	for i, want := range []int{5, 4, 5} {
-		if got := e.Tokens(inputs[i]); got != want {
-			t.Errorf("%v: expected %d tokens, found %d", inputs[i].Pixels.Shape(), want, got)
+		if got, err := e.Tokens(inputs[i]); err != nil || got != want {
+			t.Errorf("%v: expected %d tokens, found %d, %v", inputs[i].Pixels.Shape(), want, got, err)
 		}
 	}
 	const want = "expected float32 [3, 8, 8], found float32 (3, 8, 6)"
-	if err := e.Check(engine.Input{Pixels: pixels(0, 3, 8, 6)}); err == nil || err.Error() != want {
+	if _, err := e.Tokens(engine.Input{Pixels: pixels(0, 3, 8, 6)}); err == nil || err.Error() != want {
 		t.Errorf("half a patch: expected %q, found %v", want, err)
 	}
 }
@@ -232,15 +232,12 @@ func TestZeros(t *testing.T) {
 		"images": openEngine(t), "texts": openBase(t, wrappers.Base(t, bert).Write()),
 	} {
 		zeros := e.Zeros()
-		if err := e.Check(zeros); err != nil {
-			t.Errorf("%s: %v", name, err)
+		if tokens, err := e.Tokens(zeros); err != nil || tokens < 1 {
+			t.Errorf("%s: expected at least a token, found %d, %v", name, tokens, err)
 		}
 		out := run(t, e, engine.Batch{Inputs: []engine.Input{zeros}, Rows: []engine.Row{{}}})
 		if want := len(e.Description().Classes.Labels); len(out) != 1 || out[0].Shape().TotalSize() != want {
 			t.Errorf("%s: expected one answer of %d logits, found %v", name, want, out)
-		}
-		if e.Tokens(zeros) < 1 {
-			t.Errorf("%s: expected at least a token, found %d", name, e.Tokens(zeros))
 		}
 	}
 }
@@ -337,11 +334,11 @@ func TestTypesOfAModelWithoutAny(t *testing.T) {
 		"model_type": "distilbert", "architectures": ["DistilBertForSequenceClassification"], "vocab_size": 30, "dim": 8,
 		"n_layers": 1, "n_heads": 2, "hidden_dim": 12, "max_position_embeddings": 16
 	}`).Write())
-	if err := e.Check(engine.Input{IDs: []int32{1, 2}, Types: []int32{0, 0}}); err != nil {
+	if _, err := e.Tokens(engine.Input{IDs: []int32{1, 2}, Types: []int32{0, 0}}); err != nil {
 		t.Errorf("types of 0: %v", err)
 	}
 	const want = "token 1: expected a type from 0 to 0, found 1"
-	if err := e.Check(engine.Input{IDs: []int32{1, 2}, Types: []int32{0, 1}}); err == nil || err.Error() != want {
+	if _, err := e.Tokens(engine.Input{IDs: []int32{1, 2}, Types: []int32{0, 1}}); err == nil || err.Error() != want {
 		t.Errorf("expected %q, found %v", want, err)
 	}
 }

@@ -167,10 +167,11 @@ func (s *Server) findEntities(ctx context.Context, answers []answer, chosen []ou
 func (s *Server) rows(given *given, inputs []decoded, models []model) ([]batcher.Row, error) {
 	rows := make([]batcher.Row, len(inputs))
 	for i, in := range inputs {
-		if err := s.adapters.Check(*in.input); err != nil {
+		tokens, err := s.adapters.Tokens(*in.input)
+		if err != nil {
 			return nil, badRequest("input %s: row %d: %v", quote.Name(given.source.name), i, err)
 		}
-		rows[i] = batcher.Row{Input: in.input, Adapter: models[i].adapter, Tokens: s.adapters.Tokens(*in.input)}
+		rows[i] = batcher.Row{Input: in.input, Adapter: models[i].adapter, Tokens: tokens}
 	}
 	return rows, nil
 }
