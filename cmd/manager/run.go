@@ -268,8 +268,10 @@ func (f *runFlags) addControllers(mgr ctrl.Manager) error {
 			ClusterRole: f.runtimeRole,
 		},
 	})
+	company := placement.NewCompany()
 	adapters := loraadapter.New(loraadapter.Options{
-		Client: mgr.GetClient(), Events: recorder, Metrics: counts, Source: from, Store: store, Policy: policy, Now: time.Now,
+		Client: mgr.GetClient(), Events: recorder, Metrics: counts, Source: from, Store: store, Policy: policy,
+		Company: company, Now: time.Now,
 	})
 	objects := telemetry.NewObjects(mgr.GetCache(), map[telemetry.Kind]telemetry.Load{
 		telemetry.Base: pools.Load, telemetry.Adapter: adapters.Load,
@@ -278,6 +280,6 @@ func (f *runFlags) addControllers(mgr ctrl.Manager) error {
 		metrics.Registry.Register(objects),
 		pools.SetupWithManager(mgr),
 		adapters.SetupWithManager(mgr),
-		placement.New(mgr.GetClient(), time.Now).SetupWithManager(mgr),
+		placement.New(mgr.GetClient(), company, time.Now).SetupWithManager(mgr),
 	)
 }

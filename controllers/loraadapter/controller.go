@@ -1,6 +1,7 @@
 package loraadapter
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -45,6 +46,7 @@ type Options struct {
 	Store    Store
 	TempDir  string // in which adapters are unpacked for a moment; "" is the system's
 	Policy   attempt.Policy
+	Company  *placement.Company // which the planner has, too
 	Now      func() time.Time
 	Parallel int // adapters brought at once; 4
 }
@@ -58,6 +60,7 @@ type Reconciler struct {
 	courier   *courier
 	attempts  *attempt.Attempts[v1alpha1.Revision]
 	policy    attempt.Policy
+	company   *placement.Company
 	now       func() time.Time
 }
 
@@ -67,7 +70,7 @@ func New(o Options) *Reconciler {
 		o.Parallel = parallelBrings
 	}
 	return &Reconciler{
-		client: o.Client, events: o.Events, policy: o.Policy, now: o.Now,
+		client: o.Client, events: o.Events, policy: o.Policy, company: o.Company, now: o.Now,
 		metrics: o.Metrics, stopwatch: telemetry.NewStopwatch(),
 		courier: &courier{
 			source: o.Source, store: o.Store, metrics: o.Metrics, dir: o.TempDir, bases: map[string]*arch.Description{},
@@ -100,7 +103,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
 	if adapter.Status.ObservedGeneration != adapter.Generation {
-		r.stopwatch.Begin(req.NamespacedName, adapter.Generation, r.now())
+		r.stopwatch.Begin(req.NamespacedName, adapter.Generation, applied(&adapter, r.now()))
 	}
 	s, err := r.read(ctx, &adapter)
 	if err != nil {
@@ -210,7 +213,7 @@ func (r *Reconciler) fit(ctx context.Context, s *scope) error {
 		}
 	}
 	limits := placement.LimitsOf(s.pool)
-	limits.Spare = placement.Spares(s.pool, s.pods, r.now())
+	limits.Spare = r.company.Spares(s.pool, s.pods, r.now())
 	first, tried := "", false
 	s.full, first, tried = placement.Fit(s.pool.Name, s.adapter.Name, adapters, s.pods, limits)
 	s.first, s.waits = first, tried && first == ""
@@ -234,6 +237,21 @@ func (r *Reconciler) write(ctx context.Context, s *scope) error {
 	telemetry.Tell(ctx, r.events, next, story(s.adapter, next))
 	r.clock(ctx, next)
 	return nil
+}
+
+// applied is when the spec was written as it is now. The API server tells whole seconds: what is seen within one was
+// written just now.
+func applied(a *v1alpha1.LoRAAdapter, now time.Time) time.Time {
+	at := a.CreationTimestamp.Time
+	for _, f := range a.ManagedFields {
+		if f.Time != nil && f.Time.After(at) && bytes.Contains(f.FieldsV1.GetRawBytes(), []byte(`"f:spec"`)) {
+			at = f.Time.Time
+		}
+	}
+	if now.Sub(at) < time.Second {
+		return now
+	}
+	return at
 }
 
 // clock counts how long a generation took that is Ready now.

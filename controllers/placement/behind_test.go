@@ -11,7 +11,7 @@ import (
 // comes.
 func TestThePlanWaitsForTheCache(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	r := New(nil, func() time.Time { return now })
+	r := New(nil, NewCompany(), func() time.Time { return now })
 	pod := Pod{Pod: wrappers.Pod("demo", "p").Obj()}
 	r.written[pod.UID] = written{revision: 2, at: now}
 	for _, c := range []struct {

@@ -40,9 +40,10 @@ const (
 
 // Reconciler carries the plans out.
 type Reconciler struct {
-	client client.Client
-	now    func() time.Time
-	pace   pace
+	client  client.Client
+	now     func() time.Time
+	company *Company
+	pace    pace
 
 	mu      sync.Mutex
 	written map[types.UID]written // by pod
@@ -55,8 +56,8 @@ type written struct {
 }
 
 // New is a reconciler.
-func New(c client.Client, now func() time.Time) *Reconciler {
-	return &Reconciler{client: c, now: now, written: map[types.UID]written{}}
+func New(c client.Client, company *Company, now func() time.Time) *Reconciler {
+	return &Reconciler{client: c, now: now, company: company, written: map[types.UID]written{}}
 }
 
 // SetupWithManager registers the controller. The cache needs IndexFields.
@@ -81,6 +82,9 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
 	var pool v1alpha1.InferencePool
 	if err := r.client.Get(ctx, req.NamespacedName, &pool); err != nil {
+		if apierrors.IsNotFound(err) {
+			r.company.forget(req.NamespacedName)
+		}
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
 	if !pool.DeletionTimestamp.IsZero() {
@@ -90,6 +94,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	if err != nil {
 		return ctrl.Result{}, fmt.Errorf("pods: %w", err)
 	}
+	spare := r.company.Spares(&pool, pods, r.now()) // before any rest: who goes meanwhile is not seen again
 	if rest := r.pace.soonest(pods, r.now()); rest > 0 {
 		return ctrl.Result{RequeueAfter: rest}, nil
 	}
@@ -101,7 +106,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		return ctrl.Result{RequeueAfter: behind}, nil
 	}
 	limits := LimitsOf(&pool)
-	limits.Spare = Spares(&pool, pods, r.now())
+	limits.Spare = spare
 	again, err := r.carryOut(ctx, pods, EveryPod(pool.Name, adapters, pods, limits))
 	return ctrl.Result{RequeueAfter: again}, err
 }

@@ -3,12 +3,10 @@ package placement
 import (
 	"context"
 	"fmt"
-	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -134,29 +132,4 @@ func LimitsOf(pool *v1alpha1.InferencePool) Limits {
 		limits.Bytes = m.Value()
 	}
 	return limits
-}
-
-// sparing is for how long what is new waits for a second ready pod. Who makes pods may notice late that one is missing.
-const sparing = time.Minute
-
-// Spares tells whether a pool's only ready pod, if it has but one, is to be spared what is new: it wants more, and was
-// Ready not long ago, or its pods have come and gone since.
-func Spares(pool *v1alpha1.InferencePool, pods []Pod, now time.Time) bool {
-	if n := pool.Spec.Replicas; n == nil || *n < 2 {
-		return false
-	}
-	ready := apimeta.FindStatusCondition(pool.Status.Conditions, v1alpha1.ConditionReady)
-	if ready == nil || ready.Status == metav1.ConditionTrue {
-		return true // nobody has said yet that one is missing
-	}
-	moved := ready.LastTransitionTime.Time
-	for _, pod := range pods {
-		turned := readiness(pod.Pod).LastTransitionTime
-		for _, at := range []time.Time{pod.CreationTimestamp.Time, runningSince(pod.Pod), turned.Time} {
-			if at.After(moved) {
-				moved = at
-			}
-		}
-	}
-	return now.Sub(moved) < sparing
 }

@@ -152,19 +152,26 @@ func (t trials) hold(pods []*view) (trying map[*view]bool) {
 
 // firstPod is where what is new is tried first: the oldest pod that is ready; while none is, the oldest that has a
 // node. But the last pod that is ready is spared as long as another is down over a trial: it goes there too. If the
-// last is to be spared anyway it waits for another.
+// last is to be spared anyway it waits for another; so it does for one that answers though its report does not count.
 func firstPod(pods []*view, trying map[*view]bool, spare bool) *view {
 	var ready []*view
-	var down, placed *view
+	var down, placed, other *view
 	for _, v := range pods {
 		switch {
 		case v.counts():
 			ready = append(ready, v)
+			continue
 		case trying[v] && restarting(v.Pod.Pod) && down == nil:
 			down = v
 		}
+		if spare && Ready(v.Pod.Pod) {
+			continue
+		}
 		if v.placed() && placed == nil {
 			placed = v
+		}
+		if other == nil {
+			other = v
 		}
 	}
 	switch {
@@ -176,10 +183,8 @@ func firstPod(pods []*view, trying map[*view]bool, spare bool) *view {
 		return ready[0]
 	case placed != nil:
 		return placed
-	case len(pods) > 0:
-		return pods[0]
 	}
-	return nil
+	return other
 }
 
 // restarting tells whether the pod's process has ended before, or has not begun.

@@ -1,13 +1,12 @@
 package placement_test
 
 import (
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
-	"github.com/switchyard-dev/switchyard/api/v1alpha1"
 	"github.com/switchyard-dev/switchyard/controllers/placement"
 	"github.com/switchyard-dev/switchyard/test/wrappers"
 )
@@ -232,6 +231,13 @@ func TestFirstPod(t *testing.T) {
 		"spared though no other is there yet": {
 			spare: true, pods: []placement.Pod{member(up("p", 0), has("A", ""))}, want: "p=A",
 		},
+		"one whose report does not count answers, and is spared": {
+			spare: true, pods: []placement.Pod{member(up("p", 0), nil)}, want: "p=",
+		},
+		"it is spared, and one that starts is not": {
+			spare: true, pods: []placement.Pod{member(up("p", 0), nil), member(aged("q", 1).Running(start), none())},
+			want: "p= q=B", first: "q",
+		},
 		"what a spared pod has already stays": {
 			spare: true, pods: []placement.Pod{member(up("p", 0), has("B", "A").Pending("a", "B"))}, want: "p=B/A", first: "p",
 		},
@@ -289,46 +295,52 @@ func TestTwoAdaptersOfOneDigestAreTriedTogether(t *testing.T) {
 	}
 }
 
-// A pool that wants more pods than the one that is ready spares it for a minute.
+// A pool that wants more pods than the one that is ready spares it for a minute after it has had two, or a pod has come.
 func TestSpares(t *testing.T) {
 	now := start.Add(time.Hour)
-	ready := func(is metav1.ConditionStatus, since time.Duration) *metav1.Condition {
-		return &metav1.Condition{
-			Type: v1alpha1.ConditionReady, Status: is, LastTransitionTime: metav1.NewTime(now.Add(-since)),
-		}
-	}
+	two := []placement.Pod{member(up("p", 0), nil), member(up("q", 1), nil)}
+	one := two[:1]
 	for name, c := range map[string]struct {
 		replicas *int32
-		ready    *metav1.Condition
+		before   map[time.Duration][]placement.Pod // what was seen so long ago
 		pods     []placement.Pod
 		want     bool
 	}{
-		"one pod by default":   {},
-		"one pod":              {replicas: new(int32(1)), ready: ready(metav1.ConditionFalse, 0)},
-		"nothing was said yet": {replicas: new(int32(2)), want: true},
-		"one is missing":       {replicas: new(int32(2)), ready: ready(metav1.ConditionFalse, 59*time.Second), want: true},
-		"for long":             {replicas: new(int32(2)), ready: ready(metav1.ConditionFalse, time.Minute)},
+		"one pod by default":      {pods: one},
+		"one pod":                 {replicas: new(int32(1)), pods: one},
+		"seen for the first time": {replicas: new(int32(2)), pods: one, want: true},
+		"two are ready":           {replicas: new(int32(2)), pods: two, want: true},
+		"one for long":            {replicas: new(int32(2)), pods: one, before: map[time.Duration][]placement.Pod{time.Minute: one}},
+		"one for not so long": {
+			replicas: new(int32(2)), pods: one, before: map[time.Duration][]placement.Pod{59 * time.Second: one}, want: true,
+		},
+		"one is gone of which nothing is left": {
+			replicas: new(int32(2)), pods: one, want: true,
+			before: map[time.Duration][]placement.Pod{time.Hour: one, 5 * time.Second: two},
+		},
+		"one is gone for long": {
+			replicas: new(int32(2)), pods: one, before: map[time.Duration][]placement.Pod{time.Minute: two, time.Second: one},
+		},
 		"for long, but a pod was made since": {
-			replicas: new(int32(2)), ready: ready(metav1.ConditionFalse, time.Minute), want: true,
+			replicas: new(int32(2)), before: map[time.Duration][]placement.Pod{time.Hour: one}, want: true,
 			pods: []placement.Pod{member(aged("p", 0), nil), member(wrappers.Pod("demo", "q").Created(now), nil)},
 		},
 		"for long, but a process began since": {
-			replicas: new(int32(2)), ready: ready(metav1.ConditionFalse, time.Minute), want: true,
+			replicas: new(int32(2)), before: map[time.Duration][]placement.Pod{time.Hour: one}, want: true,
 			pods: []placement.Pod{member(aged("p", 0).Running(now.Add(-time.Second)), nil)},
 		},
 		"for long, with pods that are older": {
-			replicas: new(int32(2)), ready: ready(metav1.ConditionFalse, time.Minute),
+			replicas: new(int32(2)), before: map[time.Duration][]placement.Pod{time.Hour: one},
 			pods: []placement.Pod{member(up("p", 0), nil), member(aged("q", 0).Running(start), nil)},
 		},
-		"the status is not new": {replicas: new(int32(2)), ready: ready(metav1.ConditionTrue, time.Hour), want: true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			pool := wrappers.Pool("demo", "pool").Obj()
+			pool, company := wrappers.Pool("demo", "pool").Obj(), placement.NewCompany()
 			pool.Spec.Replicas = c.replicas
-			if c.ready != nil {
-				pool.Status.Conditions = []metav1.Condition{*c.ready}
+			for _, ago := range slices.Backward(slices.Sorted(maps.Keys(c.before))) {
+				company.Spares(pool, c.before[ago], now.Add(-ago))
 			}
-			if got := placement.Spares(pool, c.pods, now); got != c.want {
+			if got := company.Spares(pool, c.pods, now); got != c.want {
 				t.Errorf("expected %v, found %v", c.want, got)
 			}
 		})
