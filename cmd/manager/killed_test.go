@@ -277,13 +277,15 @@ func TestTheRegistryOverABucket(t *testing.T) {
 	p := newRegistryProcess(t)
 	p.storage = []string{"--s3-bucket", "artifacts", "--s3-endpoint", server.URL, "--s3-path-style", "--s3-prefix", "x"}
 	p.start("--gc-interval", "10ms")
-	a := noise(t, 1<<20)
-	if err := p.store.Push(t.Context(), "demo/digits", a); err != nil {
-		t.Fatal(err)
+	small, parts := noise(t, 1<<20), noise(t, 21<<20) // of one part, and of three
+	for _, a := range []*artifact.Packed{small, parts} {
+		if err := p.store.Push(t.Context(), "demo/digits", a); err != nil {
+			t.Fatal(err)
+		}
 	}
 	p.kill()
 	p.start()
-	p.expectWhole("back", "demo/digits", a)
+	p.expectWhole("back", "demo/digits", small, parts)
 }
 
 // A bit of the disk changes: the pod refuses what it pulls, the registry has noticed, and what is pushed again is

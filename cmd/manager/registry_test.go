@@ -39,6 +39,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/switchyard-dev/switchyard/api/v1alpha1"
+	"github.com/switchyard-dev/switchyard/controllers/artifact"
 	"github.com/switchyard-dev/switchyard/controllers/artifact/registry"
 	"github.com/switchyard-dev/switchyard/controllers/certificates"
 	"github.com/switchyard-dev/switchyard/controllers/tokenreview"
@@ -248,9 +249,10 @@ func (m *mounts) serve(secret *corev1.Secret) {
 	}
 }
 
-// Through a whole rotation, kept by the reconciler in a real API server, pods pull over real connections: with what was
-// trusted before, with both, with what comes after, and whether the registry or they learn of it first.
-func TestPodsPullThroughARotation(t *testing.T) {
+// Through a whole rotation, kept by the reconciler in a real API server, pods pull and the manager pushes over real
+// connections: with what was trusted before, with both, with what comes after, and whether the registry or they learn
+// of it first. The manager keeps its connections, but has none after a restart of its own or of the registry.
+func TestPullsAndPushesThroughARotation(t *testing.T) {
 	s := newSpace(t)
 	s.create(s.pool("digits").Obj(), s.lora("parity", "parity"))
 	pod := s.runPods("digits", 1)[0]
@@ -303,22 +305,47 @@ func TestPodsPullThroughARotation(t *testing.T) {
 		}
 	}
 
+	account := tokenOf(t, system, managerAccount, nil, v1alpha1.RegistryAudience)
+	toStore := func() *artifact.Store {
+		t.Helper()
+		store, err := artifact.NewStore(artifact.StoreOptions{
+			Host: address, Token: func() (string, error) { return account, nil }, Roots: certificates.NewTrust(admin, secret).Pool,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return store
+	}
+	lasting := toStore()
+	pushes := func(what string) {
+		t.Helper()
+		for connected, store := range map[string]*artifact.Store{"as before": lasting, "anew": toStore()} {
+			if err := store.Push(t.Context(), s.namespace+"/digits", noise(t, 1<<10)); err != nil {
+				t.Errorf("%s: the manager, connected %s: %v", what, connected, err)
+			}
+		}
+	}
+
 	pulls("at first", first)
+	pushes("at first")
 	announced := after(61 * 24 * time.Hour)
 	if string(announced.Data["tls.crt"]) != string(first.Data["tls.crt"]) {
 		t.Error("expected the first still used")
 	}
 	pulls("a successor is announced, and the pod has not heard of it", first)
 	pulls("a successor is announced", announced)
+	pushes("a successor is announced")
 	taken := after(25 * time.Hour)
 	if string(taken.Data["tls.crt"]) != string(announced.Data["next.crt"]) {
 		t.Error("expected what was announced used")
 	}
 	pulls("it is used, and the registry has not heard of it, nor has the pod", announced)
 	pulls("it is used, and the registry has not heard of it", taken)
+	pushes("it is used, and the registry has not heard of it")
 	m.serve(taken)
 	pulls("it is used, and the pod has not heard of it", announced)
 	pulls("it is used", taken)
+	pushes("it is used")
 	if err := pull(first); err == nil || !strings.Contains(err.Error(), "unknown authority") {
 		t.Errorf("a pod that never heard of it: expected the certificate refused, found %v", err)
 	}
@@ -332,6 +359,7 @@ func TestPodsPullThroughARotation(t *testing.T) {
 	mended := after(0)
 	m.serve(mended)
 	pulls("mended", mended)
+	pushes("mended")
 }
 
 // listen serves a registry with the certificate in the folder, as manager registry does.

@@ -45,7 +45,7 @@ func NewMetrics(r prometheus.Registerer) (*Metrics, error) {
 	m := &Metrics{
 		ready: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "switchyard_adapter_ready_seconds",
-			Help: "Time from when this manager first saw a generation of a LoRAAdapter until it was Ready.",
+			Help: "Time from when a generation of a LoRAAdapter was applied until it was Ready.",
 			Buckets: []float64{
 				.05, .1, .2, .3, .5, .75, 1, 2, 3, 5, 10, 20, 30, 60, 120, 300,
 			},

@@ -7,9 +7,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// Stopwatch takes the time of generations from when they are first seen. It begins with the first look at a generation
-// of which the status says nothing yet, for a creationTimestamp has only seconds; what was under way before this
-// process is not timed. It holds what is being timed, no more.
+// Stopwatch takes the time of generations. It is told of one when it is first seen, if the status says nothing of it
+// yet, and since when to count; what another process had under way is not timed. It holds what is being timed, no more.
 type Stopwatch struct {
 	mu    sync.Mutex
 	began map[types.NamespacedName]began
@@ -24,11 +23,11 @@ type began struct {
 func NewStopwatch() *Stopwatch { return &Stopwatch{began: map[types.NamespacedName]began{}} }
 
 // Begin begins to time a generation, unless it does.
-func (s *Stopwatch) Begin(key types.NamespacedName, generation int64, now time.Time) {
+func (s *Stopwatch) Begin(key types.NamespacedName, generation int64, at time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.began[key].generation != generation {
-		s.began[key] = began{generation, now}
+		s.began[key] = began{generation, at}
 	}
 }
 
