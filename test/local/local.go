@@ -16,14 +16,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"sync"
-	"syscall"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -41,11 +37,13 @@ const (
 	// RuntimeImage is the image of the pools' pods: localnode runs the runtime's binary for it.
 	RuntimeImage = "switchyard/runtime:local"
 
-	system          = "switchyard-system"
+	// System is the namespace of the manager and the artifact registry.
+	System = "switchyard-system"
+	// TLSSecret has the artifact registry's certificate, which the manager makes.
+	TLSSecret = "switchyard-registry-tls"
+
 	managerAccount  = "switchyard-manager"
 	registryAccount = "switchyard-registry"
-	// tlsSecret has the artifact registry's certificate, which the manager makes.
-	tlsSecret = "switchyard-registry-tls"
 
 	// lease is how long a manager that was killed goes on leading. Shorter than a cluster's, for who waits for that; long
 	// enough for a machine that is busy with other tests.
@@ -208,11 +206,11 @@ func (p *Place) prepareManager(ctx context.Context) error {
 	for name, path := range map[string]string{
 		managerAccount: p.path("manager.kubeconfig"), registryAccount: p.path("registry.kubeconfig"),
 	} {
-		if err := p.Plane.ServiceAccountKubeconfig(ctx, system, name, path); err != nil {
+		if err := p.Plane.ServiceAccountKubeconfig(ctx, System, name, path); err != nil {
 			return err
 		}
 	}
-	err := p.Plane.ServiceAccountToken(ctx, system, managerAccount, v1alpha1.RegistryAudience, p.path("registry-token"))
+	err := p.Plane.ServiceAccountToken(ctx, System, managerAccount, v1alpha1.RegistryAudience, p.path("registry-token"))
 	if err != nil {
 		return err
 	}
@@ -225,182 +223,8 @@ func (p *Place) prepareManager(ctx context.Context) error {
 	return listener.Close()
 }
 
-// mountCertificate has the registry's process find its certificate as kubelet would give it to its pod.
-func (p *Place) mountCertificate(ctx context.Context) {
-	var once sync.Once
-	p.parts.Go(func() {
-		err := localnode.MountSecret(ctx, p.Kube, system, tlsSecret, p.path("registry-tls"), []string{"tls.crt", "tls.key"},
-			func(err error) {
-				if err != nil {
-					p.options.Log.Error("the registry's certificate", "error", err)
-					return
-				}
-				once.Do(func() { close(p.mounted) })
-			})
-		if err != nil {
-			p.options.Log.Error("the registry's certificate", "error", err)
-		}
-	})
-}
-
 // path is a file or folder of this place.
 func (p *Place) path(name string) string { return filepath.Join(p.options.Dir, name) }
-
-// RegistryDir is the folder of the artifact registry.
-func (p *Place) RegistryDir() string { return p.path("registry") }
-
-// StartRegistry starts the artifact registry's process, where none runs, and waits until it answers. It ends with ctx.
-// Its first start needs a manager, which makes its certificate.
-func (p *Place) StartRegistry(ctx context.Context) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.registry != nil {
-		return nil
-	}
-	waiting, cancel := context.WithTimeout(ctx, startWithin)
-	defer cancel()
-	select {
-	case <-p.mounted:
-	case <-waiting.Done():
-		return fmt.Errorf(
-			"artifact registry: no manager has made Secret %s; see manager-1.log in %s",
-			tlsSecret,
-			p.options.Dir,
-		)
-	}
-	registry, err := startProgram(ctx, p.path("registry.log"), p.options.Manager, "registry",
-		"--kubeconfig", p.path("registry.kubeconfig"), "--metrics-address", "0",
-		"--dir", p.RegistryDir(), "--address", p.address, "--tls-dir", p.path("registry-tls"),
-		"--manager-account", system+"/"+managerAccount)
-	if err != nil {
-		return fmt.Errorf("artifact registry: %w", err)
-	}
-	p.registry = registry
-	return p.awaitRegistry(ctx)
-}
-
-func (p *Place) awaitRegistry(ctx context.Context) error {
-	err := wait.PollUntilContextTimeout(ctx, 10*time.Millisecond, startWithin, true,
-		func(ctx context.Context) (bool, error) {
-			conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", p.address)
-			if err != nil {
-				return false, nil // not yet
-			}
-			return true, conn.Close()
-		})
-	if err != nil {
-		return fmt.Errorf("artifact registry: %w; see registry.log in %s", err, p.options.Dir)
-	}
-	return nil
-}
-
-// StopRegistry ends the artifact registry's process at once; what it keeps stays in RegistryDir.
-func (p *Place) StopRegistry() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.registry != nil {
-		p.registry.kill()
-		p.registry = nil
-	}
-}
-
-// StartManager starts one more manager, which leads if no other does. It ends with ctx.
-func (p *Place) StartManager(ctx context.Context) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.started++
-	flags := []string{
-		"run",
-		"--kubeconfig", p.path("manager.kubeconfig"), "--namespace", system,
-		"--metrics-address", "0", "--health-address", "0",
-		"--leader-elect", "--leader-elect-lease-duration", lease.String(),
-		"--runtime-image", RuntimeImage, "--registry-url", "https://" + p.address,
-		"--registry-token-file", p.path("registry-token"),
-		"--source-allow-cidr", "127.0.0.0/8", "--source-allow-cidr", "::1/128",
-	}
-	flags = append(flags, p.options.ManagerFlags...)
-	manager, err := startProgram(ctx, p.managerLog(p.started), p.options.Manager, flags...)
-	if err != nil {
-		return fmt.Errorf("manager: %w", err)
-	}
-	p.managers = append(p.managers, manager)
-	return nil
-}
-
-// KillManager waits until a manager leads and ends its process at once, as kill -9 does. It stays away; another takes
-// over when the lease is over.
-func (p *Place) KillManager(ctx context.Context) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	leader, err := p.leading(ctx)
-	if err != nil {
-		return err
-	}
-	p.managers[leader].kill()
-	p.managers = slices.Delete(p.managers, leader, leader+1)
-	return nil
-}
-
-// PauseManager waits until a manager leads and stops its process, as a machine that hangs does. wake has it go on: if
-// it has lost the lease meanwhile it ends by itself and is started again, which wake waits for.
-func (p *Place) PauseManager(ctx context.Context) (wake func(ctx context.Context, lost bool) error, err error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	i, err := p.leading(ctx)
-	if err != nil {
-		return nil, err
-	}
-	leader := p.managers[i]
-	paused, err := process.Of(int(leader.pid.Load()))
-	if err != nil {
-		return nil, fmt.Errorf("the leading manager: %w", err)
-	}
-	if err := syscall.Kill(paused.PID, syscall.SIGSTOP); err != nil {
-		return nil, fmt.Errorf("the leading manager: %w", err)
-	}
-	leader.paused.Store(true)
-	return func(ctx context.Context, lost bool) error {
-		defer leader.paused.Store(false)
-		if err := syscall.Kill(paused.PID, syscall.SIGCONT); err != nil || !lost {
-			return err
-		}
-		ctx, cancel := context.WithTimeout(ctx, startWithin)
-		defer cancel()
-		if err := paused.Wait(ctx); err != nil {
-			return fmt.Errorf("a manager that has lost its lease still runs: %w", err)
-		}
-		return nil
-	}, nil
-}
-
-// leading waits until a manager leads, and is which.
-func (p *Place) leading(ctx context.Context) (leader int, err error) {
-	err = wait.PollUntilContextTimeout(ctx, 10*time.Millisecond, startWithin, true, func(context.Context) (bool, error) {
-		leader = slices.IndexFunc(p.managers, func(m *program) bool {
-			return !m.paused.Load() && m.says("this manager leads")
-		})
-		return leader >= 0, nil
-	})
-	if err != nil {
-		return 0, fmt.Errorf("none of %d managers leads: %w", len(p.managers), err)
-	}
-	return leader, nil
-}
-
-// Lease tells who leads of the managers, and when that was last renewed.
-func (p *Place) Lease(ctx context.Context) (holder string, renewed time.Time, err error) {
-	lease, err := p.Kube.CoordinationV1().Leases(system).Get(ctx, "manager.switchyard.dev", metav1.GetOptions{})
-	if err != nil {
-		return "", time.Time{}, err
-	}
-	if lease.Spec.HolderIdentity != nil {
-		holder = *lease.Spec.HolderIdentity
-	}
-	if lease.Spec.RenewTime != nil {
-		renewed = lease.Spec.RenewTime.Time
-	}
-	return holder, renewed, nil
-}
 
 // Processes are those of the control plane, the managers, the artifact registry and the pods' containers, by what they
 // are.
@@ -448,22 +272,6 @@ func (p *Place) Kubectl(ctx context.Context, args ...string) (string, error) {
 func (p *Place) Endpoint(ctx context.Context, namespace, pool string) (string, error) {
 	address, err := localnode.ServiceAddress(ctx, p.Kube, namespace, pool)
 	return "http://" + net.JoinHostPort(address, "8080"), err
-}
-
-func (p *Place) managerLog(number int) string {
-	return p.path(fmt.Sprintf("manager-%d.log", number))
-}
-
-// ManagerLog is what all managers have logged, one after the other.
-func (p *Place) ManagerLog() string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	var all []byte
-	for n := 1; n <= p.started; n++ {
-		text, _ := readLog(p.managerLog(n), 0) // what can be read
-		all = append(all, text...)
-	}
-	return string(all)
 }
 
 // Close ends everything and returns when nothing is left running.
