@@ -309,7 +309,8 @@ func TestPullsAndPushesThroughARotation(t *testing.T) {
 	toStore := func() *artifact.Store {
 		t.Helper()
 		store, err := artifact.NewStore(artifact.StoreOptions{
-			Host: address, Token: func() (string, error) { return account, nil }, Roots: certificates.NewTrust(admin, secret).Pool,
+			Host: address, Token: func() (string, error) { return account, nil },
+			Roots: certificates.NewTrust(admin, secret).Pool,
 		})
 		if err != nil {
 			t.Fatal(err)

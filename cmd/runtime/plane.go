@@ -53,7 +53,8 @@ func newDataPlane(
 	if base.Preprocessor != nil && base.Description.Image != nil {
 		size := base.Description.Image
 		var err error
-		if images, err = preprocess.ParseImage(base.Preprocessor, size.Channels, size.Height, size.Width); err != nil {
+		if images, err = preprocess.ParseImage(
+			base.Preprocessor, size.Channels, size.Height, size.Width, size.Takes); err != nil {
 			return nil, err
 		}
 	}

@@ -34,7 +34,11 @@ func TestApplied(t *testing.T) {
 				wrote(0, `{"f:spec":{}}`), wrote(5*time.Minute, `{"f:metadata":{}}`), wrote(6*time.Minute, `{"f:status":{}}`),
 			}, time.Hour, 0,
 		},
-		{"by a clock that is ahead", []metav1.ManagedFieldsEntry{wrote(time.Minute, `{"f:spec":{}}`)}, time.Second, time.Second},
+		{
+			"by a clock that is ahead",
+			[]metav1.ManagedFieldsEntry{wrote(time.Minute, `{"f:spec":{}}`)},
+			time.Second, time.Second,
+		},
 	} {
 		adapter := wrappers.LoRAAdapter("demo", "parity").Obj()
 		adapter.CreationTimestamp, adapter.ManagedFields = metav1.NewTime(noon), c.writes

@@ -295,7 +295,8 @@ func TestTwoAdaptersOfOneDigestAreTriedTogether(t *testing.T) {
 	}
 }
 
-// A pool that wants more pods than the one that is ready spares it for a minute after it has had two, or a pod has come.
+// A pool that wants more pods than the one that is ready spares it for a minute after it has had two, or a pod has
+// come.
 func TestSpares(t *testing.T) {
 	now := start.Add(time.Hour)
 	two := []placement.Pod{member(up("p", 0), nil), member(up("q", 1), nil)}
@@ -310,7 +311,9 @@ func TestSpares(t *testing.T) {
 		"one pod":                 {replicas: new(int32(1)), pods: one},
 		"seen for the first time": {replicas: new(int32(2)), pods: one, want: true},
 		"two are ready":           {replicas: new(int32(2)), pods: two, want: true},
-		"one for long":            {replicas: new(int32(2)), pods: one, before: map[time.Duration][]placement.Pod{time.Minute: one}},
+		"one for long": {
+			replicas: new(int32(2)), pods: one, before: map[time.Duration][]placement.Pod{time.Minute: one},
+		},
 		"one for not so long": {
 			replicas: new(int32(2)), pods: one, before: map[time.Duration][]placement.Pod{59 * time.Second: one}, want: true,
 		},

@@ -36,14 +36,16 @@ func (d *Description) MaxTokens() int {
 
 // BatchBytes is the memory that computing so many rows takes at once beside the weights, with updates of at most that
 // rank in every layer: what a layer works with, once more for what the layer before has left to the garbage collector,
-// and the inputs. Heads are not counted: they are small.
+// and the inputs. Heads are not counted: they are small. Where images may have any size, there may be as many tokens as
+// are computed together.
 func (d *Description) BatchBytes(rows, rank int) int64 {
 	w := d.work(rank)
-	tokens := int64(rows) * int64(w.tokens)
-	if most := int64(max(MaxBatchTokens, w.tokens)); tokens > most && d.Text != nil {
-		tokens = most
+	most, input := int64(max(MaxBatchTokens, w.tokens)), int64(rows)*w.input
+	tokens := min(int64(rows)*int64(w.tokens), most)
+	if i := d.Image; i != nil && i.Patch != [2]int{} {
+		tokens, input = most, most*int64(i.Channels*i.Patch[0]*i.Patch[1])
 	}
-	return bytesPerValue * (tokens*(2*w.layer+w.embed) + int64(rows)*w.input)
+	return bytesPerValue * (tokens*(2*w.layer+w.embed) + input)
 }
 
 const bytesPerValue = 4 // of float32

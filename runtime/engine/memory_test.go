@@ -80,8 +80,8 @@ func TestABatchTakesWhatItIsSaidToTake(t *testing.T) {
 			"position_biased_input": false, "norm_rel_ebd": "layer_norm", "conv_kernel_size": 3}`,
 		"modernbert": `{"model_type": "modernbert", "vocab_size": 100, "hidden_size": 64, "num_hidden_layers": 2,
 			"num_attention_heads": 4, "intermediate_size": 96, "max_position_embeddings": 64, "num_labels": 4}`,
-		"dinov2 with a gate": `{"model_type": "dinov2", "hidden_size": 64, "num_hidden_layers": 2,
-			"num_attention_heads": 4, "use_swiglu_ffn": true, "image_size": 56, "patch_size": 7, "num_labels": 4}`,
+		"dinov2 with a gate": `{"model_type": "dinov2", "hidden_size": 32, "num_hidden_layers": 1,
+			"num_attention_heads": 2, "use_swiglu_ffn": true, "image_size": 56, "patch_size": 7, "num_labels": 4}`,
 	} {
 		base := open(t, config)
 		e := engine.New(base, 2)
@@ -105,7 +105,12 @@ func fullBatch(d *arch.Description, adapter *engine.Adapter) engine.Batch {
 	for i := range arch.MaxBatchRows {
 		in := engine.Input{}
 		if d.Image != nil {
-			in.Pixels = pixels(1, d.Image.Channels, d.Image.Height, d.Image.Width)
+			height, width := d.Image.Height, d.Image.Width
+			if patch := d.Image.Patch; patch != [2]int{} { // as large as so many rows of one batch may be
+				const side = 22 // 22² patches and a class token of 32 rows are just below arch.MaxBatchTokens
+				height, width = side*patch[0], side*patch[1]
+			}
+			in.Pixels = pixels(1, d.Image.Channels, height, width)
 		} else {
 			in.IDs = slices.Repeat([]int32{int32(i)}, d.Text.MaxTokens)
 		}

@@ -14,11 +14,13 @@ import (
 // maxOutputSide bounds the model's side, and with it every buffer that has the size of the output.
 const maxOutputSide = 1 << 12
 
-// config is a preprocessor_config.json with transformers' defaults for ViT.
+// config is a preprocessor_config.json, with the defaults of the processor that it names.
 type config struct {
 	doResize      bool
-	size          [2]int // height, width
+	size          size
 	resample      resample
+	doCenterCrop  bool
+	cropSize      size
 	doRescale     bool
 	rescaleFactor float64
 	doNormalize   bool
@@ -26,17 +28,61 @@ type config struct {
 	doConvertRGB  bool
 }
 
-// processorTypes are the names under which the one processor this package knows was saved over the years. Another
-// processor has other defaults and other steps, so it is refused even if it looks alike.
-var processorTypes = []string{
-	"ViTImageProcessor", "ViTImageProcessorFast", "ViTImageProcessorPil", "ViTFeatureExtractor",
+// size is what an image is resized to: a height and a width, or the length of its shorter side.
+type size struct{ height, width, shortest int }
+
+func (s size) String() string {
+	if s.shortest != 0 {
+		return fmt.Sprintf("a shortest_edge of %d", s.shortest)
+	}
+	return fmt.Sprintf("%d x %d", s.height, s.width)
+}
+
+// processors are those this package knows, by the names under which they were saved over the years, with transformers'
+// defaults for each. Another has other steps, so it is refused even if it looks alike.
+var processors = []struct {
+	names    []string
+	defaults config
+	toSquare bool // what a size of one number means
+}{
+	{
+		names: []string{"ViTImageProcessor", "ViTImageProcessorFast", "ViTImageProcessorPil", "ViTFeatureExtractor"},
+		defaults: config{
+			doResize: true, size: size{height: 224, width: 224}, resample: bilinear,
+			doRescale: true, rescaleFactor: 1.0 / 255,
+			doNormalize: true, mean: []float64{0.5}, std: []float64{0.5},
+		},
+		toSquare: true,
+	},
+	{
+		names: []string{"DeiTImageProcessor", "DeiTImageProcessorFast", "DeiTImageProcessorPil", "DeiTFeatureExtractor"},
+		defaults: config{
+			doResize: true, size: size{height: 256, width: 256}, resample: bicubic,
+			doCenterCrop: true, cropSize: size{height: 224, width: 224},
+			doRescale: true, rescaleFactor: 1.0 / 255,
+			doNormalize: true, mean: []float64{0.5}, std: []float64{0.5},
+		},
+		toSquare: true,
+	},
+	{ // DINOv2's
+		names: []string{"BitImageProcessor", "BitImageProcessorFast", "BitImageProcessorPil"},
+		defaults: config{
+			doResize: true, size: size{shortest: 224}, resample: bicubic,
+			doCenterCrop: true, cropSize: size{height: 224, width: 224},
+			doRescale: true, rescaleFactor: 1.0 / 255,
+			doNormalize:  true,
+			mean:         []float64{0.48145466, 0.4578275, 0.40821073},
+			std:          []float64{0.26862954, 0.26130258, 0.27577711},
+			doConvertRGB: true,
+		},
+	},
 }
 
 // metadata are fields that change no number: they describe the file, belong to switches that must be off, or choose
 // how results are batched and returned.
 var metadata = []string{
-	"_name_or_path", "_processor_class", "_valid_processor_keys", "crop_size", "device", "disable_grouping",
-	"image_seq_length", "input_data_format", "model_input_names", "name_or_path", "pad_size", "processor_class",
+	"_name_or_path", "_processor_class", "_valid_processor_keys", "device", "disable_grouping", "image_seq_length",
+	"input_data_format", "model_input_names", "name_or_path", "pad_size", "processor_class",
 	"return_tensors", "transformers_version",
 }
 
@@ -46,26 +92,19 @@ func parseConfig(raw []byte) (*config, error) {
 	if err := json.Unmarshal(raw, &fields); err != nil {
 		return nil, err
 	}
-	c := &config{
-		doResize: true, size: [2]int{224, 224}, resample: bilinear,
-		doRescale: true, rescaleFactor: 1.0 / 255,
-		doNormalize: true, mean: []float64{0.5}, std: []float64{0.5},
+	c, toSquare, err := processorOf(fields)
+	if err != nil {
+		return nil, err
 	}
-	var (
-		imageProcessor, featureExtractor string
-		toSquare                         = true
-		dataFormat                       = "channels_first"
-		resampleID                       = int(c.resample)
-	)
+	dataFormat, resampleID := "channels_first", int(c.resample)
 	for _, f := range []struct {
 		name, expected string
 		to             any
 	}{
-		{"image_processor_type", "a string", &imageProcessor},
-		{"feature_extractor_type", "a string", &featureExtractor},
 		{"do_resize", "true or false", &c.doResize},
 		{"default_to_square", "true or false", &toSquare},
 		{"resample", "a whole number", &resampleID},
+		{"do_center_crop", "true or false", &c.doCenterCrop},
 		{"do_rescale", "true or false", &c.doRescale},
 		{"rescale_factor", "a number", &c.rescaleFactor},
 		{"do_normalize", "true or false", &c.doNormalize},
@@ -76,18 +115,6 @@ func parseConfig(raw []byte) (*config, error) {
 			return nil, fmt.Errorf("%s: expected %s, found %s", f.name, f.expected, quote.Text(string(value)))
 		}
 	}
-	for _, f := range []struct{ name, found string }{
-		{"image_processor_type", imageProcessor},
-		{"feature_extractor_type", featureExtractor},
-	} {
-		if f.found != "" && !slices.Contains(processorTypes, f.found) {
-			return nil, fmt.Errorf("%s: expected one of %s, found %s",
-				f.name, strings.Join(processorTypes, ", "), quote.Name(f.found))
-		}
-	}
-	if !toSquare {
-		return nil, fmt.Errorf("default_to_square: expected true, found false")
-	}
 	if dataFormat != "channels_first" {
 		return nil, fmt.Errorf("data_format: expected channels_first, found %s", quote.Name(dataFormat))
 	}
@@ -95,10 +122,15 @@ func parseConfig(raw []byte) (*config, error) {
 		return nil, fmt.Errorf("resample: expected 0 to %d, found %d", len(filters)-1, resampleID)
 	}
 	c.resample = resample(resampleID)
-	if value, ok := take(fields, "size"); ok {
-		var err error
-		if c.size, err = parseSize(value); err != nil {
-			return nil, err
+	for _, f := range []struct {
+		name     string
+		to       *size
+		toSquare bool
+	}{{"size", &c.size, toSquare}, {"crop_size", &c.cropSize, true}} {
+		if value, ok := take(fields, f.name); ok {
+			if *f.to, err = parseSize(value, f.toSquare); err != nil {
+				return nil, fmt.Errorf("%s: %w", f.name, err)
+			}
 		}
 	}
 	for _, f := range []struct {
@@ -106,7 +138,6 @@ func parseConfig(raw []byte) (*config, error) {
 		to   *[]float64
 	}{{"image_mean", &c.mean}, {"image_std", &c.std}} {
 		if value, ok := take(fields, f.name); ok {
-			var err error
 			if *f.to, err = parseNumbers(value); err != nil {
 				return nil, fmt.Errorf("%s: %w", f.name, err)
 			}
@@ -122,29 +153,67 @@ func take(fields map[string]json.RawMessage, name string) (json.RawMessage, bool
 	return value, ok && string(value) != "null"
 }
 
-// parseSize reads a size given as one number or as {"height", "width"}.
-func parseSize(raw json.RawMessage) (size [2]int, err error) {
-	const expected = `a number or {"height", "width"}`
+// processorOf is the processor that a file names, ViT's if it names none, and whether its sizes of one number are
+// squares.
+func processorOf(fields map[string]json.RawMessage) (c *config, toSquare bool, err error) {
+	found := processors[0]
+	for _, field := range []string{"feature_extractor_type", "image_processor_type"} { // the latter counts
+		value, ok := take(fields, field)
+		if !ok {
+			continue
+		}
+		var name string
+		if json.Unmarshal(value, &name) != nil {
+			return nil, false, fmt.Errorf("%s: expected a string, found %s", field, quote.Text(string(value)))
+		}
+		var names []string
+		known := false
+		for _, p := range processors {
+			if slices.Contains(p.names, name) {
+				found, known = p, true
+			}
+			names = append(names, p.names...)
+		}
+		if name != "" && !known {
+			return nil, false, fmt.Errorf("%s: expected one of %s, found %s", field, strings.Join(names, ", "), quote.Name(name))
+		}
+	}
+	defaults := found.defaults
+	return &defaults, found.toSquare, nil
+}
+
+// parseSize reads a size given as one number, as {"height", "width"} or as {"shortest_edge"}.
+func parseSize(raw json.RawMessage, toSquare bool) (s size, err error) {
+	const expected = `a number, {"height", "width"} or {"shortest_edge"}`
 	var side int
 	if json.Unmarshal(raw, &side) == nil {
-		return [2]int{side, side}, nil
+		if toSquare {
+			return size{height: side, width: side}, nil
+		}
+		return size{shortest: side}, nil
 	}
 	var fields map[string]json.RawMessage
 	if json.Unmarshal(raw, &fields) != nil {
-		return size, fmt.Errorf("size: expected %s, found %s", expected, quote.Text(string(raw)))
+		return s, fmt.Errorf("expected %s, found %s", expected, quote.Text(string(raw)))
 	}
-	for i, name := range []string{"height", "width"} {
-		value, ok := take(fields, name)
-		if ok && json.Unmarshal(value, &size[i]) != nil {
-			return size, fmt.Errorf("size: %s: expected a whole number, found %s", name, quote.Text(string(value)))
+	for _, f := range []struct {
+		name string
+		to   *int
+	}{{"height", &s.height}, {"width", &s.width}, {"shortest_edge", &s.shortest}} {
+		value, ok := take(fields, f.name)
+		if ok && json.Unmarshal(value, f.to) != nil {
+			return s, fmt.Errorf("%s: expected a whole number, found %s", f.name, quote.Text(string(value)))
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(fields)) {
 		if _, ok := take(fields, name); ok {
-			return size, fmt.Errorf("size: expected %s, found %s", expected, quote.Name(name))
+			return s, fmt.Errorf("expected %s, found %s", expected, quote.Name(name))
 		}
 	}
-	return size, nil
+	if s.shortest != 0 && (s.height != 0 || s.width != 0) {
+		return s, fmt.Errorf("expected %s, found %s", expected, quote.Text(string(raw)))
+	}
+	return s, nil
 }
 
 // parseNumbers reads a list of numbers, or one that stands for all.
@@ -199,12 +268,36 @@ func refuseRest(fields map[string]json.RawMessage) error {
 	return nil
 }
 
-// check holds the config against what the base takes.
-func (c *config) check(channels, height, width int) error {
-	if c.doResize && c.size != [2]int{height, width} {
-		return fmt.Errorf("size: expected %d x %d, what the base takes, found %d x %d",
-			height, width, c.size[0], c.size[1])
+// check holds the config against what the base takes, and returns the size of what comes out.
+func (c *config) check(channels, height, width int, takes func(height, width int) bool) (out [2]int, err error) {
+	out = [2]int{height, width}
+	field, found := "size", c.size
+	switch {
+	case c.doCenterCrop:
+		field, found = "crop_size", c.cropSize
+		if found.shortest != 0 {
+			return out, fmt.Errorf(`crop_size: expected a number or {"height", "width"}, found %v`, found)
+		}
+	case !c.doResize:
+		return out, c.checkChannels(channels)
+	case found.shortest != 0:
+		return out, fmt.Errorf("size: expected one that is the same for all images, or do_center_crop, found %v", found)
 	}
+	if c.doResize && (max(c.size.height, c.size.width, c.size.shortest) > maxOutputSide ||
+		min(c.size.height, c.size.width) < 1 && c.size.shortest < 1) && c.doCenterCrop {
+		return out, fmt.Errorf("size: expected 1 to %d pixels a side, found %v", maxOutputSide, c.size)
+	}
+	if to := [2]int{found.height, found.width}; to != out {
+		if takes == nil || max(to[0], to[1]) > maxOutputSide || !takes(to[0], to[1]) {
+			return out, fmt.Errorf("%s: expected %d x %d, what the base takes, found %v", field, height, width, found)
+		}
+		out = to
+	}
+	return out, c.checkChannels(channels)
+}
+
+// checkChannels holds what is said of channels against how many there are.
+func (c *config) checkChannels(channels int) error {
 	if c.doConvertRGB && channels != 3 {
 		return fmt.Errorf("do_convert_rgb: expected false, since the base takes %d channel, found true", channels)
 	}

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"gorgonia.org/tensor"
 )
 
 func TestConfigsThatAreTaken(t *testing.T) {
@@ -30,10 +31,10 @@ func TestConfigsThatAreTaken(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			want := *defaults
 			if strings.HasPrefix(name, "without resizing") {
-				config, want.resize = `{"do_resize": false, "size": 32}`, false
+				config, want.resize, want.size = `{"do_resize": false, "size": 32}`, false, size{height: 32, width: 32}
 			}
 			got := mustParse(t, config, 3, 224, 224)
-			if diff := cmp.Diff(&want, got, cmp.AllowUnexported(Image{})); diff != "" {
+			if diff := cmp.Diff(&want, got, cmp.AllowUnexported(Image{}, size{})); diff != "" {
 				t.Errorf("expected (-), found (+):\n%s", diff)
 			}
 		})
@@ -43,14 +44,17 @@ func TestConfigsThatAreTaken(t *testing.T) {
 func TestConfigsThatAreRefused(t *testing.T) {
 	const (
 		file  = "preprocessor_config.json: "
-		types = "ViTImageProcessor, ViTImageProcessorFast, ViTImageProcessorPil, ViTFeatureExtractor"
+		types = "ViTImageProcessor, ViTImageProcessorFast, ViTImageProcessorPil, ViTFeatureExtractor, " +
+			"DeiTImageProcessor, DeiTImageProcessorFast, DeiTImageProcessorPil, DeiTFeatureExtractor, " +
+			"BitImageProcessor, BitImageProcessorFast, BitImageProcessorPil"
+		sizes = `a number, {"height", "width"} or {"shortest_edge"}`
 	)
 	for _, c := range []struct{ config, want string }{
 		{``, file + "unexpected end of JSON input"},
 		{`[]`, file + "json: cannot unmarshal array into Go value of type map[string]json.RawMessage"},
 		{
-			`{"image_processor_type": "DeiTImageProcessor"}`,
-			file + "image_processor_type: expected one of " + types + `, found "DeiTImageProcessor"`,
+			`{"image_processor_type": "ConvNextImageProcessor"}`,
+			file + "image_processor_type: expected one of " + types + `, found "ConvNextImageProcessor"`,
 		},
 		{
 			`{"image_processor_type": "ViTImageProcessor", "feature_extractor_type": "X"}`,
@@ -60,8 +64,35 @@ func TestConfigsThatAreRefused(t *testing.T) {
 		{`{"do_resize": "yes"}`, file + `do_resize: expected true or false, found "yes"`},
 		{`{"do_rescale": 1}`, file + "do_rescale: expected true or false, found 1"},
 		{`{"do_normalize": []}`, file + "do_normalize: expected true or false, found []"},
-		{`{"do_center_crop": true}`, file + "do_center_crop: not supported, found true"},
-		{`{"do_center_crop": true, "crop_size": 200}`, file + "do_center_crop: not supported, found true"},
+		{`{"do_center_crop": true}`, file + "crop_size: expected 224 x 224, what the base takes, found 0 x 0"},
+		{
+			`{"do_center_crop": true, "crop_size": 200}`,
+			file + "crop_size: expected 224 x 224, what the base takes, found 200 x 200",
+		},
+		{
+			`{"do_center_crop": true, "crop_size": {"shortest_edge": 224}}`,
+			file + `crop_size: expected a number or {"height", "width"}, found a shortest_edge of 224`,
+		},
+		{
+			`{"do_center_crop": true, "crop_size": 224, "size": {"height": 0, "width": 9}}`,
+			file + "size: expected 1 to 4096 pixels a side, found 0 x 9",
+		},
+		{
+			`{"do_center_crop": true, "crop_size": 224, "size": {"shortest_edge": 4097}}`,
+			file + "size: expected 1 to 4096 pixels a side, found a shortest_edge of 4097",
+		},
+		{
+			`{"do_center_crop": true, "crop_size": 224, "size": {"shortest_edge": -1}}`,
+			file + "size: expected 1 to 4096 pixels a side, found a shortest_edge of -1",
+		},
+		{
+			`{"image_processor_type": "BitImageProcessor", "do_center_crop": false}`,
+			file + "size: expected one that is the same for all images, or do_center_crop, found a shortest_edge of 224",
+		},
+		{
+			`{"image_processor_type": "DeiTImageProcessor", "crop_size": 200}`,
+			file + "crop_size: expected 224 x 224, what the base takes, found 200 x 200",
+		},
 		{`{"do_pad": true}`, file + "do_pad: not supported, found true"},
 		{`{"do_something_new": true}`, file + "do_something_new: not supported, found true"},
 		{`{"do_something_new": 1}`, file + "do_something_new: not supported, found 1"},
@@ -76,15 +107,22 @@ func TestConfigsThatAreRefused(t *testing.T) {
 		{`{"size": {"height": 224, "width": "w"}}`, file + `size: width: expected a whole number, found "w"`},
 		{
 			`{"size": {"shortest_edge": 224}}`,
-			file + `size: expected a number or {"height", "width"}, found "shortest_edge"`,
+			file + "size: expected one that is the same for all images, or do_center_crop, found a shortest_edge of 224",
 		},
 		{
 			`{"size": {"height": 224, "width": 224, "longest_edge": 9}}`,
-			file + `size: expected a number or {"height", "width"}, found "longest_edge"`,
+			file + "size: expected " + sizes + `, found "longest_edge"`,
 		},
-		{`{"size": [224, 224]}`, file + `size: expected a number or {"height", "width"}, found [224, 224]`},
-		{`{"size": 224.5}`, file + `size: expected a number or {"height", "width"}, found 224.5`},
-		{`{"size": 224, "default_to_square": false}`, file + "default_to_square: expected true, found false"},
+		{
+			`{"size": {"height": 224, "width": 224, "shortest_edge": 9}}`,
+			file + "size: expected " + sizes + `, found {"height": 224, "width": 224, "shortest_edge": 9}`,
+		},
+		{`{"size": [224, 224]}`, file + "size: expected " + sizes + ", found [224, 224]"},
+		{`{"size": 224.5}`, file + "size: expected " + sizes + ", found 224.5"},
+		{
+			`{"size": 224, "default_to_square": false}`,
+			file + "size: expected one that is the same for all images, or do_center_crop, found a shortest_edge of 224",
+		},
 		{`{"data_format": "channels_last"}`, file + `data_format: expected channels_first, found "channels_last"`},
 		{`{"resample": 6}`, file + "resample: expected 0 to 5, found 6"},
 		{`{"resample": -1}`, file + "resample: expected 0 to 5, found -1"},
@@ -103,11 +141,39 @@ func TestConfigsThatAreRefused(t *testing.T) {
 			"expected finite pixel values, found +Inf for byte 1"},
 	} {
 		t.Run(c.config, func(t *testing.T) {
-			_, err := ParseImage([]byte(c.config), 3, 224, 224)
+			_, err := ParseImage([]byte(c.config), 3, 224, 224, nil)
 			if err == nil || err.Error() != c.want {
 				t.Errorf("expected %q, found %q", c.want, err)
 			}
 		})
+	}
+}
+
+// A DINOv2 takes images of other sizes than it was trained on, and its processor makes them.
+func TestSizesThatABaseTakesBesides(t *testing.T) {
+	takes := func(height, width int) bool { return height%14 == 0 && width%14 == 0 }
+	for config, want := range map[string][2]int{
+		`{"image_processor_type": "BitImageProcessor"}`:                                            {224, 224},
+		`{"image_processor_type": "BitImageProcessor", "crop_size": {"height": 98, "width": 140}}`: {98, 140},
+		`{"size": 28}`: {28, 28},
+	} {
+		p, err := ParseImage([]byte(config), 3, 518, 518, takes)
+		if err != nil {
+			t.Errorf("%s: %v", config, err)
+			continue
+		}
+		if got := [2]int{p.height, p.width}; got != want {
+			t.Errorf("%s: expected %v, found %v", config, want, got)
+		}
+		pixels, err := p.Pixels(testImage(t, "camera"))
+		if err != nil || !pixels.Shape().Eq(tensor.Shape{3, want[0], want[1]}) {
+			t.Errorf("%s: expected pixels of that size, found %v, %v", config, pixels, err)
+		}
+	}
+	_, err := ParseImage([]byte(`{"size": 225}`), 3, 518, 518, takes)
+	const refused = "preprocessor_config.json: size: expected 518 x 518, what the base takes, found 225 x 225"
+	if err == nil || err.Error() != refused {
+		t.Errorf("expected %q, found %v", refused, err)
 	}
 }
 
@@ -133,7 +199,7 @@ func TestBasesThatAreRefused(t *testing.T) {
 			"preprocessor_config.json: image_mean: expected 1 values, one a channel, found 3",
 		},
 	} {
-		if _, err := ParseImage([]byte(c.config), c.channels, c.height, c.width); err == nil || err.Error() != c.want {
+		if _, err := ParseImage([]byte(c.config), c.channels, c.height, c.width, nil); err == nil || err.Error() != c.want {
 			t.Errorf("%s for %dx%dx%d: expected %q, found %q", c.config, c.channels, c.height, c.width, c.want, err)
 		}
 	}
@@ -143,7 +209,7 @@ func FuzzParseImage(f *testing.F) {
 	f.Add([]byte(`{"size": {"height": 224, "width": 224}, "resample": 3, "image_mean": [0.1, 0.2, 0.3]}`))
 	f.Add([]byte(`{"size": 224, "do_pad": false, "image_std": 1e-40, "rescale_factor": 1e38, "x": [[{}]]}`))
 	f.Fuzz(func(t *testing.T, config []byte) {
-		p, err := ParseImage(config, 3, 224, 224)
+		p, err := ParseImage(config, 3, 224, 224, nil)
 		if err != nil {
 			return
 		}

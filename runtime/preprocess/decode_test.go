@@ -20,14 +20,20 @@ func TestImagesThatAreRefused(t *testing.T) {
 		encoded []byte
 		want    string
 	}{
-		{"nothing", nil, "not an image in a supported format (PNG): found nothing"},
-		{"text", []byte("hello"), "not an image in a supported format (PNG): found an unknown one"},
-		{"JPEG", []byte("\xff\xd8\xff\xe0\x00\x10JFIF"), "not an image in a supported format (PNG): found JPEG"},
-		{"WebP", []byte("RIFF\x10\x00\x00\x00WEBPVP8 "), "not an image in a supported format (PNG): found WebP"},
-		{"GIF", []byte("GIF89a"), "not an image in a supported format (PNG): found GIF"},
-		{"BMP", []byte("BM\x00\x00"), "not an image in a supported format (PNG): found BMP"},
-		{"TIFF", []byte("II*\x00"), "not an image in a supported format (PNG): found TIFF"},
-		{"HEIC", []byte("\x00\x00\x00\x18ftypheic"), "not an image in a supported format (PNG): found HEIC"},
+		{"nothing", nil, "not an image in a supported format (PNG, JPEG, WebP, GIF, BMP): found nothing"},
+		{
+			"text", []byte("hello"),
+			"not an image in a supported format (PNG, JPEG, WebP, GIF, BMP): found an unknown one",
+		},
+		{"JPEG", []byte("\xff\xd8\xff\xe0\x00\x10JFIF"), "broken JPEG: unexpected EOF"},
+		{"WebP", []byte("RIFF\x10\x00\x00\x00WEBPVP8 "), "broken WebP: unexpected EOF"},
+		{"GIF", []byte("GIF89a"), "broken GIF: unexpected EOF"},
+		{"BMP", []byte("BM\x00\x00"), "broken BMP: unexpected EOF"},
+		{"TIFF", []byte("II*\x00"), "not an image in a supported format (PNG, JPEG, WebP, GIF, BMP): found TIFF"},
+		{
+			"HEIC", []byte("\x00\x00\x00\x18ftypheic"),
+			"not an image in a supported format (PNG, JPEG, WebP, GIF, BMP): found HEIC",
+		},
 		{"signature alone", good[:8], "broken PNG: unexpected EOF"},
 		{"header alone", good[:33], "broken PNG: unexpected EOF"},
 		{"cut in its pixels", good[:len(good)-40], "broken PNG: not enough pixel data"},
@@ -183,8 +189,10 @@ func FuzzPixels(f *testing.F) {
 	f.Fuzz(func(t *testing.T, encoded, scanLines []byte, id, height, width uint8, onWhite bool) {
 		p := &Image{
 			channels: 3, height: max(int(height), 1), width: max(int(width), 1),
-			onWhite: onWhite, resize: true, resample: resample(id % uint8(len(filters))),
-			values: make([][256]float32, 3),
+			onWhite: onWhite, resize: true,
+			size:     size{height: max(int(height), 1), width: max(int(width), 1)},
+			resample: resample(id % uint8(len(filters))),
+			values:   make([][256]float32, 3),
 		}
 		for c := range p.values {
 			for i := range p.values[c] {

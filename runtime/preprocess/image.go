@@ -12,13 +12,18 @@ type Image struct {
 	channels, height, width int
 	onWhite                 bool // do_convert_rgb
 	resize                  bool
+	size                    size
+	crop                    bool
 	resample                resample
 	values                  [][256]float32 // [channel][byte]: rescaling and normalization of every byte there is
 }
 
-// ParseImage reads a preprocessor_config.json for a base that takes channels×height×width; a config whose output
-// differs is an error, as is one that asks for what is not done here. Absent fields have ViTImageProcessor's defaults.
-func ParseImage(preprocessorConfig []byte, channels, height, width int) (*Image, error) {
+// ParseImage reads a preprocessor_config.json for a base that takes channels×height×width, or other sizes too if takes,
+// which may be nil, says so; a config whose output differs is an error, as is one that asks for what is not done here.
+// Absent fields have the defaults of the processor that it names, ViTImageProcessor's if it names none.
+func ParseImage(
+	preprocessorConfig []byte, channels, height, width int, takes func(height, width int) bool,
+) (*Image, error) {
 	if channels != 1 && channels != 3 {
 		return nil, fmt.Errorf("images: expected a base of 1 or 3 channels, found %d", channels)
 	}
@@ -27,15 +32,17 @@ func ParseImage(preprocessorConfig []byte, channels, height, width int) (*Image,
 			maxOutputSide, height, width)
 	}
 	c, err := parseConfig(preprocessorConfig)
+	var out [2]int
 	if err == nil {
-		err = c.check(channels, height, width)
+		out, err = c.check(channels, height, width, takes)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("preprocessor_config.json: %w", err)
 	}
 	p := &Image{
-		channels: channels, height: height, width: width,
-		onWhite: c.doConvertRGB, resize: c.doResize, resample: c.resample, values: make([][256]float32, channels),
+		channels: channels, height: out[0], width: out[1], onWhite: c.doConvertRGB,
+		resize: c.doResize, size: c.size, crop: c.doCenterCrop, resample: c.resample,
+		values: make([][256]float32, channels),
 	}
 	for channel := range p.values {
 		if err := c.values(&p.values[channel], channel); err != nil {
@@ -57,29 +64,55 @@ func ParseImage(preprocessorConfig []byte, channels, height, width int) (*Image,
 //
 // A model of 1 channel takes grey images only, as Pillow's convert("L") has them.
 func (p *Image) Pixels(encoded []byte) (*tensor.Dense, error) {
-	source, err := decode(encoded, p.channels, p.onWhite)
+	source, err := decode(encoded, asked{channels: p.channels, onWhite: p.onWhite})
 	if err != nil {
 		return nil, err
 	}
-	sameSize := source.height == p.height && source.width == p.width
-	if !p.resize && !sameSize {
+	if !p.resize && !p.crop && (source.height != p.height || source.width != p.width) {
 		return nil, fmt.Errorf("image is %d x %d pixels: expected %d x %d, since do_resize is false",
 			source.width, source.height, p.width, p.height)
 	}
-	resized := make([]uint8, p.height*p.width*p.channels) // [height, width, channels]
-	switch {
-	case sameSize:
-		stride := p.width * p.channels
-		for y := range p.height {
-			source.row(resized[y*stride:][:stride], y)
-		}
-	case p.resample == nearest:
-		resizeNearest(resized, source, p.height, p.width)
-	default:
-		resizeFiltered(resized, source, filters[p.resample], p.height, p.width)
-	}
-	return tensor.New(tensor.WithShape(p.channels, p.height, p.width), tensor.WithBacking(p.lookUp(resized))), nil
+	pixels := p.lookUp(p.resized(source))
+	return tensor.New(tensor.WithShape(p.channels, p.height, p.width), tensor.WithBacking(pixels)), nil
 }
+
+// resized is the image in its new size, or the middle of it, [height, width, channels]. What is smaller than its crop
+// is laid on black. Of an image far longer than wide most is never computed.
+func (p *Image) resized(source *picture) []uint8 {
+	height, width := source.height, source.width
+	if p.resize {
+		height, width = p.size.of(source.height, source.width)
+	}
+	top, left := floorHalf(height-p.height), floorHalf(width-p.width)
+	to := canvas{
+		pix:    make([]uint8, p.height*p.width*p.channels),
+		stride: p.width * p.channels,
+		rows:   span{max(top, 0), min(top+p.height, height)},
+		cols:   span{max(left, 0), min(left+p.width, width)},
+		at:     (max(-top, 0)*p.width + max(-left, 0)) * p.channels,
+	}
+	if p.resample == nearest {
+		to.resizeNearest(source, height, width)
+	} else {
+		to.resizeFiltered(source, filters[p.resample], height, width)
+	}
+	return to.pix
+}
+
+// of is the size to which an image is resized. The longer side is cut to whole pixels, as transformers does.
+func (s size) of(height, width int) (newHeight, newWidth int) {
+	if s.shortest == 0 {
+		return s.height, s.width
+	}
+	longer := func(long, short int) int { return int(float64(s.shortest*long) / float64(short)) }
+	if width <= height {
+		return longer(height, width), s.shortest
+	}
+	return s.shortest, longer(width, height)
+}
+
+// floorHalf is half of n, rounded down.
+func floorHalf(n int) int { return n >> 1 }
 
 // lookUp turns bytes [height, width, channels] into values [channels, height, width].
 func (p *Image) lookUp(resized []uint8) []float32 {

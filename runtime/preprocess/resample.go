@@ -8,6 +8,7 @@ type resample int
 const (
 	nearest  resample = 0
 	bilinear resample = 2
+	bicubic  resample = 3
 )
 
 // filter is a kernel and the distance from its centre beyond which it is zero.
@@ -25,31 +26,51 @@ var filters = [...]filter{
 	5: {1, hammingKernel},
 }
 
+// canvas is where a part of a resized image goes.
+type canvas struct {
+	pix        []uint8
+	stride, at int  // bytes from row to row, and before the first
+	rows, cols span // of the resized image
+}
+
+// span are the whole numbers from start, up to but without end.
+type span struct{ start, end int }
+
+func (s span) len() int { return s.end - s.start }
+
+// row is where row y of the resized image goes.
+func (c *canvas) row(y, channels int) []uint8 {
+	return c.pix[c.at+(y-c.rows.start)*c.stride:][:c.cols.len()*channels]
+}
+
 // resizeNearest takes for each new pixel the old one under its centre, as Pillow's ImagingScaleAffine (Geometry.c).
-func resizeNearest(dst []uint8, source *picture, height, width int) {
-	columns := nearestIndices(source.width, width)
+func (c *canvas) resizeNearest(source *picture, height, width int) {
+	columns := nearestIndices(source.width, width, c.cols)
 	channels := source.channels
 	row := make([]uint8, source.width*channels)
 	read := -1
-	for y, from := range nearestIndices(source.height, height) {
+	for i, from := range nearestIndices(source.height, height, c.rows) {
 		if from != read {
 			source.row(row, from)
 			read = from
 		}
+		to := c.row(c.rows.start+i, channels)
 		for x, from := range columns {
-			copy(dst[(y*width+x)*channels:][:channels], row[from*channels:])
+			copy(to[x*channels:][:channels], row[from*channels:])
 		}
 	}
 }
 
 // nearestIndices maps new indices to old ones. Positions are summed up rather than multiplied, as Pillow does, which
 // decides those on a border. The error of the sum is far below half a step, so no index reaches in.
-func nearestIndices(in, out int) []int {
+func nearestIndices(in, out int, wanted span) []int {
 	step := float64(in) / float64(out)
 	position := step * 0.5
-	indices := make([]int, out)
-	for i := range indices {
-		indices[i] = int(position)
+	indices := make([]int, 0, wanted.len())
+	for i := range wanted.end {
+		if i >= wanted.start {
+			indices = append(indices, int(position))
+		}
 		position += step
 	}
 	return indices
@@ -66,38 +87,41 @@ const half = 1 << (precision - 1)
 //
 // Pillow keeps the image between the passes. Here each row is added to the sums of the new rows it belongs to and is
 // forgotten: integers give the same sums in any order, and a tall image costs no memory.
-func resizeFiltered(dst []uint8, source *picture, f filter, height, width int) {
+func (c *canvas) resizeFiltered(source *picture, f filter, height, width int) {
 	channels := source.channels
 	var before, after []window // the horizontal pass, on whichever side of the vertical it is
-	between := width           // the width between the passes
+	between := c.cols.len()    // the width between the passes
 	switch {
 	case source.width == width:
 	case verticalFirst(source, height, width):
-		after = windows(f, source.width, width)
+		after = windows(f, source.width, width, c.cols)
 		between = source.width
 	default:
-		before = windows(f, source.width, width)
+		before = windows(f, source.width, width, c.cols)
 	}
 	row := make([]uint8, source.width*channels) // [old width, channels]
 	read := func(to []uint8, y int) {           // to [between, channels]
-		if before == nil {
+		switch {
+		case after != nil:
 			source.row(to, y)
-			return
+		case before != nil:
+			source.row(row, y)
+			resizeRow(to, row, before, channels)
+		default:
+			source.row(row, y)
+			copy(to, row[c.cols.start*channels:])
 		}
-		source.row(row, y)
-		resizeRow(to, row, before, channels)
 	}
-	stride := width * channels
 	if source.height == height {
-		for y := range height {
-			read(dst[y*stride:][:stride], y)
+		for y := c.rows.start; y < c.rows.end; y++ {
+			read(c.row(y, channels), y)
 		}
 		return
 	}
 
 	bytes := make([]uint8, between*channels)
 	emit := func(y int, sums []int32) {
-		to := dst[y*stride:][:stride]
+		to := c.row(y, channels)
 		if after == nil {
 			clipAll(to, sums)
 			return
@@ -105,29 +129,26 @@ func resizeFiltered(dst []uint8, source *picture, f filter, height, width int) {
 		clipAll(bytes, sums)
 		resizeRow(to, bytes, after, channels)
 	}
-	vertical := windows(f, source.height, height)
-	sums := make([][]int32, height) // of the rows begun and not yet complete, [between, channels]
+	vertical := windows(f, source.height, height, c.rows)
+	sums := make([][]int32, len(vertical)) // of the rows begun and not yet complete, [between, channels]
 	var free [][]int32
 	first := 0 // the first row not yet complete; starts and ends of the windows both ascend
-	for y := range source.height {
+	for y := vertical[0].start; y < source.height && first < len(vertical); y++ {
 		if vertical[first].start > y {
 			continue
 		}
 		read(bytes, y)
-		for to := first; to < height && vertical[to].start <= y; to++ {
+		for to := first; to < len(vertical) && vertical[to].start <= y; to++ {
 			if sums[to] == nil {
 				sums[to], free = start(free, between*channels)
 			}
 			add(sums[to], bytes, vertical[to].weights[y-vertical[to].start])
 		}
-		for first < height && vertical[first].end() == y+1 {
-			emit(first, sums[first])
+		for first < len(vertical) && vertical[first].end() == y+1 {
+			emit(c.rows.start+first, sums[first])
 			free = append(free, sums[first])
 			sums[first] = nil
 			first++
-		}
-		if first == height {
-			break
 		}
 	}
 }
@@ -205,21 +226,21 @@ type window struct {
 
 func (w *window) end() int { return w.start + len(w.weights) }
 
-// windows places the filter over the centre of each new pixel. In making an image smaller the filter is widened by as
-// much, so that every old pixel counts. All windows together have about 2·support·in weights.
+// windows places the filter over the centre of each new pixel that is wanted. In making an image smaller the filter is
+// widened by as much, so that every old pixel counts. All windows together have about 2·support·in weights.
 //
 // Products are converted explicitly, else Go may fuse them with a sum and round once where Pillow rounds twice.
-func windows(f filter, in, out int) []window {
+func windows(f filter, in, out int, wanted span) []window {
 	scale := float64(in) / float64(out)
 	widening := max(scale, 1)
 	support := float64(f.support * widening)
 	invWidening := 1 / widening
 	size := 2*int(math.Ceil(support)) + 1
-	weights := make([]int32, 0, out*min(size, in))
+	weights := make([]int32, 0, wanted.len()*min(size, in))
 	exact := make([]float64, min(size, in))
-	all := make([]window, out)
+	all := make([]window, wanted.len())
 	for i := range all {
-		center := float64((float64(i) + 0.5) * scale)
+		center := float64((float64(wanted.start+i) + 0.5) * scale)
 		start := max(int(center-support+0.5), 0)
 		end := min(int(center+support+0.5), in)
 		exact := exact[:end-start]

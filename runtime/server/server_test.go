@@ -98,7 +98,8 @@ func newServerOf(
 	}
 	var images *preprocess.Image
 	if size := base.Description.Image; size != nil && base.Preprocessor != nil {
-		if images, err = preprocess.ParseImage(base.Preprocessor, size.Channels, size.Height, size.Width); err != nil {
+		if images, err = preprocess.ParseImage(
+			base.Preprocessor, size.Channels, size.Height, size.Width, size.Takes); err != nil {
 			t.Fatal(err)
 		}
 	}

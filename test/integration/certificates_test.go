@@ -63,7 +63,9 @@ func TestACertificateThatAnotherKeeps(t *testing.T) {
 
 	renewed := authority.issue(t)
 	keep(renewed)
-	s.await("the registry to serve the renewed certificate", func() error { return place.Serves(t.Context(), renewed["tls.crt"]) })
+	s.await("the registry to serve the renewed certificate", func() error {
+		return place.Serves(t.Context(), renewed["tls.crt"])
+	})
 	s.apply(wrappers.LoRAAdapter(s.ns, "holes").Pool(poolName).Source(place.Ref("holes", "v1")).Obj())
 	s.awaitServed("holes", 1)
 

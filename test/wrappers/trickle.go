@@ -32,7 +32,7 @@ func (t *trickle) Read(b []byte) (int, error) {
 	select {
 	case <-t.ctx.Done():
 		return 0, t.ctx.Err()
-	case <-time.After(t.Every):
+	case <-time.After(t.Every): //nolint:forbidigo // the pace is what it is for
 		return min(len(b), t.Bytes), nil
 	}
 }
