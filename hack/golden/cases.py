@@ -172,6 +172,8 @@ SUITES = {
     }),
     "bert": (BERT, text_cases(pooler=["pooler.dense"], **BERT_NAMES) | {
         "types": (3, "sequence", lora(2, 3, ["token_type_embeddings", "position_embeddings"], task_type=SEQ)),
+        # Of another rank than "embedding", as in PEFT's test of mixed batches.
+        "embedding-rank": (3, "sequence", lora(5, 3, ["word_embeddings", "query"], task_type=SEQ)),
         "saved-types": (3, "sequence", lora(2, 3, ["key"], task_type=SEQ, modules_to_save=["token_type_embeddings"])),
     }),
     "roberta": (ROBERTA, text_cases(pooler=["classifier.dense"], **BERT_NAMES) | {

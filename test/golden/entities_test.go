@@ -1,14 +1,15 @@
 package golden
 
 import (
+	"bytes"
 	"encoding/json"
+	"io"
 	"log/slog"
 	"math"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -19,6 +20,7 @@ import (
 	"github.com/switchyard-dev/switchyard/runtime/model"
 	"github.com/switchyard-dev/switchyard/runtime/preprocess/text"
 	"github.com/switchyard-dev/switchyard/runtime/server"
+	"github.com/switchyard-dev/switchyard/runtime/weights"
 )
 
 // entitiesOf is testdata/entities/golden.json: what transformers' pipeline finds, by tokenizer.
@@ -100,31 +102,49 @@ func serveTexts(t *testing.T, base *model.Base, files text.Files) (url string) {
 		t.Fatal(err)
 	}
 	e := engine.New(base, 2)
-	queue := batcher.New(e, batcher.Options{MaxBatchRows: 8, MaxBatchTokens: 1 << 10, MaxQueueRows: 64})
-	front := server.New(adapters.New(e), queue, nil, server.Options{
-		Name: "base", MaxBodyBytes: 1 << 20, MaxRows: 8, MaxRowsInFlight: 64, Log: slog.New(slog.DiscardHandler),
+	t.Cleanup(func() {
+		e.Close()
+		_ = texts.Close(t.Context())
+	})
+	return listen(t, e, texts)
+}
+
+// listen serves an engine's base as "base" by HTTP, with the adapters in these folders under the folders' names.
+func listen(t *testing.T, e *engine.Engine, texts *text.Tokenizer, folders ...string) (url string) {
+	t.Helper()
+	set := adapters.New(e)
+	for _, path := range folders {
+		open := func() (*weights.Folder, error) { return weights.OpenFolder(path) }
+		if entry := set.Load(filepath.Base(path), open); entry.Err != nil {
+			t.Fatal(entry.Err)
+		}
+	}
+	queue := batcher.New(e, batcher.Options{MaxBatchRows: 16, MaxBatchTokens: 1 << 10, MaxQueueRows: 64})
+	front := server.New(set, queue, nil, server.Options{
+		Name: "base", MaxBodyBytes: 1 << 20, MaxRows: 16, MaxRowsInFlight: 64, Log: slog.New(slog.DiscardHandler),
 		Registry: prometheus.NewRegistry(), Texts: texts,
 	})
 	listening := httptest.NewServer(front.Handler())
 	t.Cleanup(func() {
 		listening.Close()
 		queue.Close()
-		e.Close()
-		_ = texts.Close(t.Context())
 	})
 	return listening.URL
 }
 
-func findEntities(t *testing.T, url, asked string) (found []entity) {
+// tensorOf is an input of a request.
+func tensorOf(name, datatype string, data any, shape ...int) map[string]any {
+	return map[string]any{"name": name, "datatype": datatype, "shape": shape, "data": data}
+}
+
+// post sends JSON and returns what is answered.
+func post(t *testing.T, url string, body any) (code int, answer []byte) {
 	t.Helper()
-	body, err := json.Marshal(map[string]any{"inputs": []any{map[string]any{
-		"name": "text", "datatype": "BYTES", "shape": []int{1}, "data": []string{asked},
-	}}, "outputs": []any{map[string]any{"name": "entities"}}})
+	raw, err := json.Marshal(body)
 	if err != nil {
 		t.Fatal(err)
 	}
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url+"/v2/models/base/infer",
-		strings.NewReader(string(body)))
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, bytes.NewReader(raw))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,13 +153,25 @@ func findEntities(t *testing.T, url, asked string) (found []entity) {
 		t.Fatal(err)
 	}
 	defer func() { _ = response.Body.Close() }()
+	if answer, err = io.ReadAll(response.Body); err != nil {
+		t.Fatal(err)
+	}
+	return response.StatusCode, answer
+}
+
+func findEntities(t *testing.T, url, asked string) (found []entity) {
+	t.Helper()
+	_, raw := post(t, url+"/v2/models/base/infer", map[string]any{
+		"inputs":  []any{tensorOf("text", "BYTES", []string{asked}, 1)},
+		"outputs": []any{map[string]any{"name": "entities"}},
+	})
 	var answer struct {
 		Error   string `json:"error"`
 		Outputs []struct {
 			Data []string `json:"data"`
 		} `json:"outputs"`
 	}
-	if err := json.NewDecoder(response.Body).Decode(&answer); err != nil || answer.Error != "" {
+	if err := json.Unmarshal(raw, &answer); err != nil || answer.Error != "" {
 		t.Fatalf("%q: %v %s", asked, err, answer.Error)
 	}
 	if err := json.Unmarshal([]byte(answer.Outputs[0].Data[0]), &found); err != nil {
