@@ -14,6 +14,7 @@ import (
 	"oras.land/oras-go/v2/registry/remote"
 
 	"github.com/switchyard-dev/switchyard/runtime/arch"
+	"github.com/switchyard-dev/switchyard/runtime/peft"
 	"github.com/switchyard-dev/switchyard/runtime/quote"
 	"github.com/switchyard-dev/switchyard/runtime/weights"
 )
@@ -37,6 +38,38 @@ func (s *Store) Base(ctx context.Context, repo, revision string) (*arch.Descript
 		return nil, fmt.Errorf("base model %s: %w", revision, err)
 	}
 	return base, nil
+}
+
+// Tokenizer reads what a base model that the registry has says of tokens; nil if it says nothing.
+func (s *Store) Tokenizer(ctx context.Context, repo, revision string) (*peft.Tokenizer, error) {
+	a, err := s.artifact(ctx, repo, revision)
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range tokenizers {
+		layer, ok := a.layer(f.name)
+		if !ok {
+			continue
+		}
+		body, err := a.fetch(ctx, layer)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = body.Close() }() // at most one: the loop ends here
+		checked := content.NewVerifyReader(body, layer)
+		tokenizer, wrong := f.read(checked)
+		if _, err = io.Copy(io.Discard, checked); err == nil {
+			err = checked.Verify()
+		}
+		switch {
+		case err != nil: // whatever was read of it
+			return nil, s.explain(ctx, repo, err)
+		case wrong != nil:
+			return nil, fmt.Errorf("base model %s: %w", revision, wrong)
+		}
+		return tokenizer, nil
+	}
+	return nil, nil //nolint:nilnil // as said above
 }
 
 // tensors are the names of a base's tensors: by its index, or by the header of its one file. The header is not checked

@@ -25,35 +25,67 @@ type AdapterInfo struct {
 	Bytes     int64 // in a pod's memory
 }
 
-// InspectAdapter checks the adapter in a folder against its base, as a pod would. The error of one for another base is
-// a *peft.MisfitError.
-func InspectAdapter(folder *weights.Folder, base *arch.Description, settings peft.Settings) (AdapterInfo, error) {
-	a, err := peft.Load(folder, base, settings)
+// BaseModel is what adapters are checked against.
+type BaseModel struct {
+	*arch.Description
+	Tokenizer *peft.Tokenizer // nil: its files say nothing of tokens
+}
+
+// InspectAdapter checks the adapter in a folder against its base, as a pod would, and the tokenizer that lies beside
+// it. The error of one for another base is a *peft.MisfitError.
+func InspectAdapter(folder *weights.Folder, base BaseModel, settings peft.Settings) (AdapterInfo, error) {
+	if err := peft.CheckTokenizer(folder, base.Tokenizer); err != nil {
+		return AdapterInfo{}, err
+	}
+	a, err := peft.Load(folder, base.Description, settings)
 	if err != nil {
 		return AdapterInfo{}, err
 	}
 	return AdapterInfo{a.Digest, a.MaxRank, len(a.Labels), a.Bytes}, nil
 }
 
-// InspectBase checks the base model in a folder: its config.json, and that its weights hold every parameter with its
-// shape, as floats and finite. It returns the parameters' size in memory. As Pack, it maps the files.
-func InspectBase(folder *weights.Folder) (base *arch.Description, size int64, err error) {
+// InspectBase checks the base model in a folder: its config.json, its tokenizer if it has one, and that its weights
+// hold every parameter with its shape, as floats and finite. It returns the parameters' size in memory. As Pack, it
+// maps the files.
+func InspectBase(folder *weights.Folder) (base BaseModel, size int64, err error) {
 	config, err := folder.ReadFile(baseConfig, maxConfig)
 	if err != nil {
-		return nil, 0, err
+		return BaseModel{}, 0, err
 	}
 	files, err := weights.OpenModel(folder)
 	if err != nil {
-		return nil, 0, err
+		return BaseModel{}, 0, err
 	}
 	defer func() { _ = files.Close() }()
-	if base, err = arch.Parse(config, files.Names()); err != nil {
-		return nil, 0, err
+	if base.Description, err = arch.Parse(config, files.Names()); err != nil {
+		return BaseModel{}, 0, err
 	}
-	if size, err = parameters(files.Tensors, base); err != nil {
-		return nil, 0, fmt.Errorf("%s: %w", files.Files[0], err)
+	if base.Tokenizer, err = readTokenizer(folder, base.Description); err != nil {
+		return BaseModel{}, 0, err
+	}
+	if size, err = parameters(files.Tensors, base.Description); err != nil {
+		return BaseModel{}, 0, fmt.Errorf("%s: %w", files.Files[0], err)
 	}
 	return base, size, nil
+}
+
+// readTokenizer reads what the files of a base of texts say of tokens; nil if they say nothing.
+func readTokenizer(folder *weights.Folder, base *arch.Description) (*peft.Tokenizer, error) {
+	if base.Text == nil {
+		return nil, nil //nolint:nilnil // as said above
+	}
+	for _, f := range tokenizers {
+		if !folder.Exists(f.name) {
+			continue
+		}
+		file, err := folder.Open(f.name, peft.MaxTokenizer)
+		if err != nil {
+			return nil, err
+		}
+		tokenizer, err := f.read(file)
+		return tokenizer, errors.Join(err, file.Close())
+	}
+	return nil, nil //nolint:nilnil // as said above
 }
 
 // parameters reads every parameter that a base has once, one at a time, and names the first that misfit.

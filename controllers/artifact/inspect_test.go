@@ -51,7 +51,7 @@ func TestInspectBase(t *testing.T) {
 		}
 		want := c.size
 		if want == 0 {
-			want = parameterBytes(base)
+			want = parameterBytes(base.Description)
 		}
 		if size != want || size != base.Bytes() {
 			t.Errorf("%s: size: expected %d, found %d, and %d by the description", name, want, size, base.Bytes())
@@ -73,8 +73,8 @@ func parameterBytes(base *arch.Description) (size int64) {
 }
 
 func TestInspectAdapter(t *testing.T) {
-	folder := openFolder(t, parity())
-	info, err := artifact.InspectAdapter(folder, description(t), peft.Settings{ClassNames: []string{"gerade", "ungerade"}})
+	folder, base := openFolder(t, parity()), artifact.BaseModel{Description: description(t)}
+	info, err := artifact.InspectAdapter(folder, base, peft.Settings{ClassNames: []string{"gerade", "ungerade"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,13 +82,13 @@ func TestInspectAdapter(t *testing.T) {
 	if info.Digest != p.Digest || info.NumLabels != 2 || info.Rank < 1 || info.Bytes < 1 {
 		t.Errorf("expected %s with 2 labels, found %+v", p.Digest, info)
 	}
-	_, err = artifact.InspectAdapter(folder, description(t), peft.Settings{ClassNames: []string{"one"}})
+	_, err = artifact.InspectAdapter(folder, base, peft.Settings{ClassNames: []string{"one"}})
 	if err == nil || !strings.Contains(err.Error(), "classNames: expected 2, ") {
 		t.Errorf("expected the wrong number of class names refused, found %v", err)
 	}
 	other := wrappers.Adapter(t).Update("vit.layers.0.attention.q_proj", 7, 7).Saved("classifier", 2, 7).Write()
 	var misfit *peft.MisfitError
-	if _, err := artifact.InspectAdapter(openFolder(t, other), description(t), peft.Settings{}); !errors.As(err, &misfit) {
+	if _, err := artifact.InspectAdapter(openFolder(t, other), base, peft.Settings{}); !errors.As(err, &misfit) {
 		t.Errorf("expected a MisfitError, found %v", err)
 	}
 }

@@ -2,6 +2,7 @@ package artifact
 
 import (
 	"fmt"
+	"io"
 	"slices"
 
 	"github.com/switchyard-dev/switchyard/runtime/peft"
@@ -21,17 +22,27 @@ const (
 const (
 	baseConfig       = "config.json"
 	basePreprocessor = "preprocessor_config.json"
+	baseTokenizer    = "tokenizer.json" //nolint:gosec // the name of a file
+	baseVocabulary   = "vocab.txt"
 	// baseArtifactType is runtime/model's, which cannot be imported here; a test holds them together.
 	baseArtifactType = "application/vnd.switchyard.base.v1"
 )
 
-// format is a kind's files: those that change its answers. All others are left where they are.
+// tokenizers are a base's files that say how texts become tokens; the first that is there counts.
+var tokenizers = []struct {
+	name string
+	read func(io.Reader) (*peft.Tokenizer, error)
+}{{baseTokenizer, peft.ReadTokenizer}, {baseVocabulary, peft.ReadVocabulary}}
+
+// format is a kind's files: those that change its answers, and those that are looked at. All others are left where they
+// are.
 type format struct {
 	artifactType string
 	required     []string
 	instead      map[string]string // of a required file: an index, and the shards that it lists
 	optional     []string
-	pickle       string // what people have in place of the weights; never read
+	beside       []string // that change no answer, but tell whether the others fit; not packed
+	pickle       string   // what people have in place of the weights; never read
 }
 
 func (k Kind) format() format {
@@ -41,6 +52,7 @@ func (k Kind) format() format {
 			artifactType: peft.ArtifactType,
 			required:     []string{"adapter_config.json", "adapter_model.safetensors"},
 			optional:     []string{"config.json"},
+			beside:       peft.TokenizerFiles(),
 			pickle:       "adapter_model.bin",
 		}
 	case Base:
@@ -57,7 +69,7 @@ func (k Kind) format() format {
 
 // has tells whether a file is one of a kind's.
 func (f format) has(name string) bool {
-	if slices.Contains(f.required, name) || slices.Contains(f.optional, name) {
+	if slices.Contains(f.required, name) || slices.Contains(f.optional, name) || slices.Contains(f.beside, name) {
 		return true
 	}
 	for _, index := range f.instead {

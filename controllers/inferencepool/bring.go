@@ -29,6 +29,7 @@ type Store interface {
 	Exists(ctx context.Context, repo, revision string) (bool, error)
 	Push(ctx context.Context, repo string, p *artifact.Packed) error
 	Base(ctx context.Context, repo, revision string) (*arch.Description, error)
+	Tokenizer(ctx context.Context, repo, revision string) (*peft.Tokenizer, error)
 }
 
 // Trust tells by which certificates the artifact registry is known: *certificates.Trust.
@@ -78,23 +79,23 @@ type courier struct {
 // described is a base model that was brought or found.
 type described struct {
 	digest string
-	base   *arch.Description
+	model  *artifact.BaseModel
 }
 
-// base is the description of a pool's base model, nil where it is not known yet, as after a restart of the manager.
-func (c *courier) base(repo, digest string) *arch.Description {
+// base is what is known of a pool's base model, nil where nothing is yet, as after a restart of the manager.
+func (c *courier) base(repo, digest string) *artifact.BaseModel {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if d := c.bases[repo]; d.digest == digest {
-		return d.base
+		return d.model
 	}
 	return nil
 }
 
-func (c *courier) keep(repo, digest string, base *arch.Description) {
+func (c *courier) keep(repo, digest string, model *artifact.BaseModel) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.bases[repo] = described{digest, base}
+	c.bases[repo] = described{digest, model}
 }
 
 func (c *courier) forget(repo string) {
@@ -103,17 +104,23 @@ func (c *courier) forget(repo string) {
 	delete(c.bases, repo)
 }
 
-// describe reads the description of a base model that the artifact registry has.
-func (c *courier) describe(ctx context.Context, repo, digest string) (*arch.Description, error) {
-	if base := c.base(repo, digest); base != nil {
-		return base, nil
+// describe reads what there is to know of a base model that the artifact registry has.
+func (c *courier) describe(ctx context.Context, repo, digest string) (*artifact.BaseModel, error) {
+	if model := c.base(repo, digest); model != nil {
+		return model, nil
 	}
 	base, err := c.store.Base(ctx, repo, digest)
 	if err != nil {
 		return nil, err
 	}
-	c.keep(repo, digest, base)
-	return base, nil
+	model := &artifact.BaseModel{Description: base}
+	if base.Text != nil {
+		if model.Tokenizer, err = c.store.Tokenizer(ctx, repo, digest); err != nil {
+			return nil, err
+		}
+	}
+	c.keep(repo, digest, model)
+	return model, nil
 }
 
 // bring makes sure that the artifact registry has the base, whole and checked. Its error is an *attempt.Failure.
@@ -168,7 +175,7 @@ func (c *courier) bring(ctx context.Context, e errand) (v1alpha1.ResolvedBaseMod
 	if err := c.store.Push(ctx, e.repo, packed); err != nil {
 		return none, source.StoreFailure(err)
 	}
-	c.keep(e.repo, packed.Digest, base)
+	c.keep(e.repo, packed.Digest, &base)
 	c.metrics.Stored(ctx, telemetry.Base, packed.Digest, packed.Size)
 	return v1alpha1.ResolvedBaseModel{
 		Digest: packed.Digest, SourceRevision: revision, Architecture: base.Architecture, SizeBytes: size,

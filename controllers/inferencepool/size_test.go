@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/switchyard-dev/switchyard/api/v1alpha1"
+	"github.com/switchyard-dev/switchyard/controllers/artifact"
 	"github.com/switchyard-dev/switchyard/controllers/attempt"
 	"github.com/switchyard-dev/switchyard/controllers/condition"
 	"github.com/switchyard-dev/switchyard/runtime/arch"
@@ -47,7 +48,7 @@ func TestALimitWaitsUntilTheModelIsKnown(t *testing.T) {
 	for _, c := range []struct {
 		what       string
 		limit      string
-		model      *arch.Description
+		model      *artifact.BaseModel
 		deployment *appsv1.Deployment
 		waits      bool
 	}{
@@ -56,7 +57,7 @@ func TestALimitWaitsUntilTheModelIsKnown(t *testing.T) {
 		{"the same limit, the model unknown", "2Gi", nil, pods, false},
 		{"the same limit in other words", "2048Mi", nil, pods, false},
 		{"no limit", "", nil, pods, false},
-		{"another limit, the model known", "1Gi", vitBase(t), pods, false},
+		{"another limit, the model known", "1Gi", &artifact.BaseModel{Description: vitBase(t)}, pods, false},
 	} {
 		s := &scope{
 			pool:  wrappers.Pool("demo", "digits").Limits(512, "1Gi").MemoryLimit(c.limit).Obj(),
@@ -88,7 +89,7 @@ func TestTooSmall(t *testing.T) {
 			}
 			of := func(limit, adapters string) *scope {
 				pool := wrappers.Pool("demo", "digits").Limits(512, adapters).MemoryLimit(limit).Obj()
-				return &scope{pool: pool, outcome: outcome, model: model}
+				return &scope{pool: pool, outcome: outcome, model: &artifact.BaseModel{Description: model}}
 			}
 			if why := of("", "100Gi").tooSmall(); why != "" {
 				t.Errorf("no limit: expected nothing, found %q", why)
@@ -140,7 +141,7 @@ func TestTooSmallAfterARestartOfTheManager(t *testing.T) {
 	if why := s.tooSmall(); why != "as before" {
 		t.Errorf("expected what was said before, found %q", why)
 	}
-	s.model = vitBase(t)
+	s.model = &artifact.BaseModel{Description: vitBase(t)}
 	if why := s.tooSmall(); !strings.Contains(why, "found 1Mi") {
 		t.Errorf("expected what is so, found %q", why)
 	}

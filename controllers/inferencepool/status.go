@@ -11,10 +11,10 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/switchyard-dev/switchyard/api/v1alpha1"
+	"github.com/switchyard-dev/switchyard/controllers/artifact"
 	"github.com/switchyard-dev/switchyard/controllers/attempt"
 	"github.com/switchyard-dev/switchyard/controllers/condition"
 	"github.com/switchyard-dev/switchyard/controllers/telemetry"
-	"github.com/switchyard-dev/switchyard/runtime/arch"
 )
 
 // AnnotationLocalAddress is where a Service is reached outside of a cluster: what stands in for kube-proxy writes it.
@@ -24,7 +24,7 @@ const AnnotationLocalAddress = "switchyard.dev/local-address"
 type scope struct {
 	pool       *v1alpha1.InferencePool                      // as it was read, with its former status
 	outcome    *attempt.Outcome[v1alpha1.ResolvedBaseModel] // nil before the first attempt has ended
-	model      *arch.Description                            // of the base; nil as long as it is not known
+	model      *artifact.BaseModel                          // the base; nil as long as it is not known
 	small      string                                       // why the pods' memory limit is too small; "" if it is not
 	taken      string                                       // an object of another's that has a name the pool needs
 	deployment *appsv1.Deployment                           // nil where there is none

@@ -28,6 +28,7 @@ type Store interface {
 	Exists(ctx context.Context, repo, revision string) (bool, error)
 	Push(ctx context.Context, repo string, p *artifact.Packed) error
 	Base(ctx context.Context, repo, revision string) (*arch.Description, error)
+	Tokenizer(ctx context.Context, repo, revision string) (*peft.Tokenizer, error)
 }
 
 // errand is what one attempt is to bring, and all that its outcome depends on.
@@ -55,7 +56,7 @@ type courier struct {
 	dir     string // of temporary folders
 
 	mu    sync.Mutex
-	bases map[string]*arch.Description // by digest
+	bases map[string]artifact.BaseModel // by digest
 }
 
 // bring makes sure that the artifact registry has the adapter, whole and checked. Its error is an *attempt.Failure.
@@ -90,7 +91,7 @@ func (c *courier) bring(ctx context.Context, e errand) (v1alpha1.Revision, error
 
 // keep checks the adapter in a folder as a pod would, and pushes it.
 func (c *courier) keep(
-	ctx context.Context, e errand, revision, dir string, base *arch.Description,
+	ctx context.Context, e errand, revision, dir string, base artifact.BaseModel,
 ) (v1alpha1.Revision, error) {
 	folder, err := weights.OpenFolder(dir)
 	if err != nil {
@@ -127,17 +128,21 @@ func (c *courier) keep(
 	}, nil
 }
 
-// base is the description of a base that the artifact registry has; the weights are not asked for.
-func (c *courier) base(ctx context.Context, repo, digest string) (*arch.Description, error) {
+// base is what is known of a base that the artifact registry has; the weights are not asked for.
+func (c *courier) base(ctx context.Context, repo, digest string) (base artifact.BaseModel, err error) {
 	c.mu.Lock()
-	base := c.bases[digest]
+	base, ok := c.bases[digest]
 	c.mu.Unlock()
-	if base != nil {
+	if ok {
 		return base, nil
 	}
-	base, err := c.store.Base(ctx, repo, digest)
-	if err != nil {
-		return nil, err
+	if base.Description, err = c.store.Base(ctx, repo, digest); err != nil {
+		return base, err
+	}
+	if base.Text != nil {
+		if base.Tokenizer, err = c.store.Tokenizer(ctx, repo, digest); err != nil {
+			return base, err
+		}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

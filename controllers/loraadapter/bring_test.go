@@ -11,7 +11,6 @@ import (
 	"github.com/switchyard-dev/switchyard/controllers/artifact"
 	"github.com/switchyard-dev/switchyard/controllers/attempt"
 	"github.com/switchyard-dev/switchyard/controllers/source"
-	"github.com/switchyard-dev/switchyard/runtime/arch"
 	"github.com/switchyard-dev/switchyard/test/wrappers"
 )
 
@@ -23,7 +22,7 @@ func TestAnAttemptEnds(t *testing.T) {
 			source: &source.Fetcher{Fetcher: artifact.NewFetcher(artifact.FetcherOptions{
 				Transport: wrappers.Trickle{Bytes: 4 << 10, Every: time.Second},
 			})},
-			dir: dir, bases: map[string]*arch.Description{"sha256:base": {}},
+			dir: dir, bases: map[string]artifact.BaseModel{"sha256:base": {}},
 		}
 		from := source.Spec{Source: v1alpha1.Source{HTTP: &v1alpha1.HTTPSource{URL: "https://models.example/a.tar.gz"}}}
 		began := time.Now()

@@ -73,7 +73,7 @@ func New(o Options) *Reconciler {
 		client: o.Client, events: o.Events, policy: o.Policy, company: o.Company, now: o.Now,
 		metrics: o.Metrics, stopwatch: telemetry.NewStopwatch(),
 		courier: &courier{
-			source: o.Source, store: o.Store, metrics: o.Metrics, dir: o.TempDir, bases: map[string]*arch.Description{},
+			source: o.Source, store: o.Store, metrics: o.Metrics, dir: o.TempDir, bases: map[string]artifact.BaseModel{},
 		},
 		attempts: attempt.New[v1alpha1.Revision](o.Parallel, o.Now),
 	}

@@ -138,11 +138,27 @@ func (s *Set) compile(
 		return nil, err
 	}
 	defer func() { _ = folder.Close() }()
+	if err := s.checkTokenizer(folder); err != nil {
+		return nil, err
+	}
 	read, err := peft.Load(folder, s.engine.Description(), settings)
 	if err != nil {
 		return nil, err
 	}
 	return s.engine.Compile(read)
+}
+
+// checkTokenizer refuses an adapter that brings another tokenizer than the base's, which is read only for those that
+// bring one: what the manager has packed has none any more.
+func (s *Set) checkTokenizer(folder *weights.Folder) error {
+	if !peft.BringsTokenizer(folder) {
+		return nil
+	}
+	base, err := s.engine.Tokenizer()
+	if err != nil {
+		return fmt.Errorf("the base's %w", err)
+	}
+	return peft.CheckTokenizer(folder, base)
 }
 
 // Try has a revision answer one input of zeros, and refuses it if its logits are not finite.

@@ -6,9 +6,11 @@
 package engine
 
 import (
+	"bytes"
 	"fmt"
 	"runtime/debug"
 	"slices"
+	"sync"
 
 	"gorgonia.org/tensor"
 
@@ -21,8 +23,9 @@ import (
 
 // Engine runs one base model. Safe for concurrent use.
 type Engine struct {
-	base *model.Base
-	pool *kernels.Pool
+	base      *model.Base
+	pool      *kernels.Pool
+	tokenizer func() (*peft.Tokenizer, error)
 }
 
 // Adapter is an adapter compiled for an engine's base. It does not change.
@@ -58,7 +61,20 @@ type Row struct {
 
 // New is an engine that computes on so many processors.
 func New(base *model.Base, workers int) *Engine {
-	return &Engine{base: base, pool: kernels.NewPool(workers)}
+	return &Engine{
+		base: base, pool: kernels.NewPool(workers),
+		tokenizer: sync.OnceValues(func() (*peft.Tokenizer, error) { return tokenizerOf(base) }),
+	}
+}
+
+func tokenizerOf(base *model.Base) (*peft.Tokenizer, error) {
+	switch {
+	case base.Description.Text != nil && base.Tokenizer != nil:
+		return peft.ReadTokenizer(bytes.NewReader(base.Tokenizer))
+	case base.Description.Text != nil && base.Vocab != nil:
+		return peft.ReadVocabulary(bytes.NewReader(base.Vocab))
+	}
+	return nil, nil //nolint:nilnil // as Tokenizer says
 }
 
 // Close ends the engine's workers. No Run may be under way or follow.
@@ -69,6 +85,9 @@ func (e *Engine) Description() *arch.Description { return e.base.Description }
 
 // BaseDigest is the base's revision.
 func (e *Engine) BaseDigest() string { return e.base.Digest }
+
+// Tokenizer is what the base's files say of tokens; nil if they say nothing. It is read when it is first asked for.
+func (e *Engine) Tokenizer() (*peft.Tokenizer, error) { return e.tokenizer() }
 
 // Compile lays out an adapter's weights for the base.
 func (e *Engine) Compile(a *peft.Adapter) (*Adapter, error) {

@@ -15,6 +15,9 @@ func Parse(config, model, labels []byte, base *arch.Description) (*Adapter, erro
 	return parse(files{config, model, labels}, c, base, Settings{})
 }
 
+// Differs says in what a tokenizer is another than the base's.
+func (t *Tokenizer) Differs(base *Tokenizer) string { return t.differs(base) }
+
 // Match tells whether a pattern key matches a path, and by way of a regular expression even for a plain key.
 func Match(key, path string) (short, long bool, err error) {
 	raw, err := json.Marshal(map[string]int{key: 1})

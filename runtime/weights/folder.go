@@ -84,6 +84,23 @@ func (f *Folder) ReadFile(name string, limit int64) ([]byte, error) {
 	return data, nil
 }
 
+// Open opens a regular file of at most limit bytes, to be read piece by piece. The error of a missing one is
+// fs.ErrNotExist.
+func (f *Folder) Open(name string, limit int64) (io.ReadCloser, error) {
+	file, size, err := f.open(name)
+	if err != nil {
+		return nil, fmt.Errorf("file %s: %w", quote.Name(name), err)
+	}
+	if size > limit {
+		_ = file.Close() // nothing was written
+		return nil, fmt.Errorf("file %s: expected at most %d bytes, found %d", quote.Name(name), limit, size)
+	}
+	return struct {
+		io.Reader
+		io.Closer
+	}{io.LimitReader(file, size), file}, nil
+}
+
 // Mapping is a file's content, mapped read-only.
 type Mapping struct{ Data []byte }
 
