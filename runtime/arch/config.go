@@ -72,12 +72,12 @@ type pair [2]int
 
 func (p *pair) UnmarshalJSON(raw []byte) error {
 	var side int
-	if err := json.Unmarshal(raw, &side); err == nil {
+	if err := json.Unmarshal(raw, &side, numbers); err == nil {
 		*p = pair{side, side}
 		return nil
 	}
 	var both []int
-	if err := json.Unmarshal(raw, &both); err != nil || len(both) != 2 {
+	if err := json.Unmarshal(raw, &both, numbers); err != nil || len(both) != 2 {
 		return errors.New("not a size") // decode says of which field, and what it takes
 	}
 	*p = pair{both[0], both[1]}

@@ -12,10 +12,22 @@ import (
 	"github.com/switchyard-dev/switchyard/runtime/quote"
 )
 
+// numbers refuses null where a number is wanted, which would be read as 0, and may be one that is allowed. A field that
+// may be null is a pointer.
+var numbers = json.WithUnmarshalers(json.JoinUnmarshalers(
+	json.UnmarshalFromFunc(noNull[int]), json.UnmarshalFromFunc(noNull[float64])))
+
+func noNull[N int | float64](dec *jsontext.Decoder, _ *N) error {
+	if dec.PeekKind() == 'n' {
+		return errors.New("null is no number")
+	}
+	return errors.ErrUnsupported // by the usual way
+}
+
 // decode reads JSON of a config.json into a struct. Names are matched to the letter, as transformers does: Hidden_Act
 // is not hidden_act. A value of the wrong type is an error that names its field.
 func decode(raw []byte, into any) error {
-	err := json.Unmarshal(raw, into)
+	err := json.Unmarshal(raw, into, numbers)
 	var malformed *jsontext.SyntacticError
 	var wrong *json.SemanticError
 	switch {

@@ -224,15 +224,27 @@ func (c *config) readTokens(field string, value json.RawMessage, base *arch.Desc
 	if !isSet(value) {
 		return nil
 	}
-	var list []int
+	var list []*int // pointers, as null would be the id 0
+	var lists map[string][]*int
 	if json.Unmarshal(value, &list) == nil {
 		i := slices.IndexFunc(base.Modules, func(m arch.Module) bool { return m.Kind == arch.Embedding })
 		if i < 0 {
 			return fmt.Errorf("%s: the base %s has no embedding of tokens", field, base.Architecture)
 		}
-		c.tokens = map[string][]int{base.Modules[i].Path: list}
-	} else if json.Unmarshal(value, &c.tokens) != nil {
+		lists = map[string][]*int{base.Modules[i].Path: list}
+	} else if json.Unmarshal(value, &lists) != nil {
 		return mismatch(field, expected, value)
+	}
+	c.tokens = make(map[string][]int, len(lists))
+	for name, list := range lists {
+		ids := make([]int, 0, len(list))
+		for _, id := range list {
+			if id == nil {
+				return mismatch(field, expected, value)
+			}
+			ids = append(ids, *id)
+		}
+		c.tokens[name] = ids
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.tokens)) {
 		ids := c.tokens[name]

@@ -115,6 +115,7 @@ func TestFieldsRefused(t *testing.T) {
 		{"rank_pattern", `{"q": null}`, `rank_pattern "q": expected an integer from 1 to 16384, found null`},
 		{"rank_pattern", `{"q": -2, "q": 2}`, `rank_pattern "q": expected an integer`},
 		{"alpha_pattern", `{"q": "1"}`, `alpha_pattern "q": expected a finite number, found "1"`},
+		{"alpha_pattern", `{"q": null}`, `alpha_pattern "q": expected a finite number, found null`},
 		{"alpha_pattern", `"q"`, `alpha_pattern: expected an object of patterns, found "q"`},
 		{"rank_pattern", `{"(?=q)": 2}`, `rank_pattern "(?=q)": uses Python syntax that is not supported: `},
 		{"rank_pattern", `{"(?<!q)x": 2}`, `uses Python syntax that is not supported: (?<`},
@@ -174,6 +175,14 @@ func TestFieldsRefused(t *testing.T) {
 			`trainable_token_indices: expected null, a list of ids, or an object of such lists by module, found "e"`,
 		},
 		{"trainable_token_indices", `[1.5]`, `trainable_token_indices: expected null, a list of ids, or an object of`},
+		{
+			"trainable_token_indices", `{"e": [3, null]}`,
+			`trainable_token_indices: expected null, a list of ids, or an object of such lists by module, found {"e":[3,null]}`,
+		},
+		{
+			"trainable_token_indices", `{"e": [null]}`,
+			`an object of such lists by module, found {"e":[null]}`,
+		},
 		{"trainable_token_indices", `{"e": 1}`, `trainable_token_indices: expected null, a list of ids, or an object of`},
 		{"trainable_token_indices", `{"e": null}`, `trainable_token_indices: "e": expected 1 to 1048576 ids, found 0`},
 		{"trainable_token_indices", `{"": [1]}`, `trainable_token_indices: "": expected 1 to 1048576 ids, found 1`},

@@ -539,6 +539,11 @@ func TestReplacedRows(t *testing.T) {
 		},
 		{"an id below", rows(`[-1]`, 1, 8), key + "trainable_token_indices: expected ids from 0 to 9, found -1"},
 		{
+			"null, which is no id", rows(`[null]`, 1, 8),
+			"adapter_config.json: trainable_token_indices: expected null, a list of ids, or an object of such lists by " +
+				"module, found [null]",
+		},
+		{
 			"an id twice", rows(`[3, 1, 3]`, 3, 8),
 			`trainable_token_indices: "` + words + `": expected every id once, found one twice`,
 		},

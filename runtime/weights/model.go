@@ -165,7 +165,7 @@ func IndexedNames(index []byte) ([]string, error) {
 // parseIndex reads which file each tensor is in.
 func parseIndex(raw []byte) (map[string]string, error) {
 	var index struct {
-		WeightMap map[string]string `json:"weight_map"`
+		WeightMap map[string]*string `json:"weight_map"` // pointers, as null would be ""
 	}
 	if err := json.Unmarshal(raw, &index); err != nil {
 		return nil, fmt.Errorf("expected a JSON object with a weight_map: %s", quote.Text(err.Error()))
@@ -173,5 +173,13 @@ func parseIndex(raw []byte) (map[string]string, error) {
 	if len(index.WeightMap) == 0 {
 		return nil, errors.New("weight_map: expected the file of each tensor, found none")
 	}
-	return index.WeightMap, nil
+	listed := make(map[string]string, len(index.WeightMap))
+	for _, name := range slices.Sorted(maps.Keys(index.WeightMap)) {
+		file := index.WeightMap[name]
+		if file == nil {
+			return nil, fmt.Errorf("weight_map: tensor %s: expected the name of a file, found null", quote.Name(name))
+		}
+		listed[name] = *file
+	}
+	return listed, nil
 }

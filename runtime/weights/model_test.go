@@ -303,6 +303,10 @@ func TestModelsRefused(t *testing.T) {
 			`model.safetensors.index.json: weight_map: expected names as model-00001-of-00002.safetensors, found "model-`,
 		},
 		{
+			map[string][]byte{weights.IndexFile: []byte(`{"weight_map": {"a": null}}`)},
+			`model.safetensors.index.json: weight_map: tensor "a": expected the name of a file, found null`,
+		},
+		{
 			map[string][]byte{weights.IndexFile: []byte(`{"weight_map": {"a": 1}}`)},
 			"model.safetensors.index.json: expected a JSON object with a weight_map",
 		},

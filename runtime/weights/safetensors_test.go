@@ -190,6 +190,7 @@ func TestParseRefusesHostileHeaders(t *testing.T) {
 		},
 
 		"shape null":   {shape(`null`), x + `shape: expected "[", found null`},
+		"null within":  {shape(`[null]`), x + "shape: " + integer + `null`},
 		"shape object": {shape(`{}`), x + `shape: expected "[", found "{"`},
 		"nested":       {shape(`[[2]]`), x + "shape: " + integer + `"["`},
 		"minus zero":   {shape(`[-0]`), x + "shape: " + integer + `-0`},
