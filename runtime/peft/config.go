@@ -30,6 +30,7 @@ const (
 // config is what adapter_config.json says of the adapter's arithmetic.
 type config struct {
 	task     arch.Task // "" where task_type is null
+	class    string    // of transformers, that the adapter was trained on; PEFT says it where task_type is null
 	rank     int
 	alpha    float64
 	rsLoRA   bool
@@ -45,7 +46,7 @@ type config struct {
 // harmless are the fields whose value, whatever it is, leaves the numbers of a trained adapter as they are: what
 // describes the file, what chose the targets (the keys tell), and what only says how training began or went.
 var harmless = []string{
-	"auto_mapping", "base_model_name_or_path", "inference_mode", "peft_version", "revision",
+	"base_model_name_or_path", "inference_mode", "peft_version", "revision",
 	"exclude_modules", "layers_pattern", "layers_to_transform", "target_modules",
 	"fan_in_fan_out", // of GPT-2's layers only: PEFT itself takes it for false at a Linear
 	"lora_dropout",
@@ -103,6 +104,7 @@ func parseConfig(raw []byte, base *arch.Description) (*config, error) {
 	readers := map[string]func(field string, value json.RawMessage) error{
 		"peft_type":         func(string, json.RawMessage) error { return nil },
 		"task_type":         func(_ string, value json.RawMessage) error { return c.readTask(value, base) },
+		"auto_mapping":      into(&c.class, readClass),
 		"r":                 into(&c.rank, readRank),
 		"lora_alpha":        into(&c.alpha, readAlpha),
 		"use_rslora":        into(&c.rsLoRA, readBool),
@@ -213,6 +215,25 @@ func (c *config) readTask(value json.RawMessage, base *arch.Description) error {
 	c.task = task
 	c.saved = append(c.saved, "classifier", "score")
 	return nil
+}
+
+// readClass reads the class of the model that the adapter was trained on: null, or an object that names it.
+func readClass(field string, value json.RawMessage) (string, error) {
+	const expected = "null, or an object with the base_model_class"
+	var mapping map[string]json.RawMessage
+	if err := json.Unmarshal(value, &mapping); err != nil {
+		return "", mismatch(field, expected, value)
+	}
+	var class *string
+	if raw, ok := mapping["base_model_class"]; ok {
+		if err := json.Unmarshal(raw, &class); err != nil {
+			return "", mismatch(field, expected, value)
+		}
+	}
+	if class == nil {
+		return "", nil
+	}
+	return *class, nil
 }
 
 // maxReplaced bounds trainable_token_indices: a vocabulary.

@@ -56,7 +56,7 @@ func TestHarmlessFields(t *testing.T) {
 		"inference_mode":      {`false`},
 		"revision":            {`"main"`},
 		"peft_version":        {`"0.99.0.dev0@abc"`},
-		"auto_mapping":        {`null`, `{"a": "b"}`},
+		"auto_mapping":        {`null`, `{}`, `{"a": "b"}`, `{"base_model_class": null}`, `{"base_model_class": "Mine"}`},
 		"megatron_core":       {`null`, `"x"`},
 		"qalora_group_size":   {`32`},
 		"corda_config":        {`{"corda_method": "kpm"}`},
@@ -90,6 +90,8 @@ func TestFieldsRefused(t *testing.T) {
 		},
 		{"task_type", `"FEATURE_EXTRACTION"`, `found "FEATURE_EXTRACTION"`},
 		{"task_type", `3`, `task_type: expected null or "SEQ_CLS"`},
+		{"auto_mapping", `"ViT"`, `auto_mapping: expected null, or an object with the base_model_class, found "ViT"`},
+		{"auto_mapping", `{"base_model_class": 3}`, `an object with the base_model_class, found {"base_model_class":3}`},
 
 		{"r", `"8"`, `r: expected an integer from 1 to 16384, found "8"`},
 		{"r", `8.5`, `r: expected an integer from 1 to 16384, found 8.5`},

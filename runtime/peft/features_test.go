@@ -99,6 +99,11 @@ func TestTheHeadOfAnAdapter(t *testing.T) {
 		robertas = "roberta.encoder.layer.0.attention.self.query"
 		deits    = "deit.layers.0.attention.q_proj"
 	)
+	// classified saves a classifier that may be of several heads, trained on a model of some class.
+	classified := func(class string) *wrappers.AdapterFolder {
+		return bare(t).Set("auto_mapping", map[string]string{"base_model_class": class, "parent_library": "x"}).
+			Set("modules_to_save", []string{"classifier"}).Saved("classifier", 4, 8)
+	}
 	lacks := func(head, module string) string {
 		return "head: " + head + ` needs "` + module + `", which the adapter does not save, and the base `
 	}
@@ -127,9 +132,30 @@ func TestTheHeadOfAnAdapter(t *testing.T) {
 			"BertForSequenceClassification", "",
 		},
 		{
-			"no task on a bare base", headless,
-			bare(t).Set("modules_to_save", []string{"classifier"}).Saved("classifier", 4, 8),
+			"no task on a bare base, but its class", headless, classified("BertForSequenceClassification"),
 			"BertForSequenceClassification", "",
+		},
+		{
+			"no task on a bare base, but the tokens' class", headless, classified("BertForTokenClassification"),
+			"BertForTokenClassification", "",
+		},
+		{
+			"no task on a base for sequences, but the tokens' class", bert, classified("BertForTokenClassification"),
+			"BertForTokenClassification", "",
+		},
+		{
+			"a class of one's own on a base with a head", bert, classified("MyClassifier"),
+			"BertForSequenceClassification", "",
+		},
+		{
+			"no task on a bare base, but what only one head has", headless,
+			of(t, nil).Set("modules_to_save", []string{"pooler", "classifier"}).
+				Saved("bert.pooler.dense", 8, 8).Saved("classifier", 4, 8),
+			"BertForSequenceClassification", "",
+		},
+		{
+			"a class whose pooler is nowhere", poolerless, classified("BertForSequenceClassification"), "",
+			lacks("BertForSequenceClassification", "bert.pooler.dense") + "BertModel has none",
 		},
 		{
 			"tokens on a base without a pooler", poolerless,
@@ -255,6 +281,16 @@ func TestHeadsRefused(t *testing.T) {
 			`task_type: expected null, "SEQ_CLS" or "TOKEN_CLS" for a base of the type distilbert, found "CAUSAL_LM"`,
 		},
 	})
+	// The classifier alone could be a sequence's or the tokens', with its base's pooler or without: nothing is guessed.
+	for _, without := range [][]string{{"classifier"}, {"classifier", "bert.pooler"}} {
+		expectRefused(t, describe(t, bareBERT, without...), []refusal{{
+			"no task, no head and no class that tells", bare(t).Set("auto_mapping", nil).
+				Set("modules_to_save", []string{"classifier"}).Saved("classifier", 4, 8),
+			"adapter_config.json: task_type: expected the task of one of BertForSequenceClassification, " +
+				"BertForTokenClassification, which all fit what the file saves, as the base BertModel has no head of its own, " +
+				"found null",
+		}})
+	}
 	const teacher = `{"model_type": "deit", "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2,
 		"intermediate_size": 16, "image_size": 4, "patch_size": 2, "num_labels": 3,
 		"architectures": ["DeiTForImageClassificationWithTeacher"]}`

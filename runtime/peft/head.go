@@ -9,12 +9,20 @@ import (
 	"github.com/switchyard-dev/switchyard/runtime/quote"
 )
 
-// chooseHead finds which of the architecture's heads answers rows of the adapter: one for its task, or, where task_type
-// is null, the base's own; of several the first that has all that the file saves and needs nothing that neither the
-// file nor the base has.
+// chooseHead finds which of the architecture's heads answers rows of the adapter: one for its task; where task_type is
+// null, that of the class it was trained on, else the base's own, else the only one that can be meant. It has all that
+// the file saves, and needs nothing that neither the file nor the base has.
 func chooseHead(byModule map[string]*part, c *config, base *arch.Description) (int, error) {
+	heads := candidates(c, base)
+	if c.task == "" && len(heads) > 1 {
+		if fit := saving(byModule, heads, base); len(fit) > 1 {
+			return 0, ambiguous(fit, base)
+		} else if len(fit) == 1 {
+			heads = fit
+		}
+	}
 	var why error
-	for _, head := range candidates(c, base) {
+	for _, head := range heads {
 		err := complete(head, byModule, base)
 		if err == nil {
 			return head, nil
@@ -28,6 +36,15 @@ func chooseHead(byModule map[string]*part, c *config, base *arch.Description) (i
 
 // candidates are the heads that may be meant, the likeliest first.
 func candidates(c *config, base *arch.Description) []int {
+	if c.task == "" {
+		named := slices.IndexFunc(base.Heads, func(h arch.Head) bool { return h.Architecture == c.class })
+		switch {
+		case named >= 0:
+			return []int{named}
+		case base.Own >= 0:
+			return []int{base.Own}
+		}
+	}
 	var all []int
 	for i, h := range base.Heads {
 		if c.task == "" || h.Task == c.task {
@@ -35,12 +52,36 @@ func candidates(c *config, base *arch.Description) []int {
 		}
 	}
 	if at := slices.Index(all, base.Own); at >= 0 {
-		if c.task == "" {
-			return []int{base.Own}
-		}
 		all = slices.Insert(slices.Delete(all, at, at+1), 0, base.Own)
 	}
 	return all
+}
+
+// saving are those of the heads whose classifier the file saves, and of others nothing.
+func saving(byModule map[string]*part, heads []int, base *arch.Description) (fit []int) {
+	for _, head := range heads {
+		elsewhere := partsOfOtherHeads(base, head)
+		foreign := slices.ContainsFunc(base.Modules, func(m arch.Module) bool {
+			return byModule[m.Path] != nil && elsewhere[m.Path]
+		})
+		saved := !slices.ContainsFunc(base.Heads[head].Outputs, func(path string) bool {
+			return byModule[path] == nil || len(byModule[path].params) == 0
+		})
+		if saved && !foreign {
+			fit = append(fit, head)
+		}
+	}
+	return fit
+}
+
+// ambiguous asks for the task that tells these heads apart.
+func ambiguous(heads []int, base *arch.Description) error {
+	names := make([]string, len(heads))
+	for i, head := range heads {
+		names[i] = base.Heads[head].Architecture
+	}
+	return fmt.Errorf("%s: task_type: expected the task of one of %s, which all fit what the file saves, as the base %s "+
+		"has no head of its own, found null", configFile, strings.Join(names, ", "), base.Architecture)
 }
 
 // complete tells what a head lacks with this adapter, or has too much of.
