@@ -33,7 +33,7 @@ const (
 	ReasonNameTaken         = "NameTaken"         // an object of a name that the pool needs is not the pool's
 	ReasonPoolFull          = "PoolFull"          // over the pool's maxCount or memory
 	ReasonNoRoomForSwap     = "NoRoomForSwap"     // no room for the new revision beside the one it replaces
-	ReasonResourcesTooSmall = "ResourcesTooSmall" // the pods' memory limit cannot hold base, adapters and batches
+	ReasonResourcesTooSmall = "ResourcesTooSmall" // the pods' memory limit cannot hold all that they may have to
 	ReasonRankTooLarge      = "RankTooLarge"      // over the pool's maxRank
 	ReasonLoading           = "Loading"           // pods are still loading it
 	ReasonServing           = "Serving"           // Ready, Available: True

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -20,6 +21,7 @@ import (
 	"github.com/switchyard-dev/switchyard/runtime/batcher"
 	"github.com/switchyard-dev/switchyard/runtime/engine"
 	"github.com/switchyard-dev/switchyard/runtime/model"
+	"github.com/switchyard-dev/switchyard/runtime/peft"
 	"github.com/switchyard-dev/switchyard/runtime/preprocess"
 	"github.com/switchyard-dev/switchyard/runtime/preprocess/text"
 	"github.com/switchyard-dev/switchyard/runtime/server"
@@ -82,7 +84,13 @@ func openTokenizer(ctx context.Context, base *model.Base, cacheDir string) (*tex
 	if err != nil {
 		return nil, err
 	}
-	return text.Open(ctx, resolved, text.Options{Instances: runtime.GOMAXPROCS(0), CacheDir: cacheDir})
+	tokenizer, err := peft.ReadTokenizer(bytes.NewReader(resolved.Tokenizer))
+	if err != nil {
+		return nil, err
+	}
+	return text.Open(ctx, resolved, text.Options{
+		Instances: min(runtime.GOMAXPROCS(0), arch.MaxTokenizers), Memory: tokenizer.Memory(), CacheDir: cacheDir,
+	})
 }
 
 // front is the server; name is the base's in requests.

@@ -16,6 +16,8 @@ import (
 const (
 	// processBytes is what a runtime takes that serves nothing (40 MiB), and the requests that it reads meanwhile.
 	processBytes = 128 << 20
+	// tokenizerCode is what the tokenizer takes whatever its vocabulary: it is compiled when the pod starts.
+	tokenizerCode = 64 << 20
 	// heapPercent of a pod's memory limit is Go's own (GOMEMLIMIT): near it garbage is collected more often. The rest is
 	// for what Go does not count.
 	heapPercent = 90
@@ -46,15 +48,29 @@ func (s *scope) tooSmall() string {
 	}
 	adapters := placement.LimitsOf(s.pool).Bytes
 	batch := s.model.BatchBytes(arch.MaxBatchRows, int(maxRank(s.pool)))
-	sum := base.SizeBytes + adapters + batch + processBytes
+	texts := s.tokenizers()
+	sum := base.SizeBytes + adapters + batch + texts + processBytes
 	if goMemoryLimit(limit) >= sum {
 		return ""
 	}
+	instances := ""
+	if texts > 0 {
+		instances = fmt.Sprintf(", %d instances of its tokenizer %s", arch.MaxTokenizers, mebibytes(texts))
+	}
 	return fmt.Sprintf("spec.template.resources.limits.memory: expected at least %s, found %s: the base model takes %s, "+
-		"adapters may take %s (spec.adapters.memory), a batch of %d rows %s and the process itself %s, "+
+		"adapters may take %s (spec.adapters.memory), a batch of %d rows %s%s and the process itself %s, "+
 		"and a tenth stays free",
 		mebibytes(least(sum)), mebibytes(limit), mebibytes(base.SizeBytes), mebibytes(adapters),
-		arch.MaxBatchRows, mebibytes(batch), mebibytes(processBytes))
+		arch.MaxBatchRows, mebibytes(batch), instances, mebibytes(processBytes))
+}
+
+// tokenizers is what the instances of the base's tokenizer may take, with the file that they are made of; 0 where it
+// has none. Their number does not depend on CPUs: Go counts on two at least.
+func (s *scope) tokenizers() int64 {
+	if s.model.Tokenizer == nil {
+		return 0
+	}
+	return arch.MaxTokenizers*s.model.Tokenizer.Memory() + s.model.Tokenizer.File + tokenizerCode
 }
 
 // unjudged tells whether the memory limit may be too small for all that is known: it is not the one that the pods have,

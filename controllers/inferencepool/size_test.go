@@ -15,6 +15,7 @@ import (
 	"github.com/switchyard-dev/switchyard/controllers/attempt"
 	"github.com/switchyard-dev/switchyard/controllers/condition"
 	"github.com/switchyard-dev/switchyard/runtime/arch"
+	"github.com/switchyard-dev/switchyard/runtime/peft"
 	"github.com/switchyard-dev/switchyard/test/wrappers"
 )
 
@@ -119,6 +120,34 @@ func TestTooSmall(t *testing.T) {
 				t.Errorf("less for adapters and a larger limit: expected nothing, found %q", why)
 			}
 		})
+	}
+}
+
+// Each instance of the base's tokenizer has a vocabulary of its own.
+func TestTheTokenizersOfAPodAreCounted(t *testing.T) {
+	vocab := strings.Repeat("word\n", 10) // which are one
+	tokenizer, err := peft.ReadVocabulary(strings.NewReader(vocab))
+	if err != nil {
+		t.Fatal(err)
+	}
+	texts := describe(t, `{"model_type": "bert"}`)
+	of := func(model *artifact.BaseModel) *scope {
+		pool := wrappers.Pool("demo", "texts").Limits(512, "1Gi").MemoryLimit("1Gi").Obj()
+		return &scope{pool: pool, model: model, outcome: &attempt.Outcome[v1alpha1.ResolvedBaseModel]{
+			Result: v1alpha1.ResolvedBaseModel{Digest: "sha256:base", SizeBytes: texts.Bytes()},
+		}}
+	}
+	with := of(&artifact.BaseModel{Description: texts, Tokenizer: tokenizer})
+	without := of(&artifact.BaseModel{Description: texts})
+	if want := 2*tokenizer.Memory() + 5 + tokenizerCode; with.tokenizers() != want || without.tokenizers() != 0 {
+		t.Errorf("expected %d bytes and none, found %d and %d", want, with.tokenizers(), without.tokenizers())
+	}
+	const said = ", 2 instances of its tokenizer 161Mi and the process itself 128Mi"
+	if why := with.tooSmall(); !strings.Contains(why, said) {
+		t.Errorf("expected %q, found %q", said, why)
+	}
+	if why := without.tooSmall(); why == "" || strings.Contains(why, "tokenizer") {
+		t.Errorf("a base without one: found %q", why)
 	}
 }
 

@@ -8,6 +8,10 @@ const (
 	MaxBatchTokens = 1 << 14
 )
 
+// MaxTokenizers is how many instances of a tokenizer a process has at most: one encodes thousands of texts a second,
+// and each has a vocabulary of its own, so more would take memory for nothing.
+const MaxTokenizers = 2
+
 // Bytes is the memory that the parameters take.
 func (d *Description) Bytes() int64 {
 	total := int64(0)

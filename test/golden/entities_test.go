@@ -97,7 +97,7 @@ func serveTexts(t *testing.T, base *model.Base, files text.Files) (url string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	texts, err := text.Open(t.Context(), resolved, text.Options{Instances: 1})
+	texts, err := text.Open(t.Context(), resolved, text.Options{Instances: 1, Memory: 64 << 20})
 	if err != nil {
 		t.Fatal(err)
 	}

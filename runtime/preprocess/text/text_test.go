@@ -54,7 +54,7 @@ func open(t testing.TB, files text.Files, most int) *text.Tokenizer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tokenizer, err := text.Open(t.Context(), resolved, text.Options{Instances: 2, CacheDir: cache})
+	tokenizer, err := text.Open(t.Context(), resolved, text.Options{Instances: 2, Memory: room, CacheDir: cache})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,6 +65,9 @@ func open(t testing.TB, files text.Files, most int) *text.Tokenizer {
 	})
 	return tokenizer
 }
+
+// room is enough for small vocabularies.
+const room = 64 << 20
 
 // cache keeps the compiled module for the tests of one run.
 var cache string
@@ -164,7 +167,7 @@ func TestBadTokenizers(t *testing.T) {
 		"a template of an unknown token": strings.Replace(good, `"special_tokens":{"[CLS]":`, `"special_tokens":{"[X]":`, 1),
 	} {
 		resolved := text.Resolved{Tokenizer: []byte(json), MaxTokens: 8}
-		tokenizer, err := text.Open(t.Context(), resolved, text.Options{Instances: 1, CacheDir: cache})
+		tokenizer, err := text.Open(t.Context(), resolved, text.Options{Instances: 1, Memory: room, CacheDir: cache})
 		if err == nil {
 			_ = tokenizer.Close(t.Context())
 			t.Errorf("%s: expected an error, found none", what)

@@ -26,8 +26,10 @@ var module []byte
 const (
 	// MaxBytes bounds a text. Models read a few thousand characters of it, and a megabyte would take a second.
 	MaxBytes = 64 << 10
-	// memoryPages bounds an instance, in pages of 64 KiB: a vocabulary of 256k words takes some 200 MiB.
-	memoryPages = 1 << 13
+	// page is WebAssembly's unit of memory.
+	page = 64 << 10
+	// maxPages is what 32 bits can address.
+	maxPages = 1 << 16
 	// patience bounds one call: a regular expression may go astray.
 	patience = 10 * time.Second
 )
@@ -44,6 +46,7 @@ type Tokenizer struct {
 // Options of a Tokenizer.
 type Options struct {
 	Instances int    // at most, and so calls at once
+	Memory    int64  // bytes that an instance has room for
 	CacheDir  string // where the compiled module is kept for the next process; "" is nowhere
 }
 
@@ -62,7 +65,9 @@ func (e *InputError) Error() string { return e.reason }
 
 // Open compiles the module and reads a tokenizer.json, whose words on padding and truncation do not count.
 func Open(ctx context.Context, resolved Resolved, o Options) (*Tokenizer, error) {
-	config := wazero.NewRuntimeConfig().WithMemoryLimitPages(memoryPages).WithCloseOnContextDone(true)
+	// Reserved whole, and used as far as it is touched: memory that grows is copied, and what it was is garbage.
+	config := wazero.NewRuntimeConfig().WithCloseOnContextDone(true).WithMemoryCapacityFromMax(true).
+		WithMemoryLimitPages(uint32(min(o.Memory/page, maxPages))) //nolint:gosec // not negative
 	if o.CacheDir != "" {
 		cache, err := wazero.NewCompilationCacheWithDir(o.CacheDir)
 		if err != nil {

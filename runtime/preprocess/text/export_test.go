@@ -1,0 +1,15 @@
+package text
+
+// MemoryInUse is the memory that the instances that nobody uses have asked for.
+func (t *Tokenizer) MemoryInUse() (bytes []int64) {
+	var all []*instance
+	for range len(t.idle) {
+		i := <-t.idle
+		all = append(all, i)
+		bytes = append(bytes, int64(i.module.Memory().Size()))
+	}
+	for _, i := range all {
+		t.idle <- i
+	}
+	return bytes
+}
