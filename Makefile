@@ -39,12 +39,13 @@ down: ## end what `make up` left running
 	@go build -o bin/ ./hack/local && bin/local down
 
 # The race detector makes the kernels some twenty times slower, so long tests take their short form under it and their
-# full length without. test/serve and test/integration run binaries that Go's test cache knows nothing of. On a CPU that
-# fuses x*y + z, the kernels must not depend on whether the compiler does.
+# full length without: those of texts, too, as wazero compiles the tokenizer for a minute under it. test/serve and
+# test/integration run binaries that Go's test cache knows nothing of. On a CPU that fuses x*y + z, the kernels must not
+# depend on whether the compiler does.
 .PHONY: test
 test: controlplane helm ## every test, under the race detector; the tests of the whole once more without it
 	go test -race -short ./...
-	go test -count=1 -timeout 20m ./test/golden/ ./test/serve/ ./test/integration/
+	go test -count=1 -timeout 20m ./test/golden/ ./runtime/server/ ./test/serve/ ./test/integration/
 	@if grep -qw fma /proc/cpuinfo 2>/dev/null; then set -x; GOAMD64=v3 go test ./runtime/kernels/; fi
 
 .PHONY: e2e

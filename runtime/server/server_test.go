@@ -114,7 +114,7 @@ func newServerOf(
 	t.Cleanup(queue.Close)
 	s := server.New(set, queue, images, server.Options{
 		Name: name, MaxBodyBytes: maxBodyBytes, MaxRows: maxRows, MaxRowsInFlight: 64,
-		Log: slog.New(slog.DiscardHandler), Registry: registry,
+		Log: slog.New(slog.DiscardHandler), Registry: registry, Texts: openTokenizer(t, base),
 	})
 	return &front{server: s, set: set, metrics: promhttp.HandlerFor(registry, promhttp.HandlerOpts{})}
 }
