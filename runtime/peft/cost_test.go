@@ -1,0 +1,125 @@
+package peft_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/switchyard-dev/switchyard/runtime/arch"
+	"github.com/switchyard-dev/switchyard/runtime/peft"
+	"github.com/switchyard-dev/switchyard/test/wrappers"
+)
+
+// cost is what it takes to validate an adapter: the least of some tries, and the memory of one.
+func cost(t *testing.T, base *arch.Description, a *wrappers.AdapterFolder) (least time.Duration, allocated uint64) {
+	t.Helper()
+	config, model := a.Config(), a.Model()
+	for range 3 {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		began := time.Now()
+		_, err := peft.Parse(config, model, nil, base)
+		took := time.Since(began)
+		runtime.ReadMemStats(&after)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if least == 0 || took < least {
+			least = took
+		}
+		allocated = after.TotalAlloc - before.TotalAlloc
+	}
+	return least, allocated
+}
+
+// Sixteen times the file takes some sixteen times as long, and as much memory: what grew with the square would take 256
+// times.
+func TestWhatValidationCostsFollowsTheFile(t *testing.T) {
+	const layers = 64
+	base := describe(t, fmt.Sprintf(`{"model_type": "bert", "vocab_size": 10, "hidden_size": 8, "num_hidden_layers": %d,
+		"num_attention_heads": 2, "intermediate_size": 16, "max_position_embeddings": 6, "num_labels": 3,
+		"architectures": ["BertForSequenceClassification"]}`, layers))
+	patterns := strings.TrimPrefix(many(16, `"x%d.*y": 2`), "{")
+	of := func(n int) *wrappers.AdapterFolder {
+		a := bare(t).Set("rank_pattern", json.RawMessage("{"+patterns))
+		for layer := range n {
+			for _, linear := range []string{"query", "key", "value"} {
+				a.Update(fmt.Sprintf("bert.encoder.layer.%d.attention.self.%s", layer, linear), 8, 8)
+			}
+		}
+		return a
+	}
+	const times = 16
+	small, large := of(layers/times), of(layers)
+	if s, l := len(small.Model()), len(large.Model()); l < (times-1)*s || l > (times+1)*s {
+		t.Fatalf("expected a file of %d times %d bytes, found %d", times, s, l)
+	}
+	took, allocated := cost(t, base, small)
+	tookLarge, allocatedLarge := cost(t, base, large)
+	t.Logf("%v and %d bytes; %v and %d bytes for %d times the file", took, allocated, tookLarge, allocatedLarge, times)
+	if allocatedLarge > 2*times*allocated {
+		t.Errorf("expected at most %d bytes allocated, found %d", 2*times*allocated, allocatedLarge)
+	}
+	if tookLarge > 6*times*took {
+		t.Errorf("expected at most %v, found %v", 6*times*took, tookLarge)
+	}
+}
+
+// A small file cannot have much allocated, whatever it promises.
+func TestASmallFileCostsLittle(t *testing.T) {
+	base := tinyViT(t)
+	giant := fmt.Sprintf(`{"base_model.model.%s.lora_A.weight": {"dtype": "F32", "shape": [16384, 1099511627776], `+
+		`"data_offsets": [0, 0]}}`, query5)
+	for name, model := range map[string][]byte{
+		"a shape of a giant":     header(giant),
+		"a header of lists":      header(`{"a": ` + strings.Repeat("[", 1<<16)),
+		"a thousand empty names": header("{" + strings.TrimSuffix(strings.Repeat(`"": {},`, 1000), ",") + "}"),
+	} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, err := peft.Parse(headed(t).Config(), model, nil, base)
+		runtime.ReadMemStats(&after)
+		if err == nil {
+			t.Errorf("%s: expected an error, found none", name)
+		}
+		if most, found := uint64(1<<20+64*len(model)), after.TotalAlloc-before.TotalAlloc; found > most {
+			t.Errorf("%s: expected at most %d bytes allocated for a file of %d, found %d", name, most, len(model), found)
+		}
+	}
+}
+
+// header is a safetensors file of that header and nothing else.
+func header(text string) []byte {
+	n := len(text)
+	return append([]byte{byte(n), byte(n >> 8), byte(n >> 16), 0, 0, 0, 0, 0}, text...)
+}
+
+// target_modules and its kin only tell how the file came about, so their expressions are never run, Python's own not
+// either; those of patterns are Go's, which take time in proportion to the path.
+func TestHostileExpressions(t *testing.T) {
+	hostile := []string{
+		`(a+)+$`, `(.*)*(.*)*(.*)*x`, `((((.*)*)*)*)*$`, `(?=(a+)+b)`, `(?<!x)query`, `(a)\1`, `(`, `[[:alpha:]`,
+		strings.Repeat("(a|a)?", 4000), strings.Repeat("a?", 4000) + strings.Repeat("a", 4000),
+	}
+	for _, field := range []string{"target_modules", "exclude_modules", "layers_pattern"} {
+		for _, expression := range hostile {
+			if _, err := load(t, headed(t).Set(field, expression)); err != nil {
+				t.Errorf("%s %.40s: %v", field, expression, err)
+			}
+		}
+	}
+	layers := make([]string, 0, 64)
+	for i := range 64 {
+		layers = append(layers, fmt.Sprintf(`"((.*)*(a|a?)*%d)*x": 2`, i))
+	}
+	began := time.Now()
+	if _, err := load(t, headed(t).Set("rank_pattern", raw("{"+strings.Join(layers, ",")+"}"))); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("expected an answer at once, found one after %v", took)
+	}
+}
