@@ -39,7 +39,7 @@ var tokenizers = []struct {
 type format struct {
 	artifactType string
 	required     []string
-	instead      map[string]string // of a required file: an index, and the shards that it lists
+	sharded      bool // the weights may be shards and their index in place of one file
 	optional     []string
 	beside       []string // that change no answer, but tell whether the others fit; not packed
 	pickle       string   // what people have in place of the weights; never read
@@ -59,8 +59,8 @@ func (k Kind) format() format {
 		return format{
 			artifactType: baseArtifactType,
 			required:     []string{baseConfig, weights.ModelFile},
-			instead:      map[string]string{weights.ModelFile: weights.IndexFile},
-			optional:     []string{basePreprocessor, "tokenizer.json", "tokenizer_config.json", "vocab.txt"},
+			sharded:      true,
+			optional:     []string{basePreprocessor, baseTokenizer, "tokenizer_config.json", baseVocabulary},
 			pickle:       "pytorch_model.bin",
 		}
 	}
@@ -72,18 +72,16 @@ func (f format) has(name string) bool {
 	if slices.Contains(f.required, name) || slices.Contains(f.optional, name) || slices.Contains(f.beside, name) {
 		return true
 	}
-	for _, index := range f.instead {
-		if name == index || weights.IsShard(name) {
-			return true
-		}
-	}
-	return false
+	return f.sharded && (name == weights.IndexFile || weights.IsShard(name))
 }
 
 // lacks is a required file that is not there, nor what may stand in its place; "" if there is none.
 func (f format) lacks(there func(name string) bool) string {
 	for _, name := range f.required {
-		if index, ok := f.instead[name]; !there(name) && (!ok || !there(index)) {
+		if f.sharded && name == weights.ModelFile && there(weights.IndexFile) {
+			continue
+		}
+		if !there(name) {
 			return name
 		}
 	}

@@ -1,6 +1,9 @@
 package arch
 
-import "strconv"
+import (
+	"cmp"
+	"strconv"
+)
 
 // BERT is transformers' BertConfig, with its defaults; RoBERTa's has the same fields.
 type BERT struct {
@@ -52,7 +55,7 @@ func decodeBERT(raw []byte, vocabulary, pad int) (*BERT, error) {
 }
 
 func (c *BERT) check() error {
-	err := checkBounds(
+	if err := checkBounds(
 		bound{"vocab_size", c.VocabSize, 1, maxVocab},
 		bound{"hidden_size", c.HiddenSize, 1, maxHidden},
 		bound{"num_hidden_layers", c.NumHiddenLayers, 1, maxLayers},
@@ -60,20 +63,15 @@ func (c *BERT) check() error {
 		bound{"intermediate_size", c.IntermediateSize, 1, maxInner},
 		bound{"max_position_embeddings", c.MaxPositions, 1, maxTokens},
 		bound{"type_vocab_size", c.TypeVocabSize, 1, maxTypes},
+	); err != nil {
+		return err
+	}
+	return cmp.Or(
+		checkHeads("hidden_size", c.HiddenSize, "num_attention_heads", c.NumHeads),
+		checkEps("layer_norm_eps", c.LayerNormEps),
+		checkActivation("hidden_act", c.HiddenAct),
+		c.encoder.check(c.HiddenSize),
 	)
-	if err == nil {
-		err = checkHeads("hidden_size", c.HiddenSize, "num_attention_heads", c.NumHeads)
-	}
-	if err == nil {
-		err = checkEps("layer_norm_eps", c.LayerNormEps)
-	}
-	if err == nil {
-		err = checkActivation("hidden_act", c.HiddenAct)
-	}
-	if err == nil {
-		err = c.encoder.check(c.HiddenSize)
-	}
-	return err
 }
 
 func (c *BERT) work(tokens, rank int) work {

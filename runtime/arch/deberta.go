@@ -1,6 +1,7 @@
 package arch
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -97,7 +98,7 @@ func parseDeBERTa(raw []byte, labels int) (*architecture, error) {
 }
 
 func (c *DeBERTa) check() error {
-	err := checkBounds(
+	if err := checkBounds(
 		bound{"vocab_size", c.VocabSize, 1, maxVocab},
 		bound{"hidden_size", c.HiddenSize, 1, maxHidden},
 		bound{"num_hidden_layers", c.NumHiddenLayers, 1, maxLayers},
@@ -108,26 +109,17 @@ func (c *DeBERTa) check() error {
 		bound{"position_buckets", c.Buckets, -1, maxTokens},
 		bound{"type_vocab_size", c.TypeVocabSize, 0, maxTypes},
 		bound{"conv_kernel_size", c.ConvKernelSize, 0, 15},
-	)
-	if err == nil {
-		err = checkHeads("hidden_size", c.HiddenSize, "num_attention_heads", c.NumHeads)
+	); err != nil {
+		return err
 	}
-	if err == nil {
-		err = checkEps("layer_norm_eps", c.LayerNormEps)
-	}
-	if err == nil {
-		err = checkActivation("hidden_act", c.HiddenAct)
-	}
-	if err == nil {
-		err = checkActivation("pooler_hidden_act", c.PoolerAct, "tanh")
-	}
-	if err == nil {
-		err = c.encoder.check(c.HiddenSize)
-	}
-	if err == nil {
-		err = c.readPosAttType()
-	}
-	if err != nil {
+	if err := cmp.Or(
+		checkHeads("hidden_size", c.HiddenSize, "num_attention_heads", c.NumHeads),
+		checkEps("layer_norm_eps", c.LayerNormEps),
+		checkActivation("hidden_act", c.HiddenAct),
+		checkActivation("pooler_hidden_act", c.PoolerAct, "tanh"),
+		c.encoder.check(c.HiddenSize),
+		c.readPosAttType(),
+	); err != nil {
 		return err
 	}
 	for _, f := range []struct {

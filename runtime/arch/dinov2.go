@@ -1,6 +1,9 @@
 package arch
 
-import "strconv"
+import (
+	"cmp"
+	"strconv"
+)
 
 // DINOv2 is transformers' Dinov2Config, with its defaults.
 type DINOv2 struct {
@@ -52,28 +55,21 @@ func parseDINOv2(raw []byte, labels int) (*architecture, error) {
 }
 
 func (c *DINOv2) check() error {
-	err := checkBounds(
+	if err := checkBounds(
 		bound{"hidden_size", c.HiddenSize, 1, maxHidden},
 		bound{"num_hidden_layers", c.NumHiddenLayers, 1, maxLayers},
 		bound{"num_attention_heads", c.NumHeads, 1, maxHeads},
+	); err != nil {
+		return err
+	}
+	return cmp.Or(
+		checkBounds(
+			bound{"mlp_ratio", int(min(c.MLPRatio, maxInner)), 1, 64}, bound{"mlp_ratio", c.Inner(), 1, maxInner}),
+		c.patches.check(),
+		checkHeads("hidden_size", c.HiddenSize, "num_attention_heads", c.NumHeads),
+		checkEps("layer_norm_eps", c.LayerNormEps),
+		checkActivation("hidden_act", c.HiddenAct),
 	)
-	if err == nil {
-		err = checkBounds(
-			bound{"mlp_ratio", int(min(c.MLPRatio, maxInner)), 1, 64}, bound{"mlp_ratio", c.Inner(), 1, maxInner})
-	}
-	if err == nil {
-		err = c.patches.check()
-	}
-	if err == nil {
-		err = checkHeads("hidden_size", c.HiddenSize, "num_attention_heads", c.NumHeads)
-	}
-	if err == nil {
-		err = checkEps("layer_norm_eps", c.LayerNormEps)
-	}
-	if err == nil {
-		err = checkActivation("hidden_act", c.HiddenAct)
-	}
-	return err
 }
 
 func (c *DINOv2) work(rank int) work {

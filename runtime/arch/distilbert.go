@@ -1,6 +1,9 @@
 package arch
 
-import "strconv"
+import (
+	"cmp"
+	"strconv"
+)
 
 // DistilBERT is transformers' DistilBertConfig, with its defaults.
 type DistilBERT struct {
@@ -51,24 +54,21 @@ func parseDistilBERT(raw []byte, labels int) (*architecture, error) {
 }
 
 func (c *DistilBERT) check() error {
-	err := checkBounds(
+	if err := checkBounds(
 		bound{"vocab_size", c.VocabSize, 1, maxVocab},
 		bound{"dim", c.Dim, 1, maxHidden},
 		bound{"n_layers", c.NumLayers, 1, maxLayers},
 		bound{"n_heads", c.NumHeads, 1, maxHeads},
 		bound{"hidden_dim", c.HiddenDim, 1, maxInner},
 		bound{"max_position_embeddings", c.MaxPositions, 1, maxTokens},
+	); err != nil {
+		return err
+	}
+	return cmp.Or(
+		checkHeads("dim", c.Dim, "n_heads", c.NumHeads),
+		checkActivation("activation", c.Activation),
+		c.encoder.check(c.Dim),
 	)
-	if err == nil {
-		err = checkHeads("dim", c.Dim, "n_heads", c.NumHeads)
-	}
-	if err == nil {
-		err = checkActivation("activation", c.Activation)
-	}
-	if err == nil {
-		err = c.encoder.check(c.Dim)
-	}
-	return err
 }
 
 // modules lists DistilBertModel.

@@ -1,6 +1,7 @@
 package arch
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strconv"
@@ -116,7 +117,7 @@ func parseModernBERT(raw []byte, labels int) (*architecture, error) {
 }
 
 func (c *ModernBERT) check() error {
-	err := checkBounds(
+	if err := checkBounds(
 		bound{"vocab_size", c.VocabSize, 1, maxVocab},
 		bound{"hidden_size", c.HiddenSize, 1, maxHidden},
 		bound{"num_hidden_layers", c.NumHiddenLayers, 1, maxLayers},
@@ -125,32 +126,34 @@ func (c *ModernBERT) check() error {
 		bound{"max_position_embeddings", c.MaxPositions, 1, maxTokens},
 		bound{"local_attention", c.LocalAttention, 2, 2 * maxTokens},
 		bound{"global_attn_every_n_layers", c.GlobalEvery, 1, maxLayers},
+	); err != nil {
+		return err
+	}
+	return cmp.Or(
+		checkHeads("hidden_size", c.HiddenSize, "num_attention_heads", c.NumHeads),
+		c.checkHeadSize(),
+		checkEps("norm_eps", c.NormEps),
+		checkActivation("hidden_activation", c.HiddenAct),
+		checkActivation("classifier_activation", c.ClassifierActivation),
+		c.checkPooling(),
+		c.readLayerTypes(),
+		c.readRoPE(),
 	)
-	if err == nil {
-		err = checkHeads("hidden_size", c.HiddenSize, "num_attention_heads", c.NumHeads)
+}
+
+// checkHeadSize wants heads that rotary embeddings turn by halves.
+func (c *ModernBERT) checkHeadSize() error {
+	if size := c.HiddenSize / c.NumHeads; size%2 != 0 {
+		return fmt.Errorf("hidden_size: expected heads of an even size, found %d", size)
 	}
-	if err == nil && c.HiddenSize/c.NumHeads%2 != 0 {
-		err = fmt.Errorf("hidden_size: expected heads of an even size, found %d", c.HiddenSize/c.NumHeads)
+	return nil
+}
+
+func (c *ModernBERT) checkPooling() error {
+	if c.ClassifierPooling != "cls" && c.ClassifierPooling != "mean" {
+		return fmt.Errorf("classifier_pooling: expected cls or mean, found %s", quote.Name(c.ClassifierPooling))
 	}
-	if err == nil {
-		err = checkEps("norm_eps", c.NormEps)
-	}
-	if err == nil {
-		err = checkActivation("hidden_activation", c.HiddenAct)
-	}
-	if err == nil {
-		err = checkActivation("classifier_activation", c.ClassifierActivation)
-	}
-	if err == nil && c.ClassifierPooling != "cls" && c.ClassifierPooling != "mean" {
-		err = fmt.Errorf("classifier_pooling: expected cls or mean, found %s", quote.Name(c.ClassifierPooling))
-	}
-	if err == nil {
-		err = c.readLayerTypes()
-	}
-	if err == nil {
-		err = c.readRoPE()
-	}
-	return err
+	return nil
 }
 
 func (c *ModernBERT) readLayerTypes() error {

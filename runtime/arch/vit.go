@@ -1,6 +1,7 @@
 package arch
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 )
@@ -94,25 +95,20 @@ func decodeViT(raw []byte) (*ViT, error) {
 }
 
 func (c *ViT) check() error {
-	err := checkBounds(
+	if err := checkBounds(
 		bound{"hidden_size", c.HiddenSize, 1, maxHidden},
 		bound{"num_hidden_layers", c.NumHiddenLayers, 1, maxLayers},
 		bound{"num_attention_heads", c.NumHeads, 1, maxHeads},
 		bound{"intermediate_size", c.IntermediateSize, 1, maxInner},
+	); err != nil {
+		return err
+	}
+	return cmp.Or(
+		c.patches.check(),
+		checkHeads("hidden_size", c.HiddenSize, "num_attention_heads", c.NumHeads),
+		checkEps("layer_norm_eps", c.LayerNormEps),
+		checkActivation("hidden_act", c.HiddenAct),
 	)
-	if err == nil {
-		err = c.patches.check()
-	}
-	if err == nil {
-		err = checkHeads("hidden_size", c.HiddenSize, "num_attention_heads", c.NumHeads)
-	}
-	if err == nil {
-		err = checkEps("layer_norm_eps", c.LayerNormEps)
-	}
-	if err == nil {
-		err = checkActivation("hidden_act", c.HiddenAct)
-	}
-	return err
 }
 
 // work is that of rows with so many special tokens before the patches.

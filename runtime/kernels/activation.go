@@ -1,6 +1,11 @@
 package kernels
 
-import "math"
+import (
+	"fmt"
+	"math"
+
+	"github.com/switchyard-dev/switchyard/runtime/quote"
+)
 
 // Activation is a function of one value, named as in transformers' ACT2FN (the field hidden_act of a config).
 type Activation func(x float32) float32
@@ -10,15 +15,18 @@ var activations = map[string]Activation{
 	"gelu":              gelu,
 	"gelu_new":          geluTanh,
 	"gelu_pytorch_tanh": geluTanh,
-	"relu":              relu,
-	"silu":              silu,
+	"relu":              ReLU,
+	"silu":              SiLU,
 	"tanh":              Tanh,
 }
 
-// ActivationByName finds the activation that a config names.
-func ActivationByName(name string) (Activation, bool) {
+// FindActivation finds the activation that a field of a config names.
+func FindActivation(field, name string) (Activation, error) {
 	act, ok := activations[name]
-	return act, ok
+	if !ok {
+		return nil, fmt.Errorf("%s: no activation is named %s", field, quote.Name(name))
+	}
+	return act, nil
 }
 
 func (a Activation) apply(x []float32) {
@@ -46,15 +54,16 @@ func geluTanh(x float32) float32 {
 // Tanh is the activation of BERT's pooler and RoBERTa's head.
 func Tanh(x float32) float32 { return float32(math.Tanh(float64(x))) }
 
-func relu(x float32) float32 {
+// ReLU is the larger of x and 0.
+func ReLU(x float32) float32 {
 	if x < 0 { // not max: a NaN stays one
 		return 0
 	}
 	return x
 }
 
-// silu is x·σ(x).
-func silu(x float32) float32 {
+// SiLU is x·σ(x).
+func SiLU(x float32) float32 {
 	v := float64(x)
 	return float32(v / (1 + math.Exp(-v)))
 }

@@ -13,13 +13,12 @@ func TestGated(t *testing.T) {
 	const rows, width = 70, 11
 	rng := rand.New(rand.NewPCG(15, 15))
 	x := random(rng, rows*2*width)
-	silu, _ := kernels.ActivationByName("silu")
 	p := newPool(t, 2)
 	for name, c := range map[string]struct {
 		act  kernels.Activation
 		want func(v float64) float64
 	}{
-		"silu":          {silu, func(v float64) float64 { return v / (1 + math.Exp(-v)) }},
+		"silu":          {kernels.SiLU, func(v float64) float64 { return v / (1 + math.Exp(-v)) }},
 		"no activation": {nil, func(v float64) float64 { return v }},
 	} {
 		var want []float64

@@ -92,7 +92,6 @@ func TestEpilogue(t *testing.T) {
 		{Start: 4, End: 5, Bias: random(rng, n)},
 		{Start: 5, End: 66, T: random(rng, 61*r), B: kernels.Pack(up, n, r), Gain: random(rng, n), Bias: random(rng, n)},
 	}
-	relu, _ := kernels.ActivationByName("relu")
 	product := gemm(p, kernels.Gemm{X: x, Rows: m, W: kernels.Pack(w, n, k)})
 	want := slices.Clone(residual)
 	for i := range m {
@@ -119,7 +118,7 @@ func TestEpilogue(t *testing.T) {
 	}
 	got := slices.Clone(residual) // Dst is the residual itself
 	p.Gemm(kernels.Gemm{
-		X: x, Rows: m, W: kernels.Pack(w, n, k), Parts: parts, Bias: bias, Act: relu,
+		X: x, Rows: m, W: kernels.Pack(w, n, k), Parts: parts, Bias: bias, Act: kernels.ReLU,
 		Residual: got, Dst: got, DstStride: stride,
 	})
 	if !sameBits(got, want) {

@@ -64,9 +64,9 @@ func TestActivations(t *testing.T) {
 		"silu": {-0.071944839848, -0.268941421370, -0.109455874779, 0, 0.311229665601, 2.857722380467},
 		"tanh": {-0.999329299739, -0.761594155956, -0.244918662404, 0, 0.462117157260, 0.995054753687},
 	} {
-		act, ok := kernels.ActivationByName(name)
-		if !ok {
-			t.Fatalf("no activation %q", name)
+		act, err := kernels.FindActivation("hidden_act", name)
+		if err != nil {
+			t.Fatal(err)
 		}
 		got := make([]float32, len(at))
 		for i, x := range at {
@@ -74,10 +74,11 @@ func TestActivations(t *testing.T) {
 		}
 		near(t, name, got, want, 1e-6)
 	}
-	if relu, _ := kernels.ActivationByName("relu"); !math.IsNaN(float64(relu(float32(math.NaN())))) {
+	if !math.IsNaN(float64(kernels.ReLU(float32(math.NaN())))) {
 		t.Error("relu hides a NaN")
 	}
-	if _, ok := kernels.ActivationByName("swish2"); ok {
+	if _, err := kernels.FindActivation("hidden_act", "swish2"); err == nil ||
+		err.Error() != `hidden_act: no activation is named "swish2"` {
 		t.Error("an unknown name has an activation")
 	}
 }

@@ -113,7 +113,7 @@ func TestTheOutputsOfRows(t *testing.T) {
 		{model: three, tokens: []float32{1, 2, 3, 4, 5, 6}},
 		{model: two, tokens: []float32{7, 8}},
 	}
-	p := float32(Padding)
+	p := float32(padding)
 	chosen, err := chooseOutputs([]outputRequest{
 		{Name: "token_logits"},
 		{Name: "logits"},
@@ -196,9 +196,11 @@ func TestTheSizeOfAnAnswerIsBounded(t *testing.T) {
 
 // The size is looked at before a row is decoded or queued: this server could do neither.
 func TestAnAnswerTooLargeIsRefusedFirst(t *testing.T) {
+	e := openText(t)
 	s := &Server{
 		options:  Options{MaxRows: 2},
-		adapters: adapters.New(openText(t)),
+		adapters: adapters.New(e),
+		takes:    e.Description(),
 		metrics:  &metrics{rows: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "r"}, []string{"code"})},
 		inputs:   []input{{name: "input_ids", datatype: "INT64", shape: []int{anySize, anySize}}},
 	}

@@ -11,7 +11,6 @@ import (
 
 	"gorgonia.org/tensor"
 
-	"github.com/switchyard-dev/switchyard/runtime/arch"
 	"github.com/switchyard-dev/switchyard/runtime/engine"
 	"github.com/switchyard-dev/switchyard/runtime/preprocess"
 	"github.com/switchyard-dev/switchyard/runtime/preprocess/text"
@@ -46,9 +45,9 @@ type given struct {
 	most    int // tokens of a text; 1 of an image
 }
 
-// inputsFor are the inputs that a base takes.
-func (s *Server) inputsFor(d *arch.Description) []input {
-	if d.Text != nil {
+// inputsFor are the inputs that the base takes.
+func (s *Server) inputsFor() []input {
+	if s.takes.Text != nil {
 		inputs := []input{{
 			"input_ids", "INT64", []int{anySize, anySize}, []string{"attention_mask", "token_type_ids"}, s.tokens,
 		}}
@@ -57,7 +56,7 @@ func (s *Server) inputsFor(d *arch.Description) []input {
 		}
 		return inputs
 	}
-	size := d.Image
+	size := s.takes.Image
 	shape := []int{anySize, size.Channels, size.Height, size.Width}
 	if size.Patch[0] > 0 {
 		shape[2], shape[3] = anySize, anySize
@@ -114,8 +113,8 @@ func (s *Server) inputsOf(request *inferRequest) (g *given, asked *inputTensor, 
 
 // mostTokens is how many a text has at most; 1 where images are asked about, which are not answered token by token.
 func (s *Server) mostTokens() int {
-	if d, _ := s.adapters.Base(); d.Text != nil {
-		return d.Text.MaxTokens
+	if takes := s.takes.Text; takes != nil {
+		return takes.MaxTokens
 	}
 	return 1
 }
@@ -173,8 +172,8 @@ func (s *Server) images(ctx context.Context, g *given) ([]decoded, error) {
 	}
 	rows := make([]decoded, len(encoded))
 	area := int64(0)
-	for i, text := range encoded {
-		image, err := base64.StdEncoding.DecodeString(text)
+	for i, row := range encoded {
+		image, err := base64.StdEncoding.DecodeString(row)
 		if err != nil {
 			return nil, badRequest("input %s: row %d: expected an image in base64: %v", quote.Name(in.Name), i, err)
 		}
@@ -257,8 +256,8 @@ func (s *Server) texts(ctx context.Context, g *given) ([]decoded, error) {
 	rows := make([]decoded, len(texts))
 	for i := range texts {
 		encoding, err := s.options.Texts.Encode(ctx, texts[i], pairs[i], true)
-		var text *text.InputError
-		if errors.As(err, &text) {
+		var refused *text.InputError
+		if errors.As(err, &refused) {
 			err = &statusError{code: http.StatusUnprocessableEntity, err: err}
 		}
 		if err != nil {
@@ -271,7 +270,7 @@ func (s *Server) texts(ctx context.Context, g *given) ([]decoded, error) {
 
 // typesOf are the types of a text's tokens, where the model has any: transformers does not give them to others.
 func (s *Server) typesOf(e *text.Encoding) []int32 {
-	if d, _ := s.adapters.Base(); d.Text.Types < 2 {
+	if s.takes.Text.Types < 2 {
 		return nil
 	}
 	return e.Types

@@ -14,9 +14,9 @@ import (
 	"github.com/switchyard-dev/switchyard/runtime/quote"
 )
 
-// Padding fills a row's logits up to the widest head of its request: the lowest float32, so that softmax and argmax
+// padding fills a row's logits up to the widest head of its request: the lowest float32, so that softmax and argmax
 // over the whole width stay right.
-const Padding = -math.MaxFloat32
+const padding = -math.MaxFloat32
 
 // answer is one row's result: logits, or those of each token.
 type answer struct {
@@ -87,7 +87,7 @@ type size struct{ width, tokens int }
 // outputs are all outputs, in the order in which they are answered.
 var outputs = []output{
 	{name: "logits", datatype: "FP32", wide: true, data: func(rows []answer, s size) any {
-		return wide(rows, s.width, Padding, func(a *answer) []float32 { return a.logits })
+		return wide(rows, s.width, padding, func(a *answer) []float32 { return a.logits })
 	}},
 	{name: "num_labels", datatype: "INT32", data: func(rows []answer, _ size) any {
 		return each(rows, func(a *answer) int32 { return int32(len(a.logits)) })
@@ -126,9 +126,9 @@ var outputs = []output{
 			end, labels := len(data)+s.tokens*s.width, len(rows[i].model.labels)
 			for token := range slices.Chunk(rows[i].tokens, labels) {
 				data = append(data, token...)
-				data = append(data, slices.Repeat([]float32{Padding}, s.width-labels)...)
+				data = append(data, slices.Repeat([]float32{padding}, s.width-labels)...)
 			}
-			data = append(data, slices.Repeat([]float32{Padding}, end-len(data))...)
+			data = append(data, slices.Repeat([]float32{padding}, end-len(data))...)
 		}
 		return data
 	}},
@@ -183,13 +183,13 @@ func each[T, R any](items []T, f func(*T) R) []R {
 }
 
 // wide puts rows of different lengths side by side, filled up to width.
-func wide(rows []answer, width int, padding float32, of func(*answer) []float32) []float32 {
+func wide(rows []answer, width int, filling float32, of func(*answer) []float32) []float32 {
 	data := make([]float32, 0, len(rows)*width)
 	for i := range rows {
 		row := of(&rows[i])
 		data = append(data, row...)
 		for range width - len(row) {
-			data = append(data, padding)
+			data = append(data, filling)
 		}
 	}
 	return data

@@ -44,6 +44,7 @@ type Server struct {
 	batcher    *batcher.Batcher
 	preprocess *preprocess.Image
 	base       model
+	takes      *arch.Description // what the base takes
 	inputs     []input
 	metrics    *metrics
 	bodies     *semaphore.Weighted // bytes of request bodies in flight
@@ -72,13 +73,13 @@ func New(set *adapters.Set, queue *batcher.Batcher, images *preprocess.Image, op
 	const bodiesInFlight = 4
 	s := &Server{
 		options: options, adapters: set, batcher: queue, preprocess: images,
-		base:     baseModel(options.Name, digest, description),
+		base: baseModel(options.Name, digest, description), takes: description,
 		metrics:  newMetrics(options.Registry, set, queue),
 		bodies:   semaphore.NewWeighted(bodiesInFlight * options.MaxBodyBytes),
 		rowsHeld: semaphore.NewWeighted(int64(options.MaxRowsInFlight)),
 		decoding: semaphore.NewWeighted(int64(runtime.GOMAXPROCS(0))),
 	}
-	s.inputs = s.inputsFor(description)
+	s.inputs = s.inputsFor()
 	return s
 }
 

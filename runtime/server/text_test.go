@@ -23,6 +23,9 @@ const bert = `{
 	"id2label": {"0": "a", "1": "b", "2": "c"}
 }`
 
+// lowest fills a row's logits up: the lowest float32.
+const lowest = -math.MaxFloat32
+
 func newTextFront(t *testing.T) *front {
 	t.Helper()
 	return newFrontOf(t, wrappers.Base(t, bert).Write())
@@ -328,7 +331,7 @@ func TestTokensBesideSequences(t *testing.T) {
 	for row, n := range []int{0, 2, 0, 3} {
 		l, p := logits.floats(t)[row*width:(row+1)*width], probabilities.floats(t)[row*width:(row+1)*width]
 		for i := n; i < width; i++ {
-			if l[i] != float32(server.Padding) || p[i] != 0 {
+			if l[i] != lowest || p[i] != 0 {
 				t.Errorf("row %d, label %d: expected the padding, found %g and %g", row, i, l[i], p[i])
 			}
 		}
@@ -351,7 +354,7 @@ func TestTokensBesideSequences(t *testing.T) {
 	}
 	values := all.floats(t)
 	const size = tokens * width
-	padding := slices.Repeat([]float32{server.Padding}, size)
+	padding := slices.Repeat([]float32{lowest}, size)
 	first := f.infer(t, "names", ids([]int{2, 5, 3}).want("token_logits"))["token_logits"]
 	third := f.infer(t, "names", ids([]int{2, 8}).want("token_logits"))["token_logits"]
 	for row, want := range [][]float32{

@@ -10,7 +10,6 @@ import (
 	"github.com/switchyard-dev/switchyard/runtime/arch"
 	"github.com/switchyard-dev/switchyard/runtime/kernels"
 	"github.com/switchyard-dev/switchyard/runtime/nn"
-	"github.com/switchyard-dev/switchyard/runtime/quote"
 )
 
 // The heads, as arch lists them.
@@ -66,9 +65,9 @@ func NewTrunk(d *arch.Description, s nn.Scope) (*Trunk, error) {
 	if !ok {
 		return nil, fmt.Errorf("expected a BERT's config, found %T", d.Config)
 	}
-	act, ok := kernels.ActivationByName(c.HiddenAct)
-	if !ok {
-		return nil, fmt.Errorf("hidden_act: no activation is named %s", quote.Name(c.HiddenAct))
+	act, err := kernels.FindActivation("hidden_act", c.HiddenAct)
+	if err != nil {
+		return nil, err
 	}
 	hidden, inner := c.HiddenSize, c.IntermediateSize
 	e := s.Sub("embeddings")

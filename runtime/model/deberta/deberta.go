@@ -11,7 +11,6 @@ import (
 	"github.com/switchyard-dev/switchyard/runtime/arch"
 	"github.com/switchyard-dev/switchyard/runtime/kernels"
 	"github.com/switchyard-dev/switchyard/runtime/nn"
-	"github.com/switchyard-dev/switchyard/runtime/quote"
 )
 
 // The heads, as arch lists them.
@@ -64,13 +63,13 @@ func New(d *arch.Description, s nn.Scope) (*Model, error) {
 	if !ok {
 		return nil, fmt.Errorf("expected a DeBERTa's config, found %T", d.Config)
 	}
-	act, ok := kernels.ActivationByName(c.HiddenAct)
-	if !ok {
-		return nil, fmt.Errorf("hidden_act: no activation is named %s", quote.Name(c.HiddenAct))
+	act, err := kernels.FindActivation("hidden_act", c.HiddenAct)
+	if err != nil {
+		return nil, err
 	}
-	poolerAct, ok := kernels.ActivationByName(c.PoolerAct)
-	if !ok {
-		return nil, fmt.Errorf("pooler_hidden_act: no activation is named %s", quote.Name(c.PoolerAct))
+	poolerAct, err := kernels.FindActivation("pooler_hidden_act", c.PoolerAct)
+	if err != nil {
+		return nil, err
 	}
 	hidden, inner := c.HiddenSize, c.IntermediateSize
 	trunk := s.Sub("deberta")
@@ -99,9 +98,9 @@ func New(d *arch.Description, s nn.Scope) (*Model, error) {
 		m.norm = encoder.LayerNorm("LayerNorm", hidden, c.LayerNormEps, true)
 	}
 	if c.ConvKernelSize > 0 {
-		convAct, ok := kernels.ActivationByName(c.ConvAct)
-		if !ok {
-			return nil, fmt.Errorf("conv_act: no activation is named %s", quote.Name(c.ConvAct))
+		convAct, err := kernels.FindActivation("conv_act", c.ConvAct)
+		if err != nil {
+			return nil, err
 		}
 		m.conv = &conv{
 			conv:      encoder.Sub("conv").Conv1d("conv", hidden, hidden, c.ConvKernelSize),

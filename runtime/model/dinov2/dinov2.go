@@ -10,7 +10,6 @@ import (
 	"github.com/switchyard-dev/switchyard/runtime/arch"
 	"github.com/switchyard-dev/switchyard/runtime/kernels"
 	"github.com/switchyard-dev/switchyard/runtime/nn"
-	"github.com/switchyard-dev/switchyard/runtime/quote"
 )
 
 // Model is Dinov2ForImageClassification.
@@ -46,9 +45,9 @@ func New(d *arch.Description, s nn.Scope) (*Model, error) {
 	if !ok {
 		return nil, fmt.Errorf("expected a DINOv2's config, found %T", d.Config)
 	}
-	act, ok := kernels.ActivationByName(c.HiddenAct)
-	if !ok {
-		return nil, fmt.Errorf("hidden_act: no activation is named %s", quote.Name(c.HiddenAct))
+	act, err := kernels.FindActivation("hidden_act", c.HiddenAct)
+	if err != nil {
+		return nil, err
 	}
 	rows, cols := c.Patches()
 	hidden, inner := c.HiddenSize, c.Inner()
@@ -80,7 +79,7 @@ func New(d *arch.Description, s nn.Scope) (*Model, error) {
 			layerScale2:     scope.Sub("layer_scale2").Parameter("lambda1", hidden),
 		}
 		if c.SwiGLU {
-			l.act, _ = kernels.ActivationByName("silu")
+			l.act = kernels.SiLU
 			l.gate = mlp.Linear("gate_proj", inner, hidden, true)
 			l.up = mlp.Linear("up_proj", inner, hidden, true)
 			l.down = mlp.Linear("weights_out", hidden, inner, true)

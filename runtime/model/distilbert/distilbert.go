@@ -10,7 +10,6 @@ import (
 	"github.com/switchyard-dev/switchyard/runtime/arch"
 	"github.com/switchyard-dev/switchyard/runtime/kernels"
 	"github.com/switchyard-dev/switchyard/runtime/nn"
-	"github.com/switchyard-dev/switchyard/runtime/quote"
 )
 
 // The heads, as arch lists them.
@@ -44,9 +43,9 @@ func New(d *arch.Description, s nn.Scope) (*Model, error) {
 	if !ok {
 		return nil, fmt.Errorf("expected a DistilBERT's config, found %T", d.Config)
 	}
-	act, ok := kernels.ActivationByName(c.Activation)
-	if !ok {
-		return nil, fmt.Errorf("activation: no activation is named %s", quote.Name(c.Activation))
+	act, err := kernels.FindActivation("activation", c.Activation)
+	if err != nil {
+		return nil, err
 	}
 	trunk := s.Sub("distilbert")
 	e := trunk.Sub("embeddings")
@@ -91,9 +90,9 @@ func (m *Model) Forward(b *nn.Batch) nn.Answers {
 	}
 	answers := b.NewAnswers()
 	if first := b.FirstTokens(sequence); !first.Empty() {
-		relu, _ := kernels.ActivationByName("relu")
 		pooled := make([]float32, first.Len()*m.config.Dim)
-		b.Linear(first.Segments, first.Of(x, m.config.Dim), nn.Product{Layer: m.preClassifier, Act: relu, Dst: pooled})
+		b.Linear(first.Segments, first.Of(x, m.config.Dim),
+			nn.Product{Layer: m.preClassifier, Act: kernels.ReLU, Dst: pooled})
 		first.Classify(answers, m.classifier, pooled, false)
 	}
 	if all := b.AllTokens(token); !all.Empty() {

@@ -11,7 +11,6 @@ import (
 	"github.com/switchyard-dev/switchyard/runtime/arch"
 	"github.com/switchyard-dev/switchyard/runtime/kernels"
 	"github.com/switchyard-dev/switchyard/runtime/nn"
-	"github.com/switchyard-dev/switchyard/runtime/quote"
 )
 
 // The heads, as arch lists them.
@@ -57,13 +56,13 @@ func New(d *arch.Description, s nn.Scope) (*Model, error) {
 	if !ok {
 		return nil, fmt.Errorf("expected a ModernBERT's config, found %T", d.Config)
 	}
-	act, ok := kernels.ActivationByName(c.HiddenAct)
-	if !ok {
-		return nil, fmt.Errorf("hidden_activation: no activation is named %s", quote.Name(c.HiddenAct))
+	act, err := kernels.FindActivation("hidden_activation", c.HiddenAct)
+	if err != nil {
+		return nil, err
 	}
-	headAct, ok := kernels.ActivationByName(c.ClassifierActivation)
-	if !ok {
-		return nil, fmt.Errorf("classifier_activation: no activation is named %s", quote.Name(c.ClassifierActivation))
+	headAct, err := kernels.FindActivation("classifier_activation", c.ClassifierActivation)
+	if err != nil {
+		return nil, err
 	}
 	hidden, inner, dim := c.HiddenSize, c.IntermediateSize, c.HiddenSize/c.NumHeads
 	norm := func(s nn.Scope, name string) *nn.LayerNorm { return s.LayerNorm(name, hidden, c.NormEps, c.NormBias) }
