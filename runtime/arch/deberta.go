@@ -88,13 +88,28 @@ func parseDeBERTa(raw []byte, labels int) (*architecture, error) {
 			{"DebertaV2ForTokenClassification", Token, []string{"classifier"}, []string{"classifier"}},
 		},
 		text: &TextInput{Vocabulary: c.VocabSize, Types: c.TypeVocabSize, MaxTokens: c.MaxPositions},
-		work: func(rank int) work {
-			return work{
-				tokens: c.MaxPositions, embed: int64(c.HiddenSize),
-				layer: encoderWork(c.HiddenSize, c.IntermediateSize, rank),
-			}
-		},
+		work: c.work,
 	}, nil
+}
+
+// work counts the relative embeddings too: what the layers make of them is kept, and made again for each row whose
+// adapter changes it.
+func (c *DeBERTa) work(rank int) work {
+	w := work{
+		tokens: c.MaxPositions, embed: int64(c.HiddenSize), layer: encoderWork(c.HiddenSize, c.IntermediateSize, rank),
+	}
+	if !c.Relative {
+		return w
+	}
+	span, _ := c.Span()
+	embeddings := 2 * int64(span) * int64(c.HiddenSize)
+	for _, term := range []bool{c.C2P, c.P2C} {
+		if term {
+			w.kept += int64(c.NumHiddenLayers) * embeddings
+			w.input += 2 * embeddings // before and after
+		}
+	}
+	return w
 }
 
 func (c *DeBERTa) check() error {

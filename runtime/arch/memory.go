@@ -49,17 +49,18 @@ func (d *Description) BatchBytes(rows, rank int) int64 {
 	if i := d.Image; i != nil && i.Patch != [2]int{} {
 		tokens, input = most, most*int64(i.Channels*i.Patch[0]*i.Patch[1])
 	}
-	return bytesPerValue * (tokens*(2*w.layer+w.embed) + input)
+	return bytesPerValue * (tokens*(2*w.layer+w.embed) + input + w.kept)
 }
 
 const bytesPerValue = 4 // of float32
 
 // work is how many values a forward pass works with at once: tokens of a row at most, values of its input, values of a
-// token in the embeddings and in a layer.
+// token in the embeddings and in a layer. What is kept is counted once.
 type work struct {
 	tokens       int
 	input        int64
 	embed, layer int64
+	kept         int64 // of one batch for the next
 }
 
 // encoderWork is that of a transformer's layer: the hidden state, its norm, query, key, value and the intermediate

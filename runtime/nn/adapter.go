@@ -257,6 +257,13 @@ func (a *Adapter) change(slot int) change {
 	return a.changes[slot]
 }
 
+// changed tells whether an adapter changes anything of the module in a slot.
+func (a *Adapter) changed(slot int) bool {
+	c := a.change(slot)
+	return c.update != nil || c.gain != nil || c.bias != nil || c.linear != nil || c.norm != nil || c.embedding != nil ||
+		c.rows != nil || c.params != nil
+}
+
 func (ls *Layers) find(path string) (layer any, slot int, err error) {
 	slot, ok := ls.slots[path]
 	if !ok {

@@ -13,6 +13,9 @@ type Linear struct {
 // Out is the number of outputs of the layer in a segment of that adapter (nil: of the base).
 func (l *Linear) Out(a *Adapter) int { return l.of(a).out }
 
+// In is the number of inputs of the layer.
+func (l *Linear) In() int { return l.in }
+
 // of is the layer that serves an adapter: its saved copy, else the base's.
 func (l *Linear) of(a *Adapter) *Linear {
 	if own := a.change(l.slot).linear; own != nil {
@@ -20,6 +23,9 @@ func (l *Linear) of(a *Adapter) *Linear {
 	}
 	return l
 }
+
+// ChangedBy tells whether the layer is another in a segment of that adapter than in one of the base.
+func (l *Linear) ChangedBy(a *Adapter) bool { return a.changed(l.slot) }
 
 // Product asks for one Linear of a matrix.
 type Product struct {
@@ -152,6 +158,9 @@ func (l *LayerNorm) of(a *Adapter) *LayerNorm {
 	return l
 }
 
+// ChangedBy tells whether the layer is another in a segment of that adapter than in one of the base.
+func (l *LayerNorm) ChangedBy(a *Adapter) bool { return a.changed(l.slot) }
+
 // LayerNorm normalises the rows of x [rows, width] into dst.
 func (b *Batch) LayerNorm(segments []Segment, l *LayerNorm, x, dst []float32) {
 	width := l.width
@@ -196,6 +205,9 @@ func (p *Parameter) Of(a *Adapter) []float32 {
 	}
 	return p.values
 }
+
+// ChangedBy tells whether the tensor is another for rows of that adapter than for the base's.
+func (p *Parameter) ChangedBy(a *Adapter) bool { return a.changed(p.slot) }
 
 // Rotary turns the heads of r's matrix by their tokens' places; its rows are the batch's.
 func (b *Batch) Rotary(r kernels.Rotary) {

@@ -6,6 +6,7 @@ package deberta
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 
 	"github.com/switchyard-dev/switchyard/runtime/arch"
@@ -48,7 +49,7 @@ type conv struct {
 
 type layer struct {
 	query, key, value *nn.Linear
-	posKey, posQuery  *nn.Linear // of the relative embeddings; nil where there is no such term
+	posKey, posQuery  *projection // of the relative embeddings; nil where there is no such term
 	attentionOutput   *nn.Linear
 	attentionNorm     *nn.LayerNorm
 	intermediate      *nn.Linear
@@ -125,17 +126,17 @@ func New(d *arch.Description, s nn.Scope) (*Model, error) {
 		switch {
 		case c.Relative && c.ShareAttKey:
 			if c.C2P {
-				built.posKey = built.key
+				built.posKey = &projection{linear: built.key}
 			}
 			if c.P2C {
-				built.posQuery = built.query
+				built.posQuery = &projection{linear: built.query}
 			}
 		case c.Relative:
 			if c.C2P {
-				built.posKey = self.Linear("pos_key_proj", hidden, hidden, true)
+				built.posKey = &projection{linear: self.Linear("pos_key_proj", hidden, hidden, true)}
 			}
 			if c.P2C {
-				built.posQuery = self.Linear("pos_query_proj", hidden, hidden, true)
+				built.posQuery = &projection{linear: self.Linear("pos_query_proj", hidden, hidden, true)}
 			}
 		}
 		m.layers = append(m.layers, built)
@@ -187,22 +188,26 @@ func (m *Model) embed(b *nn.Batch) []float32 {
 	return x
 }
 
-// positions are the relative embeddings of every segment, one segment's behind the other's, as adapters may have their
-// own, and the buckets of all distances in the batch. It is nil where the model has none.
+// positions are the relative embeddings, the base's and those of adapters that have their own, and the buckets of all
+// distances in the batch. It is nil where the model has none.
 func (m *Model) positions(b *nn.Batch) *positions {
 	if m.relative == nil {
 		return nil
 	}
-	span, _ := m.config.Span()
-	r := &positions{}
-	for i, s := range b.Tokens {
-		r.embeddings = append(r.embeddings, m.relative.Of(s.Adapter)...)
-		r.segments = append(r.segments, nn.Segment{Start: 2 * span * i, End: 2 * span * (i + 1), Adapter: s.Adapter})
+	of := func(a *nn.Adapter) []float32 {
+		values := slices.Clone(m.relative.Of(a)) // [2·span, hidden]
+		if m.norm != nil {
+			span, _ := m.config.Span()
+			b.LayerNorm([]nn.Segment{{End: 2 * span, Adapter: a}}, m.norm, values, values)
+		}
+		return values
 	}
-	if m.norm != nil {
-		b.LayerNorm(r.segments, m.norm, r.embeddings, r.embeddings)
+	r := &positions{base: of(nil), own: map[*nn.Adapter][]float32{}, buckets: bucketsOf(m.config, b.Longest()-1)}
+	for _, s := range b.Tokens {
+		if m.relative.ChangedBy(s.Adapter) || m.norm != nil && m.norm.ChangedBy(s.Adapter) {
+			r.own[s.Adapter] = of(s.Adapter)
+		}
 	}
-	r.buckets = bucketsOf(m.config, b.Longest()-1)
 	return r
 }
 
