@@ -57,13 +57,14 @@ func TestEntitiesAgreeWithTransformers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	cache := t.TempDir() // the module is compiled once for all of them
 	for kind, cases := range golden.Found {
 		t.Run(kind, func(t *testing.T) {
 			config, err := json.Marshal(map[string]string{"unk_token": golden.Unknown[kind]})
 			if err != nil {
 				t.Fatal(err)
 			}
-			url := serveTexts(t, base, text.Files{Tokenizer: readTokenizer(t, kind), Config: config})
+			url := serveTexts(t, base, text.Files{Tokenizer: readTokenizer(t, kind), Config: config}, cache)
 			for _, c := range cases {
 				found := findEntities(t, url, c.Text)
 				if len(found) != len(c.Entities) {
@@ -90,14 +91,14 @@ func readTokenizer(t *testing.T, kind string) []byte {
 	return data
 }
 
-// serveTexts serves a base of texts by HTTP.
-func serveTexts(t *testing.T, base *model.Base, files text.Files) (url string) {
+// serveTexts serves a base of texts by HTTP; the compiled tokenizer is kept in a folder.
+func serveTexts(t *testing.T, base *model.Base, files text.Files, cache string) (url string) {
 	t.Helper()
 	resolved, err := files.Resolve(base.Description.ModelType, base.Description.Text.MaxTokens)
 	if err != nil {
 		t.Fatal(err)
 	}
-	texts, err := text.Open(t.Context(), resolved, text.Options{Instances: 1, Memory: 64 << 20})
+	texts, err := text.Open(t.Context(), resolved, text.Options{Instances: 1, Memory: 64 << 20, CacheDir: cache})
 	if err != nil {
 		t.Fatal(err)
 	}
