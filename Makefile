@@ -76,6 +76,10 @@ bench-ready: build controlplane ## how long an adapter takes from its apply to R
 bench-scale: build controlplane ## a thousand adapters at once: time, memory and writes until all are Ready, and quiet after
 	@go run ./hack/bench-scale
 
+.PHONY: test-fullsize
+test-fullsize: ## MiniLM-L6, from PyPI, against PEFT's logits and Python's tokenizers (Python; adapters made on the spot)
+	@hack/fullsize/run
+
 .PHONY: fuzz
 fuzz: ## each fuzz test for FUZZTIME (default 30s)
 	hack/fuzz $(or $(FUZZTIME),30s)
@@ -94,6 +98,6 @@ verify: ## what is committed is tidy, formatted, and as its generators make it
 	hack/verify
 
 .PHONY: samples
-samples: ## train the samples and write the golden files again (Python, five minutes)
+samples: ## train the samples and write the golden files again (Python, half an hour; a Debian)
 	hack/samples/make
 	hack/golden/make

@@ -30,7 +30,8 @@ const (
 	moreAnswers = 100
 )
 
-// clusterDemo brings up the local place, applies config/samples, asks a mixed batch and swaps an adapter under load.
+// clusterDemo brings up the local place, applies config/samples, asks a mixed batch in each pool and swaps an adapter
+// under load.
 func clusterDemo(ctx context.Context, bin, repository string, out io.Writer) (err error) {
 	dir, err := os.MkdirTemp("", "switchyard-demo-")
 	if err != nil {
@@ -72,23 +73,30 @@ func clusterDemo(ctx context.Context, bin, repository string, out io.Writer) (er
 	}
 	fmt.Fprintln(out)
 	step("all adapters are Ready")
-	endpoint, err := place.Endpoint(ctx, namespace, pool)
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(out, "\nThrough the pool's address, %s. ", endpoint)
-	if err := digits.AskMixedBatch(ctx, endpoint, pool, place.Sample(), out); err != nil {
-		return err
+	for _, sample := range samples {
+		endpoint, err := place.Endpoint(ctx, namespace, sample.name)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(out, "\nThrough the address of the pool %s, %s. ", sample.name, endpoint)
+		dir := filepath.Join(repository, "hack", "samples", sample.name)
+		if err := sample.askMixedBatch(ctx, endpoint, sample.name, dir, out); err != nil {
+			return err
+		}
 	}
 	if err := kubectl("get", "-n", namespace, "lorapool,lora"); err != nil {
 		return err
 	}
-	return swap(ctx, place, endpoint, out)
+	return swap(ctx, place, out)
 }
 
 // swap applies a new revision of parity while it is asked without a pause.
-func swap(ctx context.Context, place *local.Place, endpoint string, out io.Writer) (err error) {
+func swap(ctx context.Context, place *local.Place, out io.Writer) (err error) {
 	const adapter, clients = "parity", 4
+	endpoint, err := place.Endpoint(ctx, namespace, "digits")
+	if err != nil {
+		return err
+	}
 	folder, err := renamed(filepath.Join(digits.Adapters(place.Sample()), adapter))
 	if err != nil {
 		return err

@@ -4,14 +4,29 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"path/filepath"
 
-	"github.com/switchyard-dev/switchyard/test/digits"
 	"github.com/switchyard-dev/switchyard/test/standalone"
 )
 
-// standaloneDemo serves the samples from their folder and asks one mixed batch.
-func standaloneDemo(ctx context.Context, binary, sample string, out io.Writer) (err error) {
-	server, err := standalone.Start(ctx, binary, digits.Base(sample), digits.Adapters(sample), pool)
+// standaloneDemo serves each sample from its folder and asks one mixed batch of it.
+func standaloneDemo(ctx context.Context, binary, repository string, out io.Writer) error {
+	for i, sample := range samples {
+		if i > 0 {
+			fmt.Fprintln(out)
+		}
+		dir := filepath.Join(repository, "hack", "samples", sample.name)
+		ask := func(url string) error { return sample.askMixedBatch(ctx, url, sample.name, dir, out) }
+		if err := served(ctx, binary, dir, sample.name, ask); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// served serves a sample for the time of a call.
+func served(ctx context.Context, binary, dir, pool string, call func(url string) error) (err error) {
+	server, err := standalone.Start(ctx, binary, filepath.Join(dir, "base"), filepath.Join(dir, "adapters"), pool)
 	if err != nil {
 		return err
 	}
@@ -20,5 +35,5 @@ func standaloneDemo(ctx context.Context, binary, sample string, out io.Writer) (
 			err = fmt.Errorf("the server did not end well: %w\n%s", stopErr, server.Log())
 		}
 	}()
-	return digits.AskMixedBatch(ctx, server.URL, pool, sample, out)
+	return call(server.URL)
 }

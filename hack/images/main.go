@@ -39,7 +39,9 @@ var programs = map[string]struct {
 }{
 	"manager": {"./cmd/manager", ".", map[string]string{certificates: certificates}},
 	"runtime": {"./cmd/runtime", ".", nil},
-	"e2e":     {"./test/e2e/pod", ".", map[string]string{"/samples": "hack/samples/digits"}},
+	"e2e": {"./test/e2e/pod", ".", map[string]string{
+		"/samples/digits": "hack/samples/digits", "/samples/packages": "hack/samples/packages",
+	}},
 	"pause":   {"./hack/images/pause", ".", nil},
 	"coredns": {".", "hack/coredns", nil},
 }

@@ -25,7 +25,6 @@ import (
 
 const (
 	namespace = "demo"
-	pool      = "digits"
 	// sourceAddress is the source registry's, by which config/samples names it.
 	sourceAddress = "127.0.0.1:5001"
 )
@@ -132,10 +131,13 @@ func (p place) samples(ctx context.Context, here *local.Place) error {
 			return fmt.Errorf("%w:\n%s\n%s", err, out, here.ManagerLog())
 		}
 	}
-	endpoint, err := here.Endpoint(ctx, namespace, pool)
-	if err != nil {
-		return err
+	env := fmt.Appendf(nil, "KUBECONFIG=%s\nKUBECTL=%s\n", here.Plane.KubeconfigPath, here.Plane.Kubectl)
+	for _, of := range []struct{ name, pool string }{{"ENDPOINT", "digits"}, {"PACKAGES_ENDPOINT", "packages"}} {
+		endpoint, err := here.Endpoint(ctx, namespace, of.pool)
+		if err != nil {
+			return err
+		}
+		env = fmt.Appendf(env, "%s=%s\n", of.name, endpoint)
 	}
-	env := fmt.Sprintf("KUBECONFIG=%s\nKUBECTL=%s\nENDPOINT=%s\n", here.Plane.KubeconfigPath, here.Plane.Kubectl, endpoint)
-	return os.WriteFile(p.env(), []byte(env), 0o600)
+	return os.WriteFile(p.env(), env, 0o600)
 }

@@ -24,9 +24,11 @@ const (
 	// sourceHost is test/e2e/files/source.yaml's registry, localSource the one that config/samples names.
 	sourceHost, localSource = "source.switchyard-e2e.svc:5000", "localhost:5001"
 
-	// config/samples' namespace, pool and its pods' container, and an adapter.
+	// config/samples' namespace, its pool of images and that pool's pods' container, and an adapter.
 	demo, pool, container, adapter = "demo", "digits", "runtime", "parity"
 	replicas                       = 2
+	// texts is the other pool of config/samples.
+	texts = "packages"
 )
 
 // use installs Switchyard, uses and disturbs it, and uninstalls it.
@@ -49,8 +51,9 @@ func use(t *testing.T, in installer) {
 		{"pod security is enforced", c.refusesPrivilege},
 		{"apply the samples", c.applySamples},
 		{"network policies and budgets are there", c.hasGuards},
-		{"ask a mixed batch by the cluster address", func(t *testing.T) { c.askMixed(t, c.address(t)) }},
-		{"ask a mixed batch by name", func(t *testing.T) { c.askMixed(t, byName) }},
+		{"ask a mixed batch by the cluster address", func(t *testing.T) { c.askMixed(t, c.address(t), pool) }},
+		{"ask a mixed batch by name", func(t *testing.T) { c.askMixed(t, byName(pool), pool) }},
+		{"ask a mixed batch of texts by name", func(t *testing.T) { c.askMixed(t, byName(texts), texts) }},
 		{"disturb", c.disturb},
 		{"uninstall", func(t *testing.T) {
 			c.removeSamples(t)
@@ -66,8 +69,8 @@ func use(t *testing.T, in installer) {
 	}
 }
 
-// byName is the pool's Service as pods of other namespaces know it.
-const byName = "http://" + pool + "." + demo + ".svc:8080"
+// byName is a pool's Service as pods of other namespaces know it.
+func byName(pool string) string { return "http://" + pool + "." + demo + ".svc:8080" }
 
 func (c *cluster) install(t *testing.T, in installer) {
 	in.install(t, c)
@@ -114,7 +117,7 @@ func (c *cluster) applySamples(t *testing.T) {
 	t.Log("\n" + c.kubectl(t, "get", "-n", demo, "lorapool,lora,pods", "-o", "wide"))
 }
 
-// awaitReady waits until the pool and all its adapters are Ready, and the pool has as many pods as it should.
+// awaitReady waits until the pools and all adapters are Ready, and the pool of images has as many pods as it should.
 func (c *cluster) awaitReady(t *testing.T) {
 	t.Helper()
 	c.kubectl(t, "wait", "-n", demo, "--for=condition=Ready", "lorapool,lora", "--all", "--timeout=3m")
@@ -174,14 +177,14 @@ func (c *cluster) address(t *testing.T) string {
 	return "http://" + net.JoinHostPort(service.Spec.ClusterIP, "8080")
 }
 
-// askMixed has a pod of another namespace ask a mixed batch.
-func (c *cluster) askMixed(t *testing.T, url string) {
+// askMixed has a pod of another namespace ask a pool a mixed batch.
+func (c *cluster) askMixed(t *testing.T, url, pool string) {
 	t.Log("\n" + c.runs(t, pod("ask", "ask", "-url", url, "-model", pool)))
 }
 
 // disturb does to the pool what clusters do to pods, while a pod of another namespace asks it.
 func (c *cluster) disturb(t *testing.T) {
-	asking := c.ask(t, byName, adapter)
+	asking := c.ask(t, byName(pool), adapter)
 	count := asking.more(t, 50)
 	disturbances := []struct {
 		name string
@@ -213,7 +216,7 @@ func (c *cluster) disturb(t *testing.T) {
 	t.Logf("a crashed container: %d requests answered, %d lost: %s",
 		after.Answers-count.Answers, after.Lost-count.Lost, after.Last)
 	c.kubectl(t, "delete", "pod", "-n", own, asking.name, "--now")
-	c.askMixed(t, byName)
+	c.askMixed(t, byName(pool), pool)
 }
 
 func (c *cluster) deletePod(t *testing.T) {

@@ -64,7 +64,7 @@ func (s *suite) compare(t *testing.T, rows []row, got [][]float32) {
 		}
 		for j := range want {
 			off := math.Abs(float64(got[i][j]-want[j])) / largest
-			if !(off <= tolerance) {
+			if !(off <= s.tolerance) {
 				t.Fatalf("input %d, adapter %s, logit %d: expected %g, found %g", r.input, r.adapter, j, want[j], got[i][j])
 			}
 			worst = max(worst, off)

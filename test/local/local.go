@@ -27,7 +27,6 @@ import (
 	"github.com/switchyard-dev/switchyard/api/v1alpha1"
 	"github.com/switchyard-dev/switchyard/controllers/artifact/registry"
 	"github.com/switchyard-dev/switchyard/test/controlplane"
-	"github.com/switchyard-dev/switchyard/test/digits"
 	"github.com/switchyard-dev/switchyard/test/localnode"
 	"github.com/switchyard-dev/switchyard/test/localnode/process"
 	"github.com/switchyard-dev/switchyard/test/ocisource"
@@ -155,25 +154,25 @@ func (p *Place) startSource(ctx context.Context) error {
 }
 
 func (p *Place) pushSamples(ctx context.Context) error {
-	sample := p.Sample()
-	folders := map[string]string{"base": digits.Base(sample)}
-	for _, name := range []string{"digit", "parity", "holes"} {
-		folders[name] = filepath.Join(digits.Adapters(sample), name)
-	}
-	for name, folder := range folders {
-		if _, err := ocisource.Push(ctx, p.Ref(name, "v1"), folder); err != nil {
-			return fmt.Errorf("sample %s: %w", name, err)
+	for _, sample := range []string{p.Sample(), p.Packages()} {
+		if err := ocisource.PushSample(ctx, p.Source, sample); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// Sample is the folder of the sample.
+// Sample is the folder of the sample of images.
 func (p *Place) Sample() string {
 	return filepath.Join(p.options.Repository, "hack", "samples", "digits")
 }
 
-// Ref is where the source registry keeps a part of the sample: base, digit, parity or holes.
+// Packages is the folder of the sample of texts.
+func (p *Place) Packages() string {
+	return filepath.Join(p.options.Repository, "hack", "samples", "packages")
+}
+
+// Ref is where the source registry keeps a part of the sample of images: base, digit, parity or holes.
 func (p *Place) Ref(name, tag string) string { return p.Source + "/samples/digits-" + name + ":" + tag }
 
 func (p *Place) startNode(ctx context.Context) error {

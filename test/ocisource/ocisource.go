@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -13,6 +14,27 @@ import (
 	"oras.land/oras-go/v2/content/file"
 	"oras.land/oras-go/v2/registry/remote"
 )
+
+// PushSample pushes the base and the adapters of one of the samples, as config/samples names them: samples/NAME-base:v1
+// and samples/NAME-ADAPTER:v1 of the sample in the folder NAME.
+func PushSample(ctx context.Context, registry, sample string) error {
+	adapters := filepath.Join(sample, "adapters")
+	entries, err := os.ReadDir(adapters)
+	if err != nil {
+		return err
+	}
+	folders := map[string]string{"base": filepath.Join(sample, "base")}
+	for _, e := range entries {
+		folders[e.Name()] = filepath.Join(adapters, e.Name())
+	}
+	for name, folder := range folders {
+		ref := registry + "/samples/" + filepath.Base(sample) + "-" + name + ":v1"
+		if _, err := Push(ctx, ref, folder); err != nil {
+			return fmt.Errorf("%s: %w", ref, err)
+		}
+	}
+	return nil
+}
 
 // Push pushes the files of a folder to a reference, host/repository:tag, over plain HTTP, and returns the digest of the
 // manifest. As with oras push, the manifest names the time, so each push of the same files has another.

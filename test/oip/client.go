@@ -8,7 +8,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
+	"slices"
 )
 
 // Tensor is an input of a request.
@@ -21,8 +23,21 @@ type Tensor struct {
 
 // Request is the body of an infer request.
 type Request struct {
-	ID     string   `json:"id,omitempty"`
-	Inputs []Tensor `json:"inputs"`
+	ID      string   `json:"id,omitempty"`
+	Inputs  []Tensor `json:"inputs"`
+	Outputs []Output `json:"outputs,omitempty"` // of which num_labels must be one, if any are named
+}
+
+// Output names an output.
+type Output struct {
+	Name string `json:"name"`
+}
+
+// Everything names all that an Answer holds; a request that names nothing gets no token_logits.
+func Everything() []Output {
+	return []Output{
+		{"logits"}, {"num_labels"}, {"probabilities"}, {"label"}, {"score"}, {"revision"}, {"entities"}, {"token_logits"},
+	}
 }
 
 // Images asks about encoded images, one row each.
@@ -33,6 +48,9 @@ func Images(encoded ...[]byte) Tensor {
 	}
 	return Tensor{"image", "BYTES", []int{len(data)}, data}
 }
+
+// Texts asks about texts, one row each.
+func Texts(texts ...string) Tensor { return Tensor{"text", "BYTES", []int{len(texts)}, texts} }
 
 // Pixels asks about pixel values [rows, channels, height, width].
 func Pixels(values []float32, shape ...int) Tensor {
@@ -49,7 +67,23 @@ type Answer struct {
 	Label         string
 	Score         float32
 	Revision      string
+
+	// Of an adapter that classifies tokens.
+	Entities    []Entity
+	TokenLogits []float32 // [tokens, labels], the real ones
 }
+
+// Entity is a run of a text's tokens of one class.
+type Entity struct {
+	Group string  `json:"entity_group"`
+	Score float32 `json:"score"`
+	Word  string  `json:"word"`
+	Start int     `json:"start"` // in characters of the text
+	End   int     `json:"end"`
+}
+
+// padding fills logits up to the widest head and the longest text.
+const padding = -math.MaxFloat32
 
 // StatusError is an answer that is not 200.
 type StatusError struct {
@@ -80,12 +114,12 @@ func Infer(ctx context.Context, base, model string, request Request) ([]Answer, 
 	if err := json.Unmarshal(raw, &response); err != nil {
 		return nil, fmt.Errorf("response: %w", err)
 	}
-	var logits, probabilities, scores []float32
+	var logits, probabilities, scores, tokens []float32
 	var counts []int
-	var labels, revisions []string
+	var labels, revisions, entities []string
 	into := map[string]any{
 		"logits": &logits, "probabilities": &probabilities, "score": &scores, "num_labels": &counts,
-		"label": &labels, "revision": &revisions,
+		"label": &labels, "revision": &revisions, "entities": &entities, "token_logits": &tokens,
 	}
 	width := 0
 	for _, out := range response.Outputs {
@@ -102,6 +136,15 @@ func Infer(ctx context.Context, base, model string, request Request) ([]Answer, 
 			Logits: logits[i*width : i*width+n], Probabilities: probabilities[i*width : i*width+n],
 			Label: labels[i], Score: scores[i], Revision: revisions[i],
 		}
+		if entities != nil && entities[i] != "" {
+			if err := json.Unmarshal([]byte(entities[i]), &answers[i].Entities); err != nil {
+				return nil, fmt.Errorf("output entities: row %d: %w", i, err)
+			}
+		}
+		size := len(tokens) / len(counts)
+		answers[i].TokenLogits = slices.DeleteFunc(tokens[i*size:(i+1)*size:(i+1)*size], func(v float32) bool {
+			return v == padding
+		})
 	}
 	return answers, nil
 }

@@ -48,13 +48,19 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
+// start serves adapters of the sample's base.
 func start(t *testing.T, adapters string) *standalone.Server {
+	t.Helper()
+	return startOn(t, digits.Base(sample), adapters, pool)
+}
+
+func startOn(t *testing.T, base, adapters, name string) *standalone.Server {
 	t.Helper()
 	path, err := binary()
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := standalone.Start(t.Context(), path, digits.Base(sample), adapters, pool)
+	s, err := standalone.Start(t.Context(), path, base, adapters, name)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,7 +1,7 @@
 // Command pod is what test/e2e runs in pods of its own, beside Switchyard's:
 //
 //	source   serves a source registry with the samples, which are in its image
-//	ask      asks a pool one mixed batch, and fails if not all is right
+//	ask      asks the pool of a sample, which has its name, one mixed batch, and fails if not all is right
 //	load     asks an adapter until it is told to end, and says each second what came back
 //	crash    ends the first process of the container that it shares processes with, as a fault of its own would
 package main
@@ -12,6 +12,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -26,13 +27,19 @@ import (
 	"github.com/switchyard-dev/switchyard/test/digits"
 	"github.com/switchyard-dev/switchyard/test/load"
 	"github.com/switchyard-dev/switchyard/test/ocisource"
+	"github.com/switchyard-dev/switchyard/test/packages"
 )
 
 const (
-	sample  = "/samples" // in the image
+	samples = "/samples" // in the image
 	port    = "5000"     // of the source registry
 	clients = 4
 )
+
+// ask asks the pool of a sample.
+var ask = map[string]func(ctx context.Context, url, pool, sample string, out io.Writer) error{
+	"digits": digits.AskMixedBatch, "packages": packages.AskMixedBatch,
+}
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -59,7 +66,10 @@ func run(ctx context.Context, args []string) error {
 	case "source":
 		return source(ctx, *dir)
 	case "ask":
-		return digits.AskMixedBatch(ctx, *url, *model, sample, os.Stdout)
+		if ask[*model] == nil {
+			return fmt.Errorf("-model: expected the name of a sample, found %q", *model)
+		}
+		return ask[*model](ctx, *url, *model, filepath.Join(samples, *model), os.Stdout)
 	case "load":
 		return keepAsking(ctx, *url, *model)
 	case "crash":
@@ -80,13 +90,9 @@ func source(ctx context.Context, dir string) error {
 	}
 	served := make(chan error, 1)
 	go func() { served <- r.Serve(ctx, listener) }()
-	folders := map[string]string{"base": digits.Base(sample)}
-	for _, name := range []string{"digit", "parity", "holes"} {
-		folders[name] = filepath.Join(digits.Adapters(sample), name)
-	}
-	for name, folder := range folders {
-		if _, err := ocisource.Push(ctx, "localhost:"+port+"/samples/digits-"+name+":v1", folder); err != nil {
-			return fmt.Errorf("sample %s: %w", name, err)
+	for name := range ask {
+		if err := ocisource.PushSample(ctx, "localhost:"+port, filepath.Join(samples, name)); err != nil {
+			return err
 		}
 	}
 	go func() { // tells that all is there
@@ -99,7 +105,7 @@ func source(ctx context.Context, dir string) error {
 
 // keepAsking prints a load.Count as a line of JSON each second.
 func keepAsking(ctx context.Context, url, adapter string) error {
-	images, _, err := digits.Images(sample)
+	images, _, err := digits.Images(filepath.Join(samples, "digits"))
 	if err != nil {
 		return err
 	}

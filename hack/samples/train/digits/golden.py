@@ -15,7 +15,7 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import ViTForImageClassification
 
-import data
+from digits import data
 
 GOLDEN = data.OUT / "golden.safetensors"
 

@@ -10,7 +10,7 @@ import csv
 from sklearn.datasets import load_digits
 from transformers import ViTConfig, ViTForImageClassification
 
-import data
+from digits import data
 
 EPOCHS = 11
 

@@ -11,7 +11,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import ViTForImageClassification
 
-import data
+from common import SEED, save_adapter
+from digits import data
 
 # Each adapter: its LoraConfig, epochs and learning rate. target_modules are given sorted: PEFT keeps them as a set,
 # whose order would differ from run to run.
@@ -36,20 +37,14 @@ def main() -> None:
     for name in sys.argv[1:]:
         config, epochs, rate = ADAPTERS[name]
         labels = data.TASKS[name][0]
-        torch.manual_seed(data.SEED)
+        torch.manual_seed(SEED)
         base = ViTForImageClassification.from_pretrained(
             data.OUT / "base", ignore_mismatched_sizes=True,
             id2label=dict(enumerate(labels)), label2id={label: i for i, label in enumerate(labels)},
         )
         model = get_peft_model(base, LoraConfig(modules_to_save=["classifier"], **config))
         data.train(model, name, epochs, rate)
-        saved = model.peft_config["default"]
-        saved.base_model_name_or_path = "digits"
-        saved.target_modules = sorted(saved.target_modules)
-        folder = data.OUT / "adapters" / name
-        model.save_pretrained(folder, save_embedding_layers=False)
-        (folder / "README.md").unlink()
-        base.config.save_pretrained(folder)
+        save_adapter(model, base.config, data.OUT / "adapters" / name, "digits")
 
 
 if __name__ == "__main__":

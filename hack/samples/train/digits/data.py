@@ -1,4 +1,4 @@
-"""The digits, the tasks and the training loop that every step of the samples shares.
+"""The digits, the tasks, and how each is trained: what every step of this sample shares.
 
 scikit-learn's digits (1797 grey images of 8x8, values 0 to 16) become PNG files of grey levels 0 to 255; whatever sees
 an image, in training or in the golden file, sees that PNG through the base's own image processor (PIL's bilinear
@@ -7,7 +7,6 @@ training; 120 of those are published in digits/images. Works with transformers 4
 """
 
 import io
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,8 +15,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-OUT = Path(__file__).parent / "digits"
-SEED = 20
+from common import SAMPLES, SEED, fit
+
+OUT = SAMPLES / "digits"
 
 # Each task: its label names, and the label of each digit 0 to 9. Holes are the closed loops of a digit (an open 4).
 TASKS = {
@@ -26,12 +26,6 @@ TASKS = {
     "parity": (["even", "odd"], [d % 2 for d in range(10)]),
     "holes": (["none", "one", "two"], [1, 0, 0, 0, 0, 0, 1, 0, 2, 1]),
 }
-
-transformers.logging.set_verbosity_error()
-transformers.logging.disable_progress_bar()
-torch.set_num_threads(2)
-torch.use_deterministic_algorithms(True)
-torch.manual_seed(SEED)
 
 
 def processor():
@@ -67,7 +61,7 @@ def split() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def train(model: torch.nn.Module, task: str, epochs: int, rate: float) -> None:
-    """Adam on batches of 64, the rate falling to nothing; prints the loss and the held-out accuracy.
+    """Trains, and prints the loss and the held-out accuracy.
 
     In each epoch an image is seen in one of its forms: as it is, moved by a pixel, or turned a little.
     """
@@ -79,22 +73,13 @@ def train(model: torch.nn.Module, task: str, epochs: int, rate: float) -> None:
     pixels = torch.stack([pixel_values([png(images[i], *form) for i in train_rows]) for form in forms])
     train_labels = labels[train_rows]
 
-    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=rate)
-    steps = epochs * -(-len(train_rows) // 64)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=1, end_factor=0.01, total_iters=steps)
-    model.train()
-    for _ in range(epochs):
-        for batch in torch.randperm(len(train_rows)).split(64):
-            form = torch.randint(len(forms), batch.shape)
-            logits = model(pixel_values=pixels[form, batch]).logits
-            loss = torch.nn.functional.cross_entropy(logits, train_labels[batch])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
+    def loss_of(batch: torch.Tensor) -> torch.Tensor:
+        form = torch.randint(len(forms), batch.shape)
+        logits = model(pixel_values=pixels[form, batch]).logits
+        return torch.nn.functional.cross_entropy(logits, train_labels[batch])
 
-    model.eval()
+    loss = fit(model, len(train_rows), epochs, rate, loss_of)
     with torch.no_grad():
         logits = model(pixel_values=pixel_values([png(images[i]) for i in held_rows])).logits
     accuracy = (logits.argmax(-1) == labels[held_rows]).float().mean().item()
-    print(f"{task}: loss {loss.item():.3f}, accuracy {accuracy:.3f} on {len(held_rows)} held-out images")
+    print(f"{task}: loss {loss:.3f}, accuracy {accuracy:.3f} on {len(held_rows)} held-out images")
