@@ -66,6 +66,9 @@ func peak(run func()) int64 {
 // What a pod is sized by (arch.BatchBytes) is more than what a full batch holds at once, and less than three times
 // that: it leaves the garbage collector as much again.
 func TestABatchTakesWhatItIsSaidToTake(t *testing.T) {
+	if testing.Short() {
+		t.Skip("not in the short form")
+	}
 	const rank = 16
 	for name, config := range map[string]string{
 		"vit": `{"model_type": "vit", "hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,

@@ -190,6 +190,9 @@ func TestOrientationOfAJPEGIsIgnored(t *testing.T) {
 
 // What a small file says of itself allocates little, and what is decoded no more than the bounds.
 func TestMemoryOfOtherFormatsIsBounded(t *testing.T) {
+	if testing.Short() {
+		t.Skip("not in the short form")
+	}
 	const mib = 1 << 20
 	jpg, progressive := testImage(t, "jpeg-exif.jpg"), testImage(t, "jpeg-progressive.jpg")
 	larger := func(encoded []byte, frame string) []byte { // with bytes behind its end that make 4096 x 4096 plausible
