@@ -256,7 +256,7 @@ func TestADeletedPodDrains(t *testing.T) {
 	createService(t, ns)
 	pod := waitReady(t, ns, 1)[0]
 	address := serviceAddress(t, ns)
-	told(t, address)
+	waitTold(t, address)
 	scale(t, ns, 0)
 	waitPod(t, ns, pod.Name, func(p *corev1.Pod) bool { return p.DeletionTimestamp != nil && !isReady(p) })
 	ask(t, pod)
@@ -580,6 +580,15 @@ func told(t *testing.T, address string) (a answer) {
 		t.Fatal(err)
 	}
 	return a
+}
+
+// waitTold waits until a Service leads to a pod: the node may hear of one that is ready later than who asks.
+func waitTold(t *testing.T, address string) {
+	t.Helper()
+	waitFor(t, "the Service to answer", func() bool {
+		_, err := fetch(t.Context(), "GET", "http://"+address+"/", "")
+		return err == nil
+	})
 }
 
 func get(t *testing.T, pod corev1.Pod, path string) string {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"strings"
 	"testing"
 
@@ -78,9 +79,12 @@ func made(t *testing.T, kind string, size int) []byte {
 // An instance has room for its tokenizer and for any text that it may be given, and a third as much again: the memory
 // that a pod is said to need for it is no less than what it takes.
 func TestWhatAnInstanceTakes(t *testing.T) {
-	sizes := []int{1000, 30_000, 256_000}
-	if testing.Short() {
+	sizes := []int{1000, 30_000}
+	switch {
+	case testing.Short():
 		sizes = sizes[:1]
+	case os.Getenv("FULLSIZE_DIR") != "": // make test-fullsize
+		sizes = append(sizes, 256_000)
 	}
 	texts := []string{
 		"", strings.Repeat("a", text.MaxBytes), strings.Repeat("a ", text.MaxBytes/2), strings.Repeat("ab ", text.MaxBytes/3),
