@@ -56,7 +56,7 @@ func TestFullSizeTokens(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tokenizer, err := text.Open(t.Context(), resolved, text.Options{Instances: 1})
+	tokenizer, err := text.Open(t.Context(), resolved, text.Options{Instances: 1, Memory: 512 << 20})
 	if err != nil {
 		t.Fatal(err)
 	}
