@@ -19,33 +19,34 @@ import (
 	"github.com/switchyard-dev/switchyard/runtime/weights"
 )
 
-// Base reads the description of a base model that the registry has, without its weights: of them the names alone.
-func (s *Store) Base(ctx context.Context, repo, revision string) (*arch.Description, error) {
+// Base reads what adapters of a base model that the registry has are checked against, without its weights: of them the
+// names alone.
+func (s *Store) Base(ctx context.Context, repo, revision string) (base BaseModel, err error) {
 	a, err := s.artifact(ctx, repo, revision)
 	if err != nil {
-		return nil, err
+		return BaseModel{}, err
 	}
 	raw, err := a.read(ctx, baseConfig, maxConfig)
 	if err != nil {
-		return nil, err
+		return BaseModel{}, err
 	}
 	names, err := a.tensors(ctx)
 	if err != nil {
-		return nil, err
+		return BaseModel{}, err
 	}
-	base, err := arch.Parse(raw, names)
-	if err != nil {
-		return nil, fmt.Errorf("base model %s: %w", revision, err)
+	if base.Description, err = arch.Parse(raw, names); err != nil {
+		return BaseModel{}, fmt.Errorf("base model %s: %w", revision, err)
+	}
+	if base.Text != nil {
+		if base.Tokenizer, err = a.tokenizer(ctx, revision); err != nil {
+			return BaseModel{}, err
+		}
 	}
 	return base, nil
 }
 
-// Tokenizer reads what a base model that the registry has says of tokens; nil if it says nothing.
-func (s *Store) Tokenizer(ctx context.Context, repo, revision string) (*peft.Tokenizer, error) {
-	a, err := s.artifact(ctx, repo, revision)
-	if err != nil {
-		return nil, err
-	}
+// tokenizer reads what a base's files say of tokens; nil if they say nothing.
+func (a *stored) tokenizer(ctx context.Context, revision string) (*peft.Tokenizer, error) {
 	for _, f := range tokenizers {
 		layer, ok := a.layer(f.name)
 		if !ok {
@@ -63,7 +64,7 @@ func (s *Store) Tokenizer(ctx context.Context, repo, revision string) (*peft.Tok
 		}
 		switch {
 		case err != nil: // whatever was read of it
-			return nil, s.explain(ctx, repo, err)
+			return nil, a.store.explain(ctx, a.repo, err)
 		case wrong != nil:
 			return nil, fmt.Errorf("base model %s: %w", revision, wrong)
 		}

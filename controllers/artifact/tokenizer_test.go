@@ -37,15 +37,12 @@ func TestTokenizersBesideAdapters(t *testing.T) {
 	fetcher := newFetcher(artifact.FetcherOptions{})
 	tokenizer := readText(t, "wordpiece", "tokenizer.json")
 	dir := wrappers.Base(t, tinyText).File("tokenizer.json", tokenizer).Write()
-	base, _, err := artifact.InspectBase(openFolder(t, dir))
-	if err != nil {
-		t.Fatal(err)
-	}
 	packed := pack(t, artifact.Base, dir, peft.Settings{})
 	if err := s.Push(ctx, repo, packed); err != nil {
 		t.Fatal(err)
 	}
-	if base.Tokenizer, err = s.Tokenizer(ctx, repo, packed.Digest); err != nil || base.Tokenizer == nil {
+	base, err := s.Base(ctx, repo, packed.Digest)
+	if err != nil || base.Tokenizer == nil {
 		t.Fatalf("expected a tokenizer, found %v, %v", base.Tokenizer, err)
 	}
 	alone := pack(t, artifact.Adapter, tuned(t).Write(), peft.Settings{})
@@ -105,8 +102,8 @@ func TestWhatTheRegistryKnowsOfATokenizer(t *testing.T) {
 		if err := s.Push(t.Context(), repo, p); err != nil {
 			t.Fatal(err)
 		}
-		if found, err := s.Tokenizer(t.Context(), repo, p.Digest); err != nil || (found != nil) != c.has {
-			t.Errorf("%s: expected %v, found %v, %v", name, c.has, found, err)
+		if found, err := s.Base(t.Context(), repo, p.Digest); err != nil || (found.Tokenizer != nil) != c.has {
+			t.Errorf("%s: expected %v, found %v, %v", name, c.has, found.Tokenizer, err)
 		}
 	}
 	bad := wrappers.Base(t, tinyText).File("tokenizer.json", []byte(`{"model": {"vocab": {"a": null}}}`)).Write()
@@ -118,7 +115,7 @@ func TestWhatTheRegistryKnowsOfATokenizer(t *testing.T) {
 	if err := s.Push(t.Context(), repo, p); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Tokenizer(t.Context(), repo, p.Digest); err == nil || err.Error() != "base model "+p.Digest+": "+want {
+	if _, err := s.Base(t.Context(), repo, p.Digest); err == nil || err.Error() != "base model "+p.Digest+": "+want {
 		t.Errorf("a bad one that was stored all the same: expected %q, found %v", want, err)
 	}
 }

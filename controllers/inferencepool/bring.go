@@ -14,7 +14,6 @@ import (
 	"github.com/switchyard-dev/switchyard/controllers/attempt"
 	"github.com/switchyard-dev/switchyard/controllers/source"
 	"github.com/switchyard-dev/switchyard/controllers/telemetry"
-	"github.com/switchyard-dev/switchyard/runtime/arch"
 	"github.com/switchyard-dev/switchyard/runtime/peft"
 	"github.com/switchyard-dev/switchyard/runtime/weights"
 )
@@ -28,8 +27,7 @@ type Source interface {
 type Store interface {
 	Exists(ctx context.Context, repo, revision string) (bool, error)
 	Push(ctx context.Context, repo string, p *artifact.Packed) error
-	Base(ctx context.Context, repo, revision string) (*arch.Description, error)
-	Tokenizer(ctx context.Context, repo, revision string) (*peft.Tokenizer, error)
+	Base(ctx context.Context, repo, revision string) (artifact.BaseModel, error)
 }
 
 // Trust tells by which certificates the artifact registry is known: *certificates.Trust.
@@ -113,14 +111,8 @@ func (c *courier) describe(ctx context.Context, repo, digest string) (*artifact.
 	if err != nil {
 		return nil, err
 	}
-	model := &artifact.BaseModel{Description: base}
-	if base.Text != nil {
-		if model.Tokenizer, err = c.store.Tokenizer(ctx, repo, digest); err != nil {
-			return nil, err
-		}
-	}
-	c.keep(repo, digest, model)
-	return model, nil
+	c.keep(repo, digest, &base)
+	return &base, nil
 }
 
 // bring makes sure that the artifact registry has the base, whole and checked. Its error is an *attempt.Failure.

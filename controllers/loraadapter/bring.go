@@ -13,7 +13,6 @@ import (
 	"github.com/switchyard-dev/switchyard/controllers/attempt"
 	"github.com/switchyard-dev/switchyard/controllers/source"
 	"github.com/switchyard-dev/switchyard/controllers/telemetry"
-	"github.com/switchyard-dev/switchyard/runtime/arch"
 	"github.com/switchyard-dev/switchyard/runtime/peft"
 	"github.com/switchyard-dev/switchyard/runtime/weights"
 )
@@ -27,8 +26,7 @@ type Source interface {
 type Store interface {
 	Exists(ctx context.Context, repo, revision string) (bool, error)
 	Push(ctx context.Context, repo string, p *artifact.Packed) error
-	Base(ctx context.Context, repo, revision string) (*arch.Description, error)
-	Tokenizer(ctx context.Context, repo, revision string) (*peft.Tokenizer, error)
+	Base(ctx context.Context, repo, revision string) (artifact.BaseModel, error)
 }
 
 // errand is what one attempt is to bring, and all that its outcome depends on.
@@ -136,13 +134,8 @@ func (c *courier) base(ctx context.Context, repo, digest string) (base artifact.
 	if ok {
 		return base, nil
 	}
-	if base.Description, err = c.store.Base(ctx, repo, digest); err != nil {
+	if base, err = c.store.Base(ctx, repo, digest); err != nil {
 		return base, err
-	}
-	if base.Text != nil {
-		if base.Tokenizer, err = c.store.Tokenizer(ctx, repo, digest); err != nil {
-			return base, err
-		}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
