@@ -14,9 +14,10 @@ const (
 	bmpRaw, bmpRLE8, bmpRLE4, bmpMasks = 0, 1, 2, 3
 )
 
-// bmpHeader is what comes before the pixels (BITMAPCOREHEADER, BITMAPINFOHEADER and what was added to it). The
+// bmpFile is a BMP, and what comes before its pixels (BITMAPCOREHEADER, BITMAPINFOHEADER and what was added to it). The
 // standard library's neighbour reads three kinds of it, Pillow all.
-type bmpHeader struct {
+type bmpFile struct {
+	encoded       []byte
 	height, width int
 	topDown       bool
 	bits          int
@@ -27,90 +28,96 @@ type bmpHeader struct {
 	pixels        int // where they begin
 }
 
-func bmpSize(encoded []byte) (height, width int, err error) {
-	h, err := parseBMP(encoded)
-	return h.height, h.width, err
+func openBMP(encoded []byte) (file, error) {
+	f := &bmpFile{encoded: encoded}
+	if err := f.parse(); err != nil {
+		return nil, err
+	}
+	return f, f.check()
 }
 
-func parseBMP(encoded []byte) (h bmpHeader, err error) {
+func (f *bmpFile) size() (height, width int) { return f.height, f.width }
+
+func (f *bmpFile) parse() error {
+	encoded := f.encoded
 	const file = 14
 	if len(encoded) < file+12 {
-		return h, io.ErrUnexpectedEOF
+		return io.ErrUnexpectedEOF
 	}
 	u16 := func(at int) int { return int(binary.LittleEndian.Uint16(encoded[at:])) }
 	u32 := func(at int) uint32 { return binary.LittleEndian.Uint32(encoded[at:]) }
 	offset, size, colours := int64(u32(10)), u32(file), int64(0)
 	if int64(len(encoded)) < file+int64(size) {
-		return h, io.ErrUnexpectedEOF
+		return io.ErrUnexpectedEOF
 	}
 	end := file + int(size)
 	switch size {
 	case 12:
-		h.width, h.height, h.bits, h.colour = u16(file+4), u16(file+6), u16(file+10), 3
+		f.width, f.height, f.bits, f.colour = u16(file+4), u16(file+6), u16(file+10), 3
 	case 40, 52, 56, 64, 108, 124:
 		height := u32(file + 8)
-		if h.topDown = encoded[file+11] == 0xff; h.topDown {
+		if f.topDown = encoded[file+11] == 0xff; f.topDown {
 			height = -height
 		}
-		h.width, h.height = int(u32(file+4)), int(height)
-		h.bits, h.compression, colours, h.colour = u16(file+14), u32(file+16), int64(u32(file+32)), 4
+		f.width, f.height = int(u32(file+4)), int(height)
+		f.bits, f.compression, colours, f.colour = u16(file+14), u32(file+16), int64(u32(file+32)), 4
 	default:
-		return h, fmt.Errorf("expected a header of 12, 40, 52, 56, 64, 108 or 124 bytes, found %d", size)
+		return fmt.Errorf("expected a header of 12, 40, 52, 56, 64, 108 or 124 bytes, found %d", size)
 	}
-	if h.compression == bmpMasks && h.bits > 8 {
+	if f.compression == bmpMasks && f.bits > 8 {
 		n := 3
 		if size >= 56 {
 			n = 4
 		}
 		if len(encoded) < file+40+4*n {
-			return h, io.ErrUnexpectedEOF
+			return io.ErrUnexpectedEOF
 		}
 		for i := range n {
-			h.masks[i] = u32(file + 40 + 4*i)
+			f.masks[i] = u32(file + 40 + 4*i)
 		}
 		if size == 40 {
 			end += 4 * n
 		}
 	}
-	if h.bits > 8 {
-		h.pixels = int(offset)
+	if f.bits > 8 {
+		f.pixels = int(offset)
 		if offset == 0 {
-			h.pixels = end
+			f.pixels = end
 		}
-		return h, h.check()
+		return nil
 	}
 	if colours == 0 {
-		colours = 1 << h.bits
+		colours = 1 << f.bits
 	}
 	if colours > 1<<16 {
-		return h, fmt.Errorf("expected a palette of at most 65536 colours, found %d", colours)
+		return fmt.Errorf("expected a palette of at most 65536 colours, found %d", colours)
 	}
-	after := int64(end) + int64(h.colour)*colours
-	h.palette = encoded[end:min(after, int64(len(encoded)))]
+	after := int64(end) + int64(f.colour)*colours
+	f.palette = encoded[end:min(after, int64(len(encoded)))]
 	if offset == int64(file)+int64(size) || offset == 0 {
 		offset = after // who wrote it had forgotten the palette
 	}
-	h.pixels = int(offset)
-	return h, h.check()
+	f.pixels = int(offset)
+	return nil
 }
 
 // check refuses what Pillow does not read either.
-func (h *bmpHeader) check() error {
-	if !slices.Contains([]int{1, 4, 8, 16, 24, 32}, h.bits) {
-		return fmt.Errorf("expected 1, 4, 8, 16, 24 or 32 bits a pixel, found %d", h.bits)
+func (f *bmpFile) check() error {
+	if !slices.Contains([]int{1, 4, 8, 16, 24, 32}, f.bits) {
+		return fmt.Errorf("expected 1, 4, 8, 16, 24 or 32 bits a pixel, found %d", f.bits)
 	}
-	switch h.compression {
+	switch f.compression {
 	case bmpRaw:
 	case bmpRLE8, bmpRLE4:
-		if h.bits > 8 {
-			return fmt.Errorf("expected 4 or 8 bits a pixel where runs are encoded, found %d", h.bits)
+		if f.bits > 8 {
+			return fmt.Errorf("expected 4 or 8 bits a pixel where runs are encoded, found %d", f.bits)
 		}
 	case bmpMasks:
-		if _, err := h.layout(); err != nil {
+		if _, err := f.layout(); err != nil {
 			return err
 		}
 	default:
-		return fmt.Errorf("expected a compression of 0 to 3, found %d", h.compression)
+		return fmt.Errorf("expected a compression of 0 to 3, found %d", f.compression)
 	}
 	return nil
 }
@@ -130,57 +137,53 @@ var layouts = map[[4]uint32]layout{
 	{}:                                   {2, 1, 0, 3},
 }
 
-func (h *bmpHeader) layout() (layout, error) {
+func (f *bmpFile) layout() (layout, error) {
 	usual := layout{2, 1, 0, -1}
-	if h.compression != bmpMasks {
+	if f.compression != bmpMasks {
 		return usual, nil
 	}
-	colours := [3]uint32(h.masks[:3])
+	colours := [3]uint32(f.masks[:3])
 	switch {
-	case h.bits == 16 && (h.sixBits() || colours == [3]uint32{0x7c00, 0x3e0, 0x1f}):
+	case f.bits == 16 && (f.sixBits() || colours == [3]uint32{0x7c00, 0x3e0, 0x1f}):
 		return usual, nil
-	case h.bits == 24 && colours == [3]uint32{0xff0000, 0xff00, 0xff}:
+	case f.bits == 24 && colours == [3]uint32{0xff0000, 0xff00, 0xff}:
 		return usual, nil
-	case h.bits == 32:
-		if l, known := layouts[h.masks]; known {
+	case f.bits == 32:
+		if l, known := layouts[f.masks]; known {
 			return l, nil
 		}
 	}
-	return usual, fmt.Errorf("expected masks of a usual layout, found %#x for %d bits a pixel", h.masks, h.bits)
+	return usual, fmt.Errorf("expected masks of a usual layout, found %#x for %d bits a pixel", f.masks, f.bits)
 }
 
 // sixBits tells whether green has six bits of 16, not five as the others.
-func (h *bmpHeader) sixBits() bool {
-	return h.compression == bmpMasks && [3]uint32(h.masks[:3]) == [3]uint32{0xf800, 0x7e0, 0x1f}
+func (f *bmpFile) sixBits() bool {
+	return f.compression == bmpMasks && [3]uint32(f.masks[:3]) == [3]uint32{0xf800, 0x7e0, 0x1f}
 }
 
-func decodeBMP(encoded []byte, a asked) (*picture, error) {
-	h, err := parseBMP(encoded)
-	if err != nil {
-		return nil, fmt.Errorf("broken BMP: %w", err)
+func (f *bmpFile) decode(a asked) (rows, error) {
+	if f.pixels > len(f.encoded) {
+		return nil, fmt.Errorf("broken BMP: expected pixels at byte %d, found %d bytes", f.pixels, len(f.encoded))
 	}
-	if h.pixels > len(encoded) {
-		return nil, fmt.Errorf("broken BMP: expected pixels at byte %d, found %d bytes", h.pixels, len(encoded))
-	}
-	data := encoded[h.pixels:]
-	if h.bits <= 8 {
-		return h.paletted(data, a)
+	data := f.encoded[f.pixels:]
+	if f.bits <= 8 {
+		return f.paletted(data, a)
 	}
 	if err := a.inColour(); err != nil {
 		return nil, err
 	}
-	lines, err := h.lines(data)
+	lines, err := f.lines(data)
 	if err != nil {
 		return nil, err
 	}
-	p := &bmpPixels{lines: lines, width: h.width, step: h.bits / 8, sixBits: h.sixBits()}
-	if p.layout, err = h.layout(); err != nil {
+	p := &bmpPixels{lines: lines, width: f.width, step: f.bits / 8, sixBits: f.sixBits()}
+	if p.layout, err = f.layout(); err != nil {
 		return nil, fmt.Errorf("broken BMP: %w", err)
 	}
 	if !a.onWhite {
 		p.alpha = -1
 	}
-	return &picture{rows: p}, nil
+	return p, nil
 }
 
 // bmpLines are the lines of an image in the file, each padded to four bytes.
@@ -191,9 +194,9 @@ type bmpLines struct {
 }
 
 // lines has all lines; the last may lack its padding.
-func (h *bmpHeader) lines(data []byte) (bmpLines, error) {
-	l := bmpLines{data: data, stride: (h.width*h.bits + 31) / 32 * 4, height: h.height, topDown: h.topDown}
-	return l, claims(h.height, h.width, l.stride*(h.height-1)+(h.width*h.bits+7)/8, len(data))
+func (f *bmpFile) lines(data []byte) (bmpLines, error) {
+	l := bmpLines{data: data, stride: (f.width*f.bits + 31) / 32 * 4, height: f.height, topDown: f.topDown}
+	return l, claims(f.height, f.width, l.stride*(f.height-1)+(f.width*f.bits+7)/8, len(data))
 }
 
 func (l *bmpLines) line(y int) []byte {
@@ -203,11 +206,11 @@ func (l *bmpLines) line(y int) []byte {
 	return l.data[y*l.stride:]
 }
 
-func (h *bmpHeader) paletted(data []byte, a asked) (*picture, error) {
+func (f *bmpFile) paletted(data []byte, a asked) (rows, error) {
 	var palette [256][3]uint8
-	colours := len(h.palette) / h.colour
+	colours := len(f.palette) / f.colour
 	for i := range min(colours, len(palette)) {
-		c := h.palette[i*h.colour:]
+		c := f.palette[i*f.colour:]
 		palette[i] = [3]uint8{c[2], c[1], c[0]}
 	}
 	isBlackAndWhite := colours == 2 && palette[0] == [3]uint8{} && palette[1] == [3]uint8{255, 255, 255}
@@ -216,30 +219,30 @@ func (h *bmpHeader) paletted(data []byte, a asked) (*picture, error) {
 			return nil, err
 		}
 	}
-	p := &indexed{width: h.width, channels: a.channels, palette: &palette}
-	if h.compression == bmpRLE8 || h.compression == bmpRLE4 {
-		indices, err := h.runs(data)
+	p := &indexed{width: f.width, channels: a.channels, palette: &palette}
+	if f.compression == bmpRLE8 || f.compression == bmpRLE4 {
+		indices, err := f.runs(data)
 		if err != nil {
 			return nil, fmt.Errorf("broken BMP: %w", err)
 		}
-		lines := bmpLines{data: indices, stride: h.width, height: h.height, topDown: h.topDown}
-		p.indices = func(y int) []uint8 { return lines.line(y)[:h.width] }
-		return &picture{rows: p}, nil
+		lines := bmpLines{data: indices, stride: f.width, height: f.height, topDown: f.topDown}
+		p.indices = func(y int) []uint8 { return lines.line(y)[:f.width] }
+		return p, nil
 	}
-	lines, err := h.lines(data)
+	lines, err := f.lines(data)
 	if err != nil {
 		return nil, err
 	}
-	line := make([]uint8, h.width)
+	line := make([]uint8, f.width)
 	p.indices = func(y int) []uint8 {
 		packed := lines.line(y)
 		for x := range line {
-			bit := x * h.bits
-			line[x] = packed[bit/8] >> (8 - h.bits - bit%8) & (1<<h.bits - 1)
+			bit := x * f.bits
+			line[x] = packed[bit/8] >> (8 - f.bits - bit%8) & (1<<f.bits - 1)
 		}
 		return line
 	}
-	return &picture{rows: p}, nil
+	return p, nil
 }
 
 // errFewPixels is where runs end before the image does.
@@ -247,8 +250,8 @@ var errFewPixels = errors.New("not enough pixel data")
 
 // runs decodes runs into indices, line by line as they are in the file, as Pillow does (BmpImagePlugin.py): a run ends
 // with its line, what is skipped has the first colour, and what is written pixel by pixel may go on in the next line.
-func (h *bmpHeader) runs(data []byte) ([]uint8, error) {
-	size := h.width * h.height
+func (f *bmpFile) runs(data []byte) ([]uint8, error) {
+	size := f.width * f.height
 	indices := make([]uint8, 0, size)
 	skip := func(n int) { indices = append(indices, make([]uint8, min(n, size-len(indices)))...) }
 	at, x := 0, 0
@@ -260,12 +263,12 @@ func (h *bmpHeader) runs(data []byte) ([]uint8, error) {
 		at += 2
 		switch {
 		case count > 0:
-			count = min(count, max(h.width-x, 0), size-len(indices))
+			count = min(count, max(f.width-x, 0), size-len(indices))
 			x += count
-			h.run(&indices, count, value)
+			f.run(&indices, count, value)
 		case value == 0: // the line ends
-			if rest := len(indices) % h.width; rest > 0 {
-				skip(h.width - rest)
+			if rest := len(indices) % f.width; rest > 0 {
+				skip(f.width - rest)
 			}
 			x = 0
 		case value == 1: // the image ends
@@ -274,20 +277,20 @@ func (h *bmpHeader) runs(data []byte) ([]uint8, error) {
 			if at+1 >= len(data) {
 				return nil, errFewPixels
 			}
-			skip(int(data[at]) + int(data[at+1])*h.width)
-			x = len(indices) % h.width
+			skip(int(data[at]) + int(data[at+1])*f.width)
+			x = len(indices) % f.width
 			at += 2
 		default: // pixel by pixel, to a whole number of bytes and an even place in the file
 			count := min(int(value), size-len(indices))
 			bytes := count
-			if h.compression == bmpRLE4 {
+			if f.compression == bmpRLE4 {
 				bytes = (count + 1) / 2
 			}
 			if at+bytes > len(data) {
 				return nil, errFewPixels
 			}
 			for i := range count {
-				if h.compression == bmpRLE4 {
+				if f.compression == bmpRLE4 {
 					indices = append(indices, data[at+i/2]>>(4-4*(i%2))&15)
 				} else {
 					indices = append(indices, data[at+i])
@@ -295,15 +298,15 @@ func (h *bmpHeader) runs(data []byte) ([]uint8, error) {
 			}
 			x += int(value)
 			at += bytes
-			at += (h.pixels + at) % 2
+			at += (f.pixels + at) % 2
 		}
 	}
 	return indices, nil
 }
 
 // run appends so many pixels of a value, or of its two halves in turn.
-func (h *bmpHeader) run(indices *[]uint8, count int, value uint8) {
-	if h.compression == bmpRLE8 {
+func (f *bmpFile) run(indices *[]uint8, count int, value uint8) {
+	if f.compression == bmpRLE8 {
 		*indices = append(*indices, bytes.Repeat([]byte{value}, count)...)
 		return
 	}

@@ -22,8 +22,14 @@ type format struct {
 	name   string
 	offset int
 	magic  string
-	size   func(encoded []byte) (height, width int, err error) // as the file claims; nil where it is not decoded
-	decode func(encoded []byte, a asked) (*picture, error)
+	open   func(encoded []byte) (file, error) // reads what is before the pixels; nil where it is not decoded
+}
+
+// file is an encoded image, opened.
+type file interface {
+	// size is as the file claims.
+	size() (height, width int)
+	decode(a asked) (rows, error)
 }
 
 // asked is what an image is decoded for.
@@ -33,11 +39,11 @@ type asked struct {
 }
 
 var formats = []format{
-	{name: "PNG", magic: "\x89PNG\r\n\x1a\n", size: pngSize, decode: decodePNG},
-	{name: "JPEG", magic: "\xff\xd8\xff", size: jpegSize, decode: decodeJPEG},
-	{name: "WebP", offset: 8, magic: "WEBP", size: webpSize, decode: decodeWebP},
-	{name: "GIF", magic: "GIF8", size: gifSize, decode: decodeGIF},
-	{name: "BMP", magic: "BM", size: bmpSize, decode: decodeBMP},
+	{name: "PNG", magic: "\x89PNG\r\n\x1a\n", open: openPNG},
+	{name: "JPEG", magic: "\xff\xd8\xff", open: openJPEG},
+	{name: "WebP", offset: 8, magic: "WEBP", open: openWebP},
+	{name: "GIF", magic: "GIF8", open: openGIF},
+	{name: "BMP", magic: "BM", open: openBMP},
 	{name: "TIFF", magic: "II*\x00"},
 	{name: "TIFF", magic: "MM\x00*"},
 	{name: "AVIF", offset: 4, magic: "ftypavif"},
@@ -48,13 +54,14 @@ var formats = []format{
 // far as the format tells, to be plausible for the bytes at hand.
 func decode(encoded []byte, a asked) (*picture, error) {
 	f := formatOf(encoded)
-	if f.decode == nil {
+	if f.open == nil {
 		return nil, fmt.Errorf("not an image in a supported format (%s): found %s", supported(), f.name)
 	}
-	height, width, err := f.size(encoded)
+	opened, err := f.open(encoded)
 	if err != nil {
 		return nil, fmt.Errorf("broken %s: %w", f.name, err)
 	}
+	height, width := opened.size()
 	switch {
 	case height < 1 || width < 1:
 		return nil, fmt.Errorf("broken %s: expected at least 1 x 1 pixels, found %d x %d", f.name, width, height)
@@ -63,24 +70,24 @@ func decode(encoded []byte, a asked) (*picture, error) {
 	case height > maxSide || width > maxSide:
 		return nil, fmt.Errorf("image is %d x %d pixels: at most %d a side are decoded", width, height, maxSide)
 	}
-	p, err := f.decode(encoded, a)
+	pixels, err := opened.decode(a)
 	if err != nil {
 		return nil, err
 	}
-	p.channels, p.height, p.width = a.channels, height, width
-	return p, nil
+	return &picture{channels: a.channels, height: height, width: width, rows: pixels}, nil
 }
 
 // Area is the number of pixels that an encoded image claims to have, 0 if it is none that Pixels decodes.
 func Area(encoded []byte) int64 {
 	f := formatOf(encoded)
-	if f.decode == nil {
+	if f.open == nil {
 		return 0
 	}
-	height, width, err := f.size(encoded)
+	opened, err := f.open(encoded)
 	if err != nil {
 		return 0
 	}
+	height, width := opened.size()
 	return int64(height) * int64(width)
 }
 
@@ -100,7 +107,7 @@ func formatOf(encoded []byte) format {
 func supported() string {
 	var names []string
 	for _, f := range formats {
-		if f.decode != nil && !slices.Contains(names, f.name) {
+		if f.open != nil && !slices.Contains(names, f.name) {
 			names = append(names, f.name)
 		}
 	}

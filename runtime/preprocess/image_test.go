@@ -115,10 +115,11 @@ func TestJPEGsAreNearlyPillows(t *testing.T) {
 			if len(want) != len(got) {
 				t.Fatalf("expected %d bytes, found %d", len(want), len(got))
 			}
-			height, width, err := jpegSize(testImage(t, c.Image))
+			opened, err := openJPEG(testImage(t, c.Image))
 			if err != nil {
 				t.Fatal(err)
 			}
+			height, width := opened.size()
 			of := &resized
 			if height == c.Height && width == c.Width {
 				of = &decoded

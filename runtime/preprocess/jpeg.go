@@ -20,8 +20,9 @@ const (
 	maxJPEG = 192 << 20
 )
 
-// jpegHeader is what the markers of a file say (ITU-T T.81, annex B).
-type jpegHeader struct {
+// jpegFile is a JPEG, and what its markers say (ITU-T T.81, annex B).
+type jpegFile struct {
+	encoded       []byte
 	height, width int
 	components    []jpegComponent
 	progressive   bool
@@ -46,19 +47,24 @@ const (
 	markAPP0, markAPP14         = 0xe0, 0xee
 )
 
-func jpegSize(encoded []byte) (height, width int, err error) {
-	h, err := parseJPEG(encoded)
-	return h.height, h.width, err
+func openJPEG(encoded []byte) (file, error) {
+	f := &jpegFile{encoded: encoded}
+	if err := f.parse(); err != nil {
+		return nil, err
+	}
+	return f, nil
 }
 
-// parseJPEG reads all markers up to the end of the image, or of what there is of it.
-func parseJPEG(encoded []byte) (h jpegHeader, err error) {
-	at := 2
+func (f *jpegFile) size() (height, width int) { return f.height, f.width }
+
+// parse reads all markers up to the end of the image, or of what there is of it.
+func (f *jpegFile) parse() error {
+	encoded, at := f.encoded, 2
 	for at+1 < len(encoded) {
 		marker := encoded[at+1]
 		switch {
 		case encoded[at] != 0xff:
-			return h, fmt.Errorf("expected a marker at byte %d, found %#x", at, encoded[at])
+			return fmt.Errorf("expected a marker at byte %d, found %#x", at, encoded[at])
 		case marker == 0xff: // padding
 			at++
 			continue
@@ -66,24 +72,24 @@ func parseJPEG(encoded []byte) (h jpegHeader, err error) {
 			at += 2
 			continue
 		case marker == markEOI:
-			return h, h.whole()
+			return f.whole()
 		}
 		if at+4 > len(encoded) {
 			break
 		}
 		end := at + 2 + int(binary.BigEndian.Uint16(encoded[at+2:]))
 		if end < at+4 || end > len(encoded) {
-			return h, io.ErrUnexpectedEOF
+			return io.ErrUnexpectedEOF
 		}
-		if err := h.take(marker, encoded[at+4:end], at, end); err != nil {
-			return h, err
+		if err := f.take(marker, encoded[at+4:end], at, end); err != nil {
+			return err
 		}
 		at = end
 		if marker == markSOS {
 			at += entropyCoded(encoded[at:])
 		}
 	}
-	return h, h.whole()
+	return f.whole()
 }
 
 // entropyCoded is how many bytes there are until the next marker that is no restart.
@@ -101,28 +107,28 @@ func entropyCoded(data []byte) int {
 	}
 }
 
-func (h *jpegHeader) whole() error {
-	if h.components == nil {
+func (f *jpegFile) whole() error {
+	if f.components == nil {
 		return errors.New("it has no frame")
 	}
 	return nil
 }
 
 // take takes in a segment, which begins and ends there in the file.
-func (h *jpegHeader) take(marker uint8, segment []byte, start, end int) error {
+func (f *jpegFile) take(marker uint8, segment []byte, start, end int) error {
 	switch {
 	case marker == markSOS:
-		if h.scans++; h.scans > maxScans {
+		if f.scans++; f.scans > maxScans {
 			return fmt.Errorf("expected at most %d scans, found more", maxScans)
 		}
 	case marker == markAPP0:
-		h.jfif = h.jfif || bytes.HasPrefix(segment, []byte("JFIF\x00")) && len(segment) >= 12
+		f.jfif = f.jfif || bytes.HasPrefix(segment, []byte("JFIF\x00")) && len(segment) >= 12
 	case marker == markAPP14 && bytes.HasPrefix(segment, []byte("Adobe")) && len(segment) >= 12:
-		h.adobe, h.transform = true, segment[11]
-		h.apart = append(h.apart, [2]int{start, end})
+		f.adobe, f.transform = true, segment[11]
+		f.apart = append(f.apart, [2]int{start, end})
 	case marker == markBaseline, marker == markExtended, marker == markProgressive:
-		h.progressive = marker == markProgressive
-		return h.frame(segment)
+		f.progressive = marker == markProgressive
+		return f.frame(segment)
 	case marker == markDHT, marker < markBaseline, marker > 0xcf:
 	case marker == markJPG, marker == markDAC, marker > markJPG:
 		return errors.New("arithmetic coding is not supported")
@@ -132,8 +138,8 @@ func (h *jpegHeader) take(marker uint8, segment []byte, start, end int) error {
 	return nil
 }
 
-func (h *jpegHeader) frame(segment []byte) error {
-	if h.components != nil {
+func (f *jpegFile) frame(segment []byte) error {
+	if f.components != nil {
 		return errors.New("it has more than one frame")
 	}
 	if len(segment) < 6 || len(segment) != 6+3*int(segment[5]) {
@@ -142,101 +148,97 @@ func (h *jpegHeader) frame(segment []byte) error {
 	if segment[0] != 8 {
 		return fmt.Errorf("expected 8 bits a sample, found %d", segment[0])
 	}
-	h.height, h.width = int(binary.BigEndian.Uint16(segment[1:])), int(binary.BigEndian.Uint16(segment[3:]))
-	h.components = []jpegComponent{}
+	f.height, f.width = int(binary.BigEndian.Uint16(segment[1:])), int(binary.BigEndian.Uint16(segment[3:]))
+	f.components = []jpegComponent{}
 	for at := 6; at < len(segment); at += 3 {
 		c := jpegComponent{id: segment[at], h: int(segment[at+1] >> 4), v: int(segment[at+1] & 15)}
 		if c.h < 1 || c.h > 4 || c.v < 1 || c.v > 4 {
 			return fmt.Errorf("expected 1 to 4 samples of a component, found %d x %d", c.h, c.v)
 		}
-		h.components = append(h.components, c)
+		f.components = append(f.components, c)
 	}
-	if n := len(h.components); n != 1 && n != 3 && n != 4 {
+	if n := len(f.components); n != 1 && n != 3 && n != 4 {
 		return fmt.Errorf("expected 1, 3 or 4 components, found %d", n)
 	}
 	return nil
 }
 
 // blocks are those of 8 x 8 samples, of all components.
-func (h *jpegHeader) blocks() int {
-	if len(h.components) == 1 {
-		return ((h.width + 7) / 8) * ((h.height + 7) / 8)
+func (f *jpegFile) blocks() int {
+	if len(f.components) == 1 {
+		return ((f.width + 7) / 8) * ((f.height + 7) / 8)
 	}
 	most, sum := jpegComponent{}, 0
-	for _, c := range h.components {
+	for _, c := range f.components {
 		most.h, most.v = max(most.h, c.h), max(most.v, c.v)
 		sum += c.h * c.v
 	}
-	columns := (h.width + 8*most.h - 1) / (8 * most.h)
-	return columns * ((h.height + 8*most.v - 1) / (8 * most.v)) * sum
+	columns := (f.width + 8*most.h - 1) / (8 * most.h)
+	return columns * ((f.height + 8*most.v - 1) / (8 * most.v)) * sum
 }
 
 // inRGB tells whether the three components are red, green and blue, by the rules of libjpeg (jdapimin.c).
-func (h *jpegHeader) inRGB() bool {
+func (f *jpegFile) inRGB() bool {
 	switch {
-	case h.jfif:
+	case f.jfif:
 		return false
-	case h.adobe:
-		return h.transform == 0
+	case f.adobe:
+		return f.transform == 0
 	}
-	return h.components[0].id == 'R' && h.components[1].id == 'G' && h.components[2].id == 'B'
+	return f.components[0].id == 'R' && f.components[1].id == 'G' && f.components[2].id == 'B'
 }
 
 // planes has the decoder give the components as they are, whatever they mean: of three as luma and chroma, of four as
 // cyan, magenta, yellow and black.
-func (h *jpegHeader) planes(encoded []byte) io.Reader {
+func (f *jpegFile) planes() io.Reader {
 	start := []byte{0xff, markSOI}
-	switch len(h.components) {
+	switch len(f.components) {
 	case 3:
 		start = append(start, "\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"...)
 	case 4:
 		start = append(start, "\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"...)
 	}
 	parts, at := []io.Reader{bytes.NewReader(start)}, 2
-	for _, marker := range h.apart {
-		parts = append(parts, bytes.NewReader(encoded[at:marker[0]]))
+	for _, marker := range f.apart {
+		parts = append(parts, bytes.NewReader(f.encoded[at:marker[0]]))
 		at = marker[1]
 	}
-	return io.MultiReader(append(parts, bytes.NewReader(encoded[at:]))...)
+	return io.MultiReader(append(parts, bytes.NewReader(f.encoded[at:]))...)
 }
 
-func decodeJPEG(encoded []byte, a asked) (*picture, error) {
-	h, err := parseJPEG(encoded)
-	if err != nil {
-		return nil, fmt.Errorf("broken JPEG: %w", err)
-	}
-	blocks := h.blocks()
+func (f *jpegFile) decode(a asked) (rows, error) {
+	blocks := f.blocks()
 	// The first pass takes a bit for each block at least.
-	if err := claims(h.height, h.width, blocks/8, len(encoded)); err != nil {
+	if err := claims(f.height, f.width, blocks/8, len(f.encoded)); err != nil {
 		return nil, err
 	}
 	size := 64 * blocks // bytes
-	if len(h.components) == 4 {
+	if len(f.components) == 4 {
 		size *= 3 // the decoder joins the planes, and they are taken apart again
 	}
-	if h.progressive {
+	if f.progressive {
 		size += 4 * 64 * blocks // coefficients
 	}
 	if size > maxJPEG {
 		return nil, fmt.Errorf("image is %d x %d pixels, progressive: it takes %d bytes to decode, at most %d are spent",
-			h.width, h.height, size, maxJPEG)
+			f.width, f.height, size, maxJPEG)
 	}
-	if len(h.components) > 1 {
+	if len(f.components) > 1 {
 		if err := a.inColour(); err != nil {
 			return nil, err
 		}
 	}
-	img, err := jpeg.Decode(h.planes(encoded))
+	img, err := jpeg.Decode(f.planes())
 	if err != nil {
 		return nil, fmt.Errorf("broken JPEG: %s", strings.TrimPrefix(err.Error(), "invalid JPEG format: "))
 	}
 	switch img := img.(type) {
 	case *image.Gray:
-		return &picture{rows: &samples{channels: a.channels, width: h.width, pix: img.Pix, stride: img.Stride, step: 1}}, nil
+		return &samples{channels: a.channels, width: f.width, pix: img.Pix, stride: img.Stride, step: 1}, nil
 	case *image.YCbCr:
-		return &picture{rows: &luma{chroma: chromaOf(img), inRGB: h.inRGB()}}, nil
+		return &luma{chroma: chromaOf(img), inRGB: f.inRGB()}, nil
 	case *image.CMYK:
-		return &picture{rows: inksOf(&h, img)}, nil
+		return f.inks(img), nil
 	}
 	return nil, fmt.Errorf("not a supported JPEG: found pixels of type %T", img)
 }
@@ -261,20 +263,14 @@ func chromaOf(img *image.YCbCr) chroma {
 		luma: img.Y, stride: img.YStride, planes: [2][]uint8{img.Cb, img.Cr}, planeStride: img.CStride,
 		width: img.Rect.Dx(), height: img.Rect.Dy(),
 	}
-	switch img.SubsampleRatio {
-	case image.YCbCrSubsampleRatio444:
-		return c.of(1, 1)
-	case image.YCbCrSubsampleRatio440:
-		return c.of(1, 2)
-	case image.YCbCrSubsampleRatio422:
-		return c.of(2, 1)
-	case image.YCbCrSubsampleRatio420:
-		return c.of(2, 2)
-	case image.YCbCrSubsampleRatio411:
-		return c.of(4, 1)
-	case image.YCbCrSubsampleRatio410:
-	}
-	return c.of(4, 2)
+	s := samplings[img.SubsampleRatio]
+	return c.of(s[0], s[1])
+}
+
+// samplings are how many pixels a sample of chroma is for, across and down.
+var samplings = map[image.YCbCrSubsampleRatio][2]int{
+	image.YCbCrSubsampleRatio444: {1, 1}, image.YCbCrSubsampleRatio440: {1, 2}, image.YCbCrSubsampleRatio422: {2, 1},
+	image.YCbCrSubsampleRatio420: {2, 2}, image.YCbCrSubsampleRatio411: {4, 1}, image.YCbCrSubsampleRatio410: {4, 2},
 }
 
 func (c chroma) of(h, v int) chroma {
@@ -294,9 +290,12 @@ func (c *chroma) at(y int) (luma, first, second []uint8) {
 }
 
 func (c *chroma) upsample(dst, plane []uint8, y int) {
-	line := func(y int) []uint8 { return plane[min(max(y, 0), c.lines-1)*c.planeStride:][:c.columns] }
-	nearest := line(y / c.v)
-	next := line(y/c.v + 2*(y%2) - 1) // of two lines of pixels the upper is near the line above
+	line := func(y int) []uint8 { return plane[y*c.planeStride:][:c.columns] }
+	above, below := y, y
+	if c.v == 2 {
+		above, below = neighbours(y, c.lines)
+	}
+	nearest, next := line(above), line(below)
 	switch {
 	case c.h == 1 && c.v == 1:
 		copy(dst, nearest)
@@ -306,7 +305,7 @@ func (c *chroma) upsample(dst, plane []uint8, y int) {
 		}
 	case c.h == 2 && c.v == 1 && c.columns > 2:
 		for x := range dst {
-			i, j := c.near(x)
+			i, j := neighbours(x, c.columns)
 			dst[x] = clamp((3*int32(nearest[i]) + int32(nearest[j]) + int32(1+x%2)) >> 2)
 		}
 	case c.h == 2 && c.v == 2 && c.columns > 2:
@@ -314,7 +313,7 @@ func (c *chroma) upsample(dst, plane []uint8, y int) {
 			c.sums[i] = 3*int32(nearest[i]) + int32(next[i])
 		}
 		for x := range dst {
-			i, j := c.near(x)
+			i, j := neighbours(x, c.columns)
 			dst[x] = clamp((3*c.sums[i] + c.sums[j] + int32(8-x%2)) >> 4)
 		}
 	default:
@@ -322,15 +321,6 @@ func (c *chroma) upsample(dst, plane []uint8, y int) {
 			dst[x] = nearest[x/c.h]
 		}
 	}
-}
-
-// near are the nearest column of a pixel and the next nearest, the same at either end.
-func (c *chroma) near(x int) (nearest, next int) {
-	nearest = x / 2
-	if next = nearest + 2*(x%2) - 1; next < 0 || next >= c.columns {
-		next = nearest
-	}
-	return nearest, next
 }
 
 // luma is rows of pixels in YCbCr, or in RGB with as many samples.
@@ -371,12 +361,12 @@ type inks struct {
 	converted bool
 }
 
-// inksOf undoes what the decoder does to four components: each plane is turned, and samples for several pixels are
+// inks undoes what the decoder does to four components: each plane is turned, and samples for several pixels are
 // repeated.
-func inksOf(h *jpegHeader, img *image.CMYK) *inks {
-	p := &inks{converted: h.adobe && h.transform != 0}
+func (f *jpegFile) inks(img *image.CMYK) *inks {
+	p := &inks{converted: f.adobe && f.transform != 0}
 	p.width, p.height = img.Rect.Dx(), img.Rect.Dy()
-	factor := h.components[0].h / h.components[1].h
+	factor := f.components[0].h / f.components[1].h
 	plane := func(component, factor int) []uint8 {
 		columns := (p.width + factor - 1) / factor
 		values := make([]uint8, 0, columns*((p.height+factor-1)/factor))

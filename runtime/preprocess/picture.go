@@ -1,5 +1,10 @@
 package preprocess
 
+import (
+	"fmt"
+	"image"
+)
+
 // picture is a decoded image that is read by rows, so that no second copy of it is made.
 type picture struct {
 	channels, height, width int
@@ -25,6 +30,77 @@ func (p *indexed) row(dst []uint8, y int) {
 	}
 }
 
+// samples are rows of decoded pixels, one behind the other.
+type samples struct {
+	channels, width int
+
+	pix    []uint8
+	stride int  // bytes from row to row
+	step   int  // bytes from pixel to pixel
+	sample int  // bytes from one channel of a pixel to the next; 0 repeats grey
+	alpha  int  // where a pixel's alpha is, if images are to be laid on white; else 0
+	clip   bool // 16-bit grey
+}
+
+// set takes over the decoder's pixels as they are in the file: colours not multiplied by alpha, 16 bits big-endian.
+func (p *samples) set(img image.Image, onWhite bool) error {
+	switch img := img.(type) {
+	case *image.Gray:
+		p.pix, p.stride, p.step = img.Pix, img.Stride, 1
+	case *image.Gray16:
+		p.pix, p.stride, p.step = img.Pix, img.Stride, 2
+	case *image.RGBA: // opaque, else it would be NRGBA
+		p.pix, p.stride, p.step, p.sample = img.Pix, img.Stride, 4, 1
+	case *image.NRGBA:
+		p.pix, p.stride, p.step, p.sample = img.Pix, img.Stride, 4, 1
+	case *image.RGBA64: // opaque, else it would be NRGBA64
+		p.pix, p.stride, p.step, p.sample = img.Pix, img.Stride, 8, 2
+	case *image.NRGBA64:
+		p.pix, p.stride, p.step, p.sample = img.Pix, img.Stride, 8, 2
+	default:
+		return fmt.Errorf("not a supported PNG: found pixels of type %T", img)
+	}
+	switch img.(type) {
+	case *image.NRGBA, *image.NRGBA64:
+		if onWhite {
+			p.alpha = 3 * p.sample
+		}
+	}
+	return nil
+}
+
+func (p *samples) row(dst []uint8, y int) {
+	src := p.pix[y*p.stride:]
+	switch {
+	case p.clip:
+		for x := range p.width {
+			value := src[x*p.step+1]
+			if src[x*p.step] != 0 {
+				value = 255
+			}
+			for c := range p.channels {
+				dst[x*p.channels+c] = value
+			}
+		}
+	case p.alpha != 0:
+		for x := range p.width {
+			pixel := src[x*p.step:]
+			for c := range p.channels {
+				dst[x*p.channels+c] = overWhite(pixel[c*p.sample], pixel[p.alpha])
+			}
+		}
+	case p.channels == 3:
+		for x := range p.width {
+			pixel := src[x*p.step:]
+			dst[x*3], dst[x*3+1], dst[x*3+2] = pixel[0], pixel[p.sample], pixel[2*p.sample]
+		}
+	default:
+		for x := range p.width {
+			dst[x] = src[x*p.step]
+		}
+	}
+}
+
 // isGrey tells whether a palette is the shades of grey in their order, as far as it goes.
 func isGrey(palette [][3]uint8) bool {
 	for i, c := range palette {
@@ -46,3 +122,13 @@ func overWhite(value, alpha uint8) uint8 {
 
 // clamp is the nearest byte.
 func clamp(value int32) uint8 { return uint8(min(max(value, 0), 255)) }
+
+// neighbours are the sample nearest to a pixel, and the next nearest, of samples for two pixels each: the same one at
+// either end.
+func neighbours(pixel, samples int) (nearest, next int) {
+	nearest = pixel / 2
+	if next = nearest + 2*(pixel%2) - 1; next < 0 || next >= samples {
+		next = nearest
+	}
+	return nearest, next
+}

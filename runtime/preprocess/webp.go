@@ -22,39 +22,44 @@ type webpFile struct {
 	pixels        []byte // the chunk with all else
 }
 
-func webpSize(encoded []byte) (height, width int, err error) {
-	f, err := parseWebP(encoded)
-	return f.height, f.width, err
+func openWebP(encoded []byte) (file, error) {
+	f := &webpFile{}
+	if err := f.parse(encoded); err != nil {
+		return nil, err
+	}
+	return f, nil
 }
 
-// parseWebP finds the chunks that an image is made of.
-func parseWebP(encoded []byte) (f webpFile, err error) {
+func (f *webpFile) size() (height, width int) { return f.height, f.width }
+
+// parse finds the chunks that an image is made of.
+func (f *webpFile) parse(encoded []byte) error {
 	const header, flagAnimation, flagAlpha = 12, 0x02, 0x10
 	rest := encoded[header:]
 	name, chunk, rest, err := nextChunk(rest)
 	if err != nil {
-		return f, err
+		return err
 	}
 	if name != "VP8X" {
-		return f, f.take(name, chunk)
+		return f.take(name, chunk)
 	}
 	if len(chunk) < 10 {
-		return f, io.ErrUnexpectedEOF
+		return io.ErrUnexpectedEOF
 	}
 	width, height := 1+u24(chunk[4:]), 1+u24(chunk[7:])
 	isAnimated, hasAlpha := chunk[0]&flagAnimation != 0, chunk[0]&flagAlpha != 0
 	for f.pixels == nil {
 		if name, chunk, rest, err = nextChunk(rest); err != nil {
-			return f, err
+			return err
 		}
 		switch {
 		case name == "ANMF" && isAnimated:
 			const frame = 16 // where it is on the canvas, and for how long
 			if len(chunk) < frame {
-				return f, io.ErrUnexpectedEOF
+				return io.ErrUnexpectedEOF
 			}
 			if chunk[0]|chunk[1]|chunk[2]|chunk[3]|chunk[4]|chunk[5] != 0 {
-				return f, errors.New("expected the first image of an animation to fill it, found it smaller")
+				return errors.New("expected the first image of an animation to fill it, found it smaller")
 			}
 			rest = chunk[frame:]
 		case name == "ALPH":
@@ -63,15 +68,15 @@ func parseWebP(encoded []byte) (f webpFile, err error) {
 			err = f.take(name, chunk)
 		}
 		if err != nil {
-			return f, err
+			return err
 		}
 	}
 	if f.height != height || f.width != width {
-		return f, fmt.Errorf("expected an image of %d x %d pixels, as its header says, found %d x %d",
+		return fmt.Errorf("expected an image of %d x %d pixels, as its header says, found %d x %d",
 			width, height, f.width, f.height)
 	}
 	f.hasAlpha = hasAlpha && (f.alpha != nil || f.lossless)
-	return f, nil
+	return nil
 }
 
 // nextChunk splits off a chunk.
@@ -120,11 +125,7 @@ func (f *webpFile) take(name string, chunk []byte) error {
 	return nil
 }
 
-func decodeWebP(encoded []byte, a asked) (*picture, error) {
-	f, err := parseWebP(encoded)
-	if err != nil {
-		return nil, fmt.Errorf("broken WebP: %w", err)
-	}
+func (f *webpFile) decode(a asked) (rows, error) {
 	if err := a.inColour(); err != nil { // the format has no other
 		return nil, err
 	}
@@ -142,14 +143,14 @@ func decodeWebP(encoded []byte, a asked) (*picture, error) {
 		if onWhite {
 			p.alpha = 3
 		}
-		return &picture{rows: p}, nil
+		return p, nil
 	case *image.YCbCr:
-		return &picture{rows: newLossy(&f, img, nil, 0)}, nil
+		return newLossy(f, img, nil, 0), nil
 	case *image.NYCbCrA:
 		if !onWhite {
-			return &picture{rows: newLossy(&f, &img.YCbCr, nil, 0)}, nil
+			return newLossy(f, &img.YCbCr, nil, 0), nil
 		}
-		return &picture{rows: newLossy(&f, &img.YCbCr, img.A, img.AStride)}, nil
+		return newLossy(f, &img.YCbCr, img.A, img.AStride), nil
 	}
 	return nil, fmt.Errorf("not a supported WebP: found pixels of type %T", img)
 }
@@ -201,12 +202,12 @@ func newLossy(f *webpFile, img *image.YCbCr, alpha []uint8, stride int) *lossy {
 }
 
 func (p *lossy) row(dst []uint8, y int) {
-	next := min(max(y/2+2*(y%2)-1, 0), p.lines-1) // of two lines of pixels the upper is near the line above
-	nearest, other := y/2*p.img.CStride, next*p.img.CStride
+	above, below := neighbours(y, p.lines)
+	nearest, other := above*p.img.CStride, below*p.img.CStride
 	for x := range p.width {
-		i, j := x/2, x/2+2*(x%2)-1
-		u := upsampled(p.img.Cb, nearest, other, i, j, p.columns)
-		v := upsampled(p.img.Cr, nearest, other, i, j, p.columns)
+		i, j := neighbours(x, p.columns)
+		u := upsampled(p.img.Cb, nearest, other, i, j)
+		v := upsampled(p.img.Cr, nearest, other, i, j)
 		luma := int32(p.img.Y[y*p.img.YStride+x]) * 19077 >> 8
 		to := dst[3*x:][:3]
 		to[0] = clamp((luma + v*26149>>8 - 14234) >> 6)
@@ -221,9 +222,9 @@ func (p *lossy) row(dst []uint8, y int) {
 
 // upsampled weighs the four samples around a pixel 9 : 3 : 3 : 1 by their nearness, rounding twice as libwebp does; at
 // the left and right end there are two, 3 : 1.
-func upsampled(plane []uint8, nearest, other, i, j, columns int) int32 {
+func upsampled(plane []uint8, nearest, other, i, j int) int32 {
 	near, above := int32(plane[nearest+i]), int32(plane[other+i])
-	if j < 0 || j >= columns {
+	if i == j {
 		return (3*near + above + 2) >> 2
 	}
 	beside, across := int32(plane[nearest+j]), int32(plane[other+j])
