@@ -31,6 +31,7 @@ const (
 	ReasonPoolNotFound      = "PoolNotFound"      // the adapter's pool is not there
 	ReasonPoolNotReady      = "PoolNotReady"      // the adapter's pool has no base model yet
 	ReasonNameTaken         = "NameTaken"         // an object of a name that the pool needs is not the pool's
+	ReasonObjectRefused     = "ObjectRefused"     // the API server refuses an object of the pool's, or its pods
 	ReasonPoolFull          = "PoolFull"          // over the pool's maxCount or memory
 	ReasonNoRoomForSwap     = "NoRoomForSwap"     // no room for the new revision beside the one it replaces
 	ReasonResourcesTooSmall = "ResourcesTooSmall" // the pods' memory limit cannot hold all that they may have to

@@ -306,6 +306,11 @@ func TestTheManagerKeepsToPools(t *testing.T) {
 	}
 	s.create(strange)
 
+	// second is a reference to another pool, which is not the controller.
+	second := func(first metav1.OwnerReference) metav1.OwnerReference {
+		first.Name, first.UID, first.Controller = "other", "uid-of-other", nil
+		return first
+	}
 	const owned = "the manager writes only objects that an InferencePool owns"
 	for name, c := range map[string]struct {
 		edit func(*appsv1.Deployment)
@@ -316,6 +321,12 @@ func TestTheManagerKeepsToPools(t *testing.T) {
 		"another owner": {func(d *appsv1.Deployment) { d.OwnerReferences[0].Kind = "Other" }, owned},
 		"another account": {
 			func(d *appsv1.Deployment) { d.Spec.Template.Spec.ServiceAccountName = "other-runtime" }, "run as the account",
+		},
+		"the account of a second owner": {
+			func(d *appsv1.Deployment) {
+				d.OwnerReferences = append(d.OwnerReferences, second(d.OwnerReferences[0]))
+				d.Spec.Template.Spec.ServiceAccountName = "other-runtime"
+			}, "run as the account",
 		},
 		"the host's network": {
 			func(d *appsv1.Deployment) { d.Spec.Template.Spec.HostNetwork = true }, "nothing of their host",
@@ -380,12 +391,11 @@ func TestTheManagerKeepsToPools(t *testing.T) {
 		return c.Patch(s.ctx, strange.DeepCopy(), client.RawPatch(types.MergePatchType, claim))
 	}, owned)
 
+	owners := live.OwnerReferences
 	bind := func(role string, subject rbacv1.Subject) func(client.Client) error {
 		return func(c client.Client) error {
 			return c.Create(s.ctx, &rbacv1.RoleBinding{
-				ObjectMeta: metav1.ObjectMeta{
-					Namespace: s.namespace, Name: "more", OwnerReferences: slices.Clone(live.OwnerReferences),
-				},
+				ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: "more", OwnerReferences: slices.Clone(owners)},
 				RoleRef:  rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role},
 				Subjects: []rbacv1.Subject{subject},
 			})
@@ -407,6 +417,10 @@ func TestTheManagerKeepsToPools(t *testing.T) {
 	if err := bind("switchyard-runtime", own)(client.NewDryRunClient(manager)); err != nil {
 		t.Errorf("the role of a pool's pods: %v", err)
 	}
+	owners = append(slices.Clone(owners), second(owners[0]))
+	refused(t, manager, bind("switchyard-runtime", rbacv1.Subject{
+		Kind: "ServiceAccount", Namespace: s.namespace, Name: "other-runtime",
+	}), binds)
 }
 
 // The policies are bound, refuse where they cannot decide, and the API server finds no fault with their expressions.

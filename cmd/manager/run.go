@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -66,6 +67,7 @@ type runFlags struct {
 	registryURL, registryToken    string
 	registryNamespace             string
 	certificates, registryNames   string
+	workDir                       string
 	sourceAllow                   []netip.Prefix
 	sourcePlainHTTP               []string
 	recheck                       time.Duration
@@ -97,6 +99,8 @@ func parseRunFlags(args []string) (*runFlags, error) {
 		"who keeps the artifact registry's certificate in the Secret "+certificatesSecret+": self or cert-manager")
 	set.StringVar(&f.registryNames, "registry-tls-names", "",
 		"host `names` and addresses, separated by commas, by which the artifact registry is known besides --registry-url's")
+	set.StringVar(&f.workDir, "work-dir", "", "`folder` in which sources are unpacked for a moment, no other manager's: "+
+		"what a former process left there is removed (default: the system's, where it is not)")
 	set.Func("source-allow-cidr", "`range` of addresses that sources may have though it is private, loopback or "+
 		"otherwise special; may be given several times", f.allowSource)
 	set.Func("source-plain-http", "`host:port` that is spoken to without TLS as a source, as loopback hosts are; may be "+
@@ -153,6 +157,9 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	if f.namespace, err = ownNamespace(f.namespace); err != nil {
 		return err
 	}
+	if err := clean(f.workDir); err != nil {
+		return fmt.Errorf("--work-dir: %w", err)
+	}
 	mgr, err := newManager(f)
 	if err != nil {
 		return err
@@ -171,6 +178,28 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 		}
 	}()
 	return mgr.Start(ctx)
+}
+
+// clean has the folder there, without what a process that was killed had unpacked in it; nothing else is removed.
+func clean(dir string) error {
+	if dir == "" {
+		return nil
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	for _, pattern := range []string{inferencepool.TempPattern, loraadapter.TempPattern} {
+		left, err := filepath.Glob(filepath.Join(dir, pattern))
+		if err != nil {
+			return err
+		}
+		for _, path := range left {
+			if err := os.RemoveAll(path); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func newManager(f *runFlags) (ctrl.Manager, error) {
@@ -263,7 +292,7 @@ func (f *runFlags) addControllers(mgr ctrl.Manager) error {
 	}
 	pools := inferencepool.New(inferencepool.Options{
 		Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Events: recorder, Metrics: counts, Source: from, Store: store,
-		Trust: trust, Policy: policy, Now: time.Now, Runtime: inferencepool.Runtime{
+		Trust: trust, TempDir: f.workDir, Policy: policy, Now: time.Now, Runtime: inferencepool.Runtime{
 			Image: f.runtimeImage, Registry: f.registryURL, RegistryNamespace: f.registryNamespace,
 			ClusterRole: f.runtimeRole,
 		},
@@ -271,7 +300,7 @@ func (f *runFlags) addControllers(mgr ctrl.Manager) error {
 	company := placement.NewCompany()
 	adapters := loraadapter.New(loraadapter.Options{
 		Client: mgr.GetClient(), Events: recorder, Metrics: counts, Source: from, Store: store, Policy: policy,
-		Company: company, Now: time.Now,
+		TempDir: f.workDir, Company: company, Now: time.Now,
 	})
 	objects := telemetry.NewObjects(mgr.GetCache(), map[telemetry.Kind]telemetry.Load{
 		telemetry.Base: pools.Load, telemetry.Adapter: adapters.Load,

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +13,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/util/retry"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -303,6 +305,50 @@ func TestAPoolsObjects(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.until("image", func() string { return get().Spec.Template.Spec.Containers[0].Image }, "runtime")
+}
+
+// What the API server refuses, of the pool's objects or its pods, is in the pool's status, and passes with its cause.
+func TestAnObjectThatIsRefused(t *testing.T) {
+	s := newSpace(t)
+	refused := func(says string) {
+		t.Helper()
+		pool := s.untilPool("digits", "False ObjectRefused")
+		ready := apimeta.FindStatusCondition(pool.Status.Conditions, v1alpha1.ConditionReady)
+		if !strings.Contains(ready.Message, says) ||
+			!apimeta.IsStatusConditionTrue(pool.Status.Conditions, v1alpha1.ConditionStalled) {
+			t.Errorf("expected it Stalled with %q, found %+v", says, pool.Status.Conditions)
+		}
+	}
+	most := &corev1.LimitRange{
+		ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: "small"},
+		Spec: corev1.LimitRangeSpec{Limits: []corev1.LimitRangeItem{{
+			Type: corev1.LimitTypeContainer,
+			Max:  corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("10m")},
+		}}},
+	}
+	pool := s.pool("digits").Obj()
+	pool.Spec.Template.Labels = map[string]string{"team": "has a space"}
+	pool.Spec.Template.Resources.Requests = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1")}
+	s.create(most, pool)
+	refused(`Deployment digits: Deployment.apps "digits" is invalid: spec.template.labels`)
+	s.until("event", func() string { // beside the budget's, which has the pool's name
+		return strconv.FormatBool(strings.Contains(s.events("digits"), "ObjectRefused Resolved"))
+	}, "true")
+
+	err := retry.RetryOnConflict(retry.DefaultRetry, func() error {
+		if err := admin.Get(s.ctx, client.ObjectKeyFromObject(pool), pool); err != nil {
+			return err
+		}
+		pool.Spec.Template.Labels = nil
+		return admin.Update(s.ctx, pool)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused("must be less than or equal to cpu limit of 10m")
+	s.remove(most)
+	s.runPods("digits", 1)
+	s.untilPool("digits", "True Serving")
 }
 
 func TestABadBase(t *testing.T) {

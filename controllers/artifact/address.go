@@ -26,11 +26,11 @@ var special = []struct {
 	{"a reserved", prefixes("192.0.0.0/24", "192.88.99.0/24", "240.0.0.0/4", "2001::/23")},
 }
 
-// The ranges of IPv6 that stand for IPv4: what the address holds is where a packet comes out.
+// The ranges of IPv6 that stand for IPv4: what the address holds is where a packet comes out. Not 64:ff9b:1::/48 (RFC
+// 8215): where in such an address the IPv4 one is, only its network knows, so it is reserved as a whole.
 var (
 	public     = netip.MustParsePrefix("2000::/3")
 	nat64      = netip.MustParsePrefix("64:ff9b::/96")
-	nat64Local = netip.MustParsePrefix("64:ff9b:1::/48")
 	sixToFour  = netip.MustParsePrefix("2002::/16")
 	compatible = netip.MustParsePrefix("::/96")
 )
@@ -100,7 +100,7 @@ func embedded(address netip.Addr) (inner netip.Addr, ok bool) {
 		return netip.Addr{}, false
 	case sixToFour.Contains(address):
 		return netip.AddrFrom4([4]byte(b[2:6])), true
-	case nat64.Contains(address), nat64Local.Contains(address), compatible.Contains(address):
+	case nat64.Contains(address), compatible.Contains(address):
 		return netip.AddrFrom4([4]byte(b[12:])), true
 	}
 	return netip.Addr{}, false

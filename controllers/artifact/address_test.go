@@ -52,7 +52,9 @@ func TestAddresses(t *testing.T) {
 		{address: "::ffff:169.254.169.254", want: "a link-local"},
 		{address: "::ffff:10.0.0.1", want: "a private"},
 		{address: "64:ff9b::7f00:1", want: "a loopback"},
-		{address: "64:ff9b:1::a00:1", want: "a private"},
+		{address: "64:ff9b:1::808:808", want: "a reserved"},
+		{address: "64:ff9b:1:a00:0:100::", want: "a reserved"}, // 10.0.0.1 behind a /48, by RFC 6052
+		{address: "64:ff9b:1::808:808", allow: "64:ff9b:1::/48"},
 		{address: "2002:a9fe:a9fe::1", want: "a link-local"},
 		{address: "::127.0.0.1", want: "a loopback"},
 

@@ -11,12 +11,14 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"runtime/debug"
 	"sync"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 )
 
 // Outcome is how an attempt ended.
@@ -242,6 +244,7 @@ func guarded[R any](ctx context.Context, work func(context.Context) (R, error)) 
 	defer func() {
 		if v := recover(); v != nil {
 			err = fmt.Errorf("reading it panicked: %v", v)
+			log.FromContext(ctx).Error(err, "a fault of ours: please report it", "stack", string(debug.Stack()))
 		}
 	}()
 	return work(ctx)

@@ -134,7 +134,7 @@ func (c *courier) bring(ctx context.Context, e errand) (v1alpha1.ResolvedBaseMod
 			return e.known, nil
 		}
 	}
-	dir, err := os.MkdirTemp(c.dir, "base-")
+	dir, err := os.MkdirTemp(c.dir, TempPattern)
 	if err != nil {
 		return none, source.Failure(err)
 	}

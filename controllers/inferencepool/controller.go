@@ -4,7 +4,9 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"net/http"
 	"reflect"
 	"sync"
 	"time"
@@ -19,6 +21,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
+	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -53,9 +56,15 @@ const (
 	podMoment = 20 * time.Millisecond
 	// takenAgain is when to look whether a name that is another's has become free: nothing tells.
 	takenAgain = 10 * time.Second
+	// failedLeast and failedMost are between tries after an error, such as an object that the API server refuses.
+	failedLeast = 5 * time.Millisecond
+	failedMost  = time.Minute
 	// fieldOwner is under whose name a pool's objects and its status are written.
 	fieldOwner = client.FieldOwner("switchyard-inferencepool")
 )
+
+// TempPattern is of the names of the folders in Options.TempDir.
+const TempPattern = "base-*"
 
 // Options are what a Reconciler needs.
 type Options struct {
@@ -131,7 +140,11 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 		// The one that the cache has: what all pods are to trust may have changed.
 		Watches(&corev1.Secret{}, handler.EnqueueRequestsFromMapFunc(r.all)).
 		WatchesRawSource(source.Channel(r.attempts.Ended(), &handler.EnqueueRequestForObject{})).
-		WithOptions(controller.Options{MaxConcurrentReconciles: parallel}).
+		WithOptions(controller.Options{
+			MaxConcurrentReconciles: parallel,
+			RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](
+				failedLeast, failedMost),
+		}).
 		Complete(r)
 }
 
@@ -181,8 +194,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	if err := r.readDeployment(ctx, s); err != nil {
 		return ctrl.Result{}, err
 	}
-	if err := r.apply(ctx, s); err != nil {
-		return ctrl.Result{}, err
+	refused := r.apply(ctx, s)
+	if s.refused = refusal(refused); refused != nil && s.refused == "" {
+		return ctrl.Result{}, refused
 	}
 	if s.taken != "" && (result.RequeueAfter == 0 || result.RequeueAfter > takenAgain) {
 		result.RequeueAfter = takenAgain
@@ -195,8 +209,24 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		return ctrl.Result{RequeueAfter: behind}, nil
 	case err != nil:
 		return ctrl.Result{}, client.IgnoreNotFound(err)
+	case refused != nil:
+		return ctrl.Result{}, refused // tried again, ever less often: nothing tells when a quota has room
 	}
 	return result, nil
+}
+
+// refusal is what the API server said of an object that it does not take, for what is in it, for who asks or because of a
+// webhook; "" for what passes by itself, such as a conflict or an API server that is away.
+func refusal(err error) string {
+	var answer apierrors.APIStatus
+	switch {
+	case !errors.As(err, &answer), apierrors.IsConflict(err), apierrors.IsNotFound(err), apierrors.IsUnauthorized(err),
+		apierrors.IsTooManyRequests(err), apierrors.IsTimeout(err):
+		return ""
+	case answer.Status().Code < http.StatusInternalServerError, apierrors.IsInternalError(err):
+		return err.Error()
+	}
+	return ""
 }
 
 func (r *Reconciler) forget(pool types.NamespacedName) {

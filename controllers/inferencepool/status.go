@@ -27,6 +27,7 @@ type scope struct {
 	model      *artifact.BaseModel                          // the base; nil as long as it is not known
 	small      string                                       // why the pods' memory limit is too small; "" if it is not
 	taken      string                                       // an object of another's that has a name the pool needs
+	refused    string                                       // why the API server refuses an object; "" if it does not
 	deployment *appsv1.Deployment                           // nil where there is none
 	comingPods int32                                        // that are not ready and not on their way out
 	readyPods  int32                                        // of the pool; the Deployment's own count may be a minute old
@@ -38,7 +39,8 @@ type scope struct {
 // stalls are the reasons that only a change of the spec, the source or the namespace can cure.
 var stalls = []string{
 	v1alpha1.ReasonSourceNotFound, v1alpha1.ReasonSourceInvalid, v1alpha1.ReasonSourceForbidden,
-	v1alpha1.ReasonInvalidBaseModel, v1alpha1.ReasonNameTaken, v1alpha1.ReasonResourcesTooSmall,
+	v1alpha1.ReasonInvalidBaseModel, v1alpha1.ReasonNameTaken, v1alpha1.ReasonObjectRefused,
+	v1alpha1.ReasonResourcesTooSmall,
 }
 
 // base is the base model that is known, or why none is; neither while it is sought. lost is why the artifact registry,
@@ -118,10 +120,15 @@ func (s *scope) ready(base v1alpha1.ResolvedBaseModel, why *attempt.Failure) met
 		return no(v1alpha1.ReasonResolving, "asking the source for the base model")
 	case s.taken != "":
 		return no(v1alpha1.ReasonNameTaken, "%s exists and is not the pool's: it is left as it is", s.taken)
+	case s.refused != "":
+		return no(v1alpha1.ReasonObjectRefused, "the API server refuses it: %s", s.refused)
 	case s.small != "":
 		return no(v1alpha1.ReasonResourcesTooSmall, "%s", s.small)
 	case d == nil || d.Status.ObservedGeneration < d.Generation || d.Spec.Replicas == nil || *d.Spec.Replicas != wanted:
 		return no(v1alpha1.ReasonRollingOut, "the Deployment is on its way")
+	case d.Status.UpdatedReplicas < wanted && podsRefused(d) != "":
+		return no(v1alpha1.ReasonObjectRefused, "%d of %d pods are of the current template, the API server refuses more: %s",
+			d.Status.UpdatedReplicas, wanted, podsRefused(d))
 	case d.Status.UpdatedReplicas < wanted:
 		return no(v1alpha1.ReasonRollingOut, "%d of %d pods are of the current template", d.Status.UpdatedReplicas, wanted)
 	case d.Status.Replicas > wanted:
@@ -133,6 +140,16 @@ func (s *scope) ready(base v1alpha1.ResolvedBaseModel, why *attempt.Failure) met
 	}
 	return condition.New(v1alpha1.ConditionReady, true, v1alpha1.ReasonServing,
 		fmt.Sprintf("all %d pods are ready", wanted))
+}
+
+// podsRefused is why the last pod that was to be made was not, as its ReplicaSet was told; "" where it was.
+func podsRefused(d *appsv1.Deployment) string {
+	for _, c := range d.Status.Conditions {
+		if c.Type == appsv1.DeploymentReplicaFailure && c.Status == corev1.ConditionTrue {
+			return c.Message
+		}
+	}
+	return ""
 }
 
 // counts is the number of the pool's adapters by what they say of themselves.

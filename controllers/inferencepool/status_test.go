@@ -29,6 +29,14 @@ func rollout(replicas, updated int32) *appsv1.Deployment {
 	}
 }
 
+// refusing has its ReplicaSet told that a pod more is not to be had.
+func refusing(d *appsv1.Deployment) *appsv1.Deployment {
+	d.Status.Conditions = []appsv1.DeploymentCondition{
+		{Type: appsv1.DeploymentReplicaFailure, Status: corev1.ConditionTrue, Message: "exceeded quota"},
+	}
+	return d
+}
+
 func brought() *attempt.Outcome[v1alpha1.ResolvedBaseModel] {
 	return &attempt.Outcome[v1alpha1.ResolvedBaseModel]{
 		Result: v1alpha1.ResolvedBaseModel{Digest: "sha256:base", Architecture: "ViT"},
@@ -59,6 +67,18 @@ func TestStatus(t *testing.T) {
 		"a name is taken": {
 			scope: scope{outcome: brought(), taken: "Service x"},
 			want:  "False NameTaken: BaseModelResolved Stalled",
+		},
+		"an object is refused": {
+			scope: scope{outcome: brought(), refused: "Deployment x: invalid", deployment: rollout(2, 2), readyPods: 2},
+			want:  "False ObjectRefused: BaseModelResolved Available Stalled",
+		},
+		"pods are refused": {
+			scope: scope{outcome: brought(), deployment: refusing(rollout(1, 1)), readyPods: 1},
+			want:  "False ObjectRefused: BaseModelResolved Available Stalled",
+		},
+		"pods were refused for a while": {
+			scope: scope{outcome: brought(), deployment: refusing(rollout(2, 2)), readyPods: 2},
+			want:  "True Serving: BaseModelResolved Available",
 		},
 		"memory for nothing": {
 			scope: scope{outcome: brought(), small: "too small"},

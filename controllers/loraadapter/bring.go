@@ -76,7 +76,7 @@ func (c *courier) bring(ctx context.Context, e errand) (v1alpha1.Revision, error
 	if err != nil {
 		return v1alpha1.Revision{}, source.StoreFailure(err)
 	}
-	dir, err := os.MkdirTemp(c.dir, "adapter-")
+	dir, err := os.MkdirTemp(c.dir, TempPattern)
 	if err != nil {
 		return v1alpha1.Revision{}, source.Failure(err)
 	}

@@ -37,6 +37,9 @@ const (
 	fieldOwner = client.FieldOwner("switchyard-loraadapter")
 )
 
+// TempPattern is of the names of the folders in Options.TempDir.
+const TempPattern = "adapter-*"
+
 // Options are what a Reconciler needs.
 type Options struct {
 	Client   client.Client

@@ -38,7 +38,8 @@ func Action(reason string) string {
 	case v1alpha1.ReasonPoolNotFound, v1alpha1.ReasonPoolNotReady, v1alpha1.ReasonPoolFull,
 		v1alpha1.ReasonNoRoomForSwap, v1alpha1.ReasonNoPods:
 		return actionPlace
-	case v1alpha1.ReasonNameTaken, v1alpha1.ReasonResourcesTooSmall, v1alpha1.ReasonRollingOut:
+	case v1alpha1.ReasonNameTaken, v1alpha1.ReasonObjectRefused, v1alpha1.ReasonResourcesTooSmall,
+		v1alpha1.ReasonRollingOut:
 		return actionApply
 	}
 	return actionResolve

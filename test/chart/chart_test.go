@@ -133,7 +133,7 @@ func TestValues(t *testing.T) {
 		{"", manager, container + ".args", "[run --leader-elect " +
 			"--runtime-image=switchyard/runtime:local --registry-url=https://switchyard-registry.123.svc:5000 " +
 			"--registry-namespace=123 " +
-			"--registry-token-file=/var/run/secrets/switchyard/registry/token --certificates=cert-manager " +
+			"--registry-token-file=/var/run/secrets/switchyard/registry/token --work-dir=/tmp --certificates=cert-manager " +
 			"--source-allow-cidr=10.0.0.0/8 --source-allow-cidr=fd00::/8 --source-plain-http=models.demo.svc:8080 " +
 			"--log-format=json --recheck-interval=1m]"},
 		{"", registry, container + ".args", "[registry --dir=/var/lib/registry --address=:5000 " +

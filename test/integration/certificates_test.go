@@ -30,11 +30,16 @@ func TestACertificateThatAnotherKeeps(t *testing.T) {
 	long(t)
 	s := newSite(t, 1, "parity")
 	key := client.ObjectKey{Namespace: local.System, Name: local.TLSSecret}
+	holder, _, err := place.Lease(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
 	s.truth.stop(noLeader)
 	if err := place.KillManager(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { // the other is gone: the manager makes a certificate of its own, and all is as it was
+		s.truth.stop(noLeader)
 		secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name}}
 		err := errors.Join(place.KillManager(lasting), place.Client.Delete(lasting, secret), place.StartManager(lasting))
 		if err != nil {
@@ -55,7 +60,8 @@ func TestACertificateThatAnotherKeeps(t *testing.T) {
 	}
 	first := authority.issue(t)
 	keep(first)
-	if err := place.StartManager(lasting, "--certificates=cert-manager"); err != nil {
+	err = errors.Join(place.StartManager(lasting, "--certificates=cert-manager"), <-s.awaitLeader(t.Context(), holder))
+	if err != nil {
 		t.Fatal(err)
 	}
 	s.apply(wrappers.LoRAAdapter(s.ns, "digit").Pool(poolName).Source(place.Ref("digit", "v1")).Obj())

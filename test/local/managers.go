@@ -24,7 +24,7 @@ func (p *Place) StartManager(ctx context.Context, more ...string) error {
 		"--metrics-address", "0", "--health-address", "0",
 		"--leader-elect", "--leader-elect-lease-duration", lease.String(),
 		"--runtime-image", RuntimeImage, "--registry-url", "https://" + p.address,
-		"--registry-token-file", p.path("registry-token"),
+		"--registry-token-file", p.path("registry-token"), "--work-dir", p.path(fmt.Sprintf("manager-%d", p.started)),
 		"--source-allow-cidr", "127.0.0.0/8", "--source-allow-cidr", "::1/128",
 	}
 	flags = append(append(flags, p.options.ManagerFlags...), more...)
