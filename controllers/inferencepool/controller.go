@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"reflect"
+	"slices"
 	"sync"
 	"time"
 
@@ -50,8 +51,9 @@ const (
 	// countMoment is how long changes of adapters are gathered before they are counted: nothing waits for the counts.
 	countMoment = 500 * time.Millisecond
 	// waitedFor is how often it is looked whether the base is still stored while a pod is not ready, which may be for want
-	// of it: a pod that has no base yet can report nothing.
-	waitedFor = 10 * time.Second
+	// of it, as a pod that has no base yet can report nothing, or misses an adapter: then more may be lost. And how often
+	// at least it is tried to store it again.
+	waitedFor = 4 * time.Second
 	// podMoment is how long changes of pods are gathered before they are counted.
 	podMoment = 20 * time.Millisecond
 	// takenAgain is when to look whether a name that is another's has become free: nothing tells.
@@ -137,6 +139,7 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Owns(&policyv1.PodDisruptionBudget{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Watches(&corev1.Pod{}, placement.EnqueuePool(podMoment), builder.WithPredicates(placement.PodChanged())).
 		Watches(&v1alpha1.LoRAAdapter{}, placement.EnqueuePool(countMoment), builder.WithPredicates(countChanged())).
+		Watches(&v1alpha1.AdapterAssignment{}, placement.EnqueuePool(podMoment), builder.WithPredicates(missesMore())).
 		// The one that the cache has: what all pods are to trust may have changed.
 		Watches(&corev1.Secret{}, handler.EnqueueRequestsFromMapFunc(r.all)).
 		WatchesRawSource(source.Channel(r.attempts.Ended(), &handler.EnqueueRequestForObject{})).
@@ -215,8 +218,8 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	return result, nil
 }
 
-// refusal is what the API server said of an object that it does not take, for what is in it, for who asks or because of a
-// webhook; "" for what passes by itself, such as a conflict or an API server that is away.
+// refusal is what the API server said of an object that it does not take, for what is in it, for who asks or because of
+// a webhook; "" for what passes by itself, such as a conflict or an API server that is away.
 func refusal(err error) string {
 	var answer apierrors.APIStatus
 	switch {
@@ -244,6 +247,7 @@ func (r *Reconciler) count(ctx context.Context, s *scope) error {
 		return fmt.Errorf("pods: %w", err)
 	}
 	for _, pod := range pods {
+		s.misses = s.misses || misses(pod.Assignment)
 		switch {
 		case placement.Ready(pod.Pod):
 			s.readyPods++
@@ -252,6 +256,25 @@ func (r *Reconciler) count(ctx context.Context, s *scope) error {
 		}
 	}
 	return nil
+}
+
+// misses tells whether a pod says that the artifact registry lacks something.
+func misses(a *v1alpha1.AdapterAssignment) bool {
+	return a != nil && slices.ContainsFunc(a.Status.Failed, func(f v1alpha1.FailedAdapter) bool {
+		return f.Reason == v1alpha1.FailurePullFailed
+	})
+}
+
+// missesMore passes assignments of pods that begin to miss something.
+func missesMore() predicate.Predicate {
+	return predicate.Funcs{
+		CreateFunc: func(event.CreateEvent) bool { return false },
+		DeleteFunc: func(event.DeleteEvent) bool { return false },
+		UpdateFunc: func(e event.UpdateEvent) bool {
+			before, after := e.ObjectOld.(*v1alpha1.AdapterAssignment), e.ObjectNew.(*v1alpha1.AdapterAssignment)
+			return misses(after) && !misses(before)
+		},
+	}
 }
 
 // bring begins an attempt if one is due, and tells when the next is.
@@ -264,7 +287,7 @@ func (r *Reconciler) bring(ctx context.Context, s *scope) (next time.Duration) {
 	if s.outcome = r.attempts.Outcome(key, input); s.outcome != nil {
 		failure, _ := s.outcome.Err.(*attempt.Failure) //nolint:errorlint // it is never wrapped
 		wait := r.policy.Wait(s.outcome.Failures, failure != nil && failure.Retry)
-		if s.comingPods > 0 && s.outcome.Err == nil {
+		if (s.misses || s.comingPods > 0) && (s.outcome.Err == nil || failure != nil && failure.Retry) {
 			wait = min(wait, waitedFor)
 		}
 		if wait = s.outcome.Ended.Add(wait).Sub(r.now()); wait > 0 {

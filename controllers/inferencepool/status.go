@@ -30,6 +30,7 @@ type scope struct {
 	refused    string                                       // why the API server refuses an object; "" if it does not
 	deployment *appsv1.Deployment                           // nil where there is none
 	comingPods int32                                        // that are not ready and not on their way out
+	misses     bool                                         // a pod says that the artifact registry lacks something
 	readyPods  int32                                        // of the pool; the Deployment's own count may be a minute old
 	service    *corev1.Service                              // nil where there is none
 	adapters   []v1alpha1.LoRAAdapter

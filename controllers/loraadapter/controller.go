@@ -40,6 +40,9 @@ const (
 // TempPattern is of the names of the folders in Options.TempDir.
 const TempPattern = "adapter-*"
 
+// missedAgain is how often at least it is tried to store again what a pod misses.
+const missedAgain = 4 * time.Second
+
 // Options are what a Reconciler needs.
 type Options struct {
 	Client   client.Client
@@ -177,8 +180,11 @@ func (r *Reconciler) wait(s *scope) time.Duration {
 	}
 	failure, _ := s.outcome.Err.(*attempt.Failure) //nolint:errorlint // it is never wrapped
 	wait := r.policy.Wait(s.outcome.Failures, failure != nil && failure.Retry)
-	if s.outcome.Err == nil && s.look(s.outcome.Result.Digest).pullFailed {
+	switch known := s.known(); {
+	case s.outcome.Err == nil && s.look(s.outcome.Result.Digest).pullFailed:
 		wait = min(wait, r.policy.Least) // perhaps the artifact registry has lost it
+	case failure != nil && failure.Retry && known != nil && s.look(known.Digest).pullFailed:
+		wait = min(wait, missedAgain)
 	}
 	return s.outcome.Ended.Add(wait).Sub(r.now())
 }

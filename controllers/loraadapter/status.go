@@ -280,7 +280,7 @@ func (s *scope) ready(state artifactState, found inPods) metav1.Condition {
 		return no(v1alpha1.ReasonLoadFailed, "%d of %d pods could not load it, pod %s: %s: %s%s",
 			n.Failed, n.Desired, first.Pod, first.Reason, first.Message, spared)
 	case s.waits:
-		return no(v1alpha1.ReasonLoading, "it waits for a second pod: the only one that is ready is spared what is new")
+		return no(v1alpha1.ReasonLoading, "it waits for two ready pods of one template: the last is spared what is new")
 	case s.first != "" && len(s.pods) > 1:
 		return no(v1alpha1.ReasonLoading, "on its first pod, %s; the others follow when it serves", s.first)
 	}

@@ -165,7 +165,7 @@ func TestStatus(t *testing.T) {
 			scope: scope{pool: pool, outcome: brought("B"), waits: true, pods: []placement.Pod{
 				pod("p", true, holds("A", "")),
 			}}, known: "A", served: "A", target: "B", serves: "A",
-			says: "it waits for a second pod: the only one that is ready is spared what is new",
+			says: "it waits for two ready pods of one template: the last is spared what is new",
 			want: "False Loading: ArtifactResolved Compatible Available Reconciling", pods: v1alpha1.PodCounts{Desired: 1},
 		},
 		"on its first pod, which is down over it": {

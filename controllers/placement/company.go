@@ -23,8 +23,8 @@ type Company struct {
 // NewCompany has seen nothing: a pool counts as well manned until it is first looked at.
 func NewCompany() *Company { return &Company{pools: map[types.NamespacedName]time.Time{}} }
 
-// Spares tells whether a pool's only ready pod, if it has but one, is to be spared what is new: it wants more, and has
-// had more within a minute, or a pod has come or changed since.
+// Spares tells whether a pool's last ready pod is to be spared what is new: it wants more, and has had more within a
+// minute, or a pod has come or changed since.
 func (c *Company) Spares(pool *v1alpha1.InferencePool, pods []Pod, now time.Time) bool {
 	key := client.ObjectKeyFromObject(pool)
 	c.mu.Lock()

@@ -32,7 +32,7 @@ type Pod struct {
 type Limits struct {
 	Count int
 	Bytes int64
-	Spare bool // the only pod that is ready, if there is but one, tries nothing new
+	Spare bool // the only pod that is ready, or stays ready when all are replaced, tries nothing new
 }
 
 // Plan is what each pod should hold, and what did not fit.

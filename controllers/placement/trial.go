@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/switchyard-dev/switchyard/api/v1alpha1"
@@ -152,7 +153,9 @@ func (t trials) hold(pods []*view) (trying map[*view]bool) {
 
 // firstPod is where what is new is tried first: the oldest pod that is ready; while none is, the oldest that has a
 // node. But the last pod that is ready is spared as long as another is down over a trial: it goes there too. If the
-// last is to be spared anyway it waits for another; so it does for one that answers though its report does not count.
+// last is to be spared anyway it waits for another; so it does for one that answers though its report does not count,
+// and while pods of two templates are there: those of the former go as those of the next become ready, and the one that
+// tries might be all that is left.
 func firstPod(pods []*view, trying map[*view]bool, spare bool) *view {
 	var ready []*view
 	var down, placed, other *view
@@ -177,7 +180,7 @@ func firstPod(pods []*view, trying map[*view]bool, spare bool) *view {
 	switch {
 	case len(ready) == 1 && down != nil:
 		return down
-	case len(ready) == 1 && spare:
+	case spare && len(ready) > 0 && (len(ready) == 1 || replaced(pods)):
 		return nil
 	case len(ready) > 0:
 		return ready[0]
@@ -185,6 +188,12 @@ func firstPod(pods []*view, trying map[*view]bool, spare bool) *view {
 		return placed
 	}
 	return other
+}
+
+// replaced tells whether pods of one template are taking the place of those of another.
+func replaced(pods []*view) bool {
+	const template = appsv1.DefaultDeploymentUniqueLabelKey
+	return slices.ContainsFunc(pods, func(v *view) bool { return v.Labels[template] != pods[0].Labels[template] })
 }
 
 // restarting tells whether the pod's process has ended before, or has not begun.

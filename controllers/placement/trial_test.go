@@ -241,6 +241,29 @@ func TestFirstPod(t *testing.T) {
 		"what a spared pod has already stays": {
 			spare: true, pods: []placement.Pod{member(up("p", 0), has("B", "A").Pending("a", "B"))}, want: "p=B/A", first: "p",
 		},
+		"of two templates, as all are replaced, none tries it": {
+			adapter: adapter("b", "B", 0), spare: true,
+			pods: []placement.Pod{
+				member(up("p", 0).Template("old"), none()), member(up("q", 1).Template("new"), none()),
+				member(aged("r", 2).Template("new").Running(start), none()),
+			},
+			want: "p= q= r=",
+		},
+		"but one does that have stood so for long": {
+			adapter: adapter("b", "B", 0),
+			pods: []placement.Pod{
+				member(up("p", 0).Template("old"), none()), member(up("q", 1).Template("new"), none()),
+			},
+			want: "p=B q=", first: "p",
+		},
+		"and one when the former are on their way out": {
+			adapter: adapter("b", "B", 0), spare: true,
+			pods: []placement.Pod{
+				member(up("p", 0).Template("old").Terminating(start), none()),
+				member(up("q", 1).Template("new"), none()), member(up("r", 2).Template("new"), none()),
+			},
+			want: "q=B r=", first: "q",
+		},
 		"two that are ready are not spared": {
 			adapter: adapter("b", "B", 0), spare: true,
 			pods: []placement.Pod{

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -165,6 +166,12 @@ func Pod(namespace, name string) *PodBuilder {
 
 // Obj is the pod.
 func (b *PodBuilder) Obj() *corev1.Pod { return b.pod }
+
+// Template names the Deployment's template that it is of.
+func (b *PodBuilder) Template(hash string) *PodBuilder {
+	b.pod.Labels = map[string]string{appsv1.DefaultDeploymentUniqueLabelKey: hash}
+	return b
+}
 
 // Created says when it was.
 func (b *PodBuilder) Created(at time.Time) *PodBuilder {
