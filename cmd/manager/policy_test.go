@@ -108,6 +108,7 @@ func status(bootID string, started time.Time, observed int64) v1alpha1.AdapterAs
 // A report is written by the pod that it is of: a token of another pod, of another pool, of a former pod, of the
 // manager or of an admin is refused, and nothing is changed by it.
 func TestOnlyAPodReportsOfItself(t *testing.T) {
+	t.Parallel()
 	s := newSpace(t)
 	s.set(func() { s.silent = true })
 	s.create(s.pool("digits").Replicas(2).Obj(), s.pool("other").Obj())
@@ -168,6 +169,7 @@ func TestOnlyAPodReportsOfItself(t *testing.T) {
 
 // Reports go forward: what is of an earlier process, of an earlier revision or of none is refused.
 func TestAReportFromThePast(t *testing.T) {
+	t.Parallel()
 	s := newSpace(t)
 	s.set(func() { s.silent = true })
 	s.create(s.pool("digits").Obj(), s.lora("parity", "parity"))
@@ -207,6 +209,7 @@ func TestAReportFromThePast(t *testing.T) {
 // What a pod should hold, and whose pod it is, nobody but the manager writes. All else goes on: labels, deletion, and
 // the garbage collector's work.
 func TestOnlyTheManagerAssigns(t *testing.T) {
+	t.Parallel()
 	s := newSpace(t)
 	s.create(s.pool("digits").Replicas(2).Obj(), s.lora("parity", "parity"))
 	pods := s.runPods("digits", 2)
@@ -260,6 +263,7 @@ func TestOnlyTheManagerAssigns(t *testing.T) {
 
 // A base model's digest is stored once.
 func TestABaseDigestStays(t *testing.T) {
+	t.Parallel()
 	s := newSpace(t)
 	s.create(s.pool("digits").Obj())
 	s.untilPool("digits", "False NoPods")
@@ -291,6 +295,7 @@ func TestABaseDigestStays(t *testing.T) {
 
 // The manager, whose rights are everywhere, writes the objects of pools and no others.
 func TestTheManagerKeepsToPools(t *testing.T) {
+	t.Parallel()
 	s := newSpace(t)
 	s.create(s.pool("digits").Obj(), s.pool("other").Obj())
 	s.untilPool("digits", "False NoPods")
@@ -392,12 +397,29 @@ func TestTheManagerKeepsToPools(t *testing.T) {
 	}, owned)
 
 	owners := live.OwnerReferences
+	secret := func(name string, kind corev1.SecretType) func(client.Client) error {
+		return func(c client.Client) error {
+			return c.Create(s.ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{
+				Namespace: system, Name: name,
+				Annotations: map[string]string{corev1.ServiceAccountNameKey: registryAccount},
+			}, Type: kind, Data: map[string][]byte{corev1.TLSCertKey: nil, corev1.TLSPrivateKeyKey: nil}})
+		}
+	}
+	const keeps = "the manager writes one Secret"
+	refused(t, manager, secret("token", corev1.SecretTypeServiceAccountToken), keeps)
+	refused(t, manager, secret("another", corev1.SecretTypeTLS), keeps)
+	refused(t, manager, secret(certificatesSecret, corev1.SecretTypeServiceAccountToken), keeps)
+	err := secret(certificatesSecret, corev1.SecretTypeTLS)(client.NewDryRunClient(manager))
+	if !apierrors.IsAlreadyExists(err) {
+		t.Errorf("the Secret with the certificate: expected it there already, found %v", err)
+	}
+
 	bind := func(role string, subject rbacv1.Subject) func(client.Client) error {
 		return func(c client.Client) error {
 			return c.Create(s.ctx, &rbacv1.RoleBinding{
 				ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: "more", OwnerReferences: slices.Clone(owners)},
-				RoleRef:  rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role},
-				Subjects: []rbacv1.Subject{subject},
+				RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role},
+				Subjects:   []rbacv1.Subject{subject},
 			})
 		}
 	}
@@ -425,6 +447,7 @@ func TestTheManagerKeepsToPools(t *testing.T) {
 
 // The policies are bound, refuse where they cannot decide, and the API server finds no fault with their expressions.
 func TestPoliciesAreWhole(t *testing.T) {
+	t.Parallel()
 	s := newSpace(t)
 	var bindings admissionv1.ValidatingAdmissionPolicyBindingList
 	if err := admin.List(t.Context(), &bindings); err != nil {
@@ -440,6 +463,7 @@ func TestPoliciesAreWhole(t *testing.T) {
 	for _, name := range []string{
 		"switchyard-assignment-status", "switchyard-assignment-spec", "switchyard-base-digest",
 		"switchyard-manager-objects", "switchyard-manager-pods", "switchyard-manager-bindings",
+		"switchyard-manager-secrets",
 	} {
 		var p admissionv1.ValidatingAdmissionPolicy
 		s.until(name, func() string {

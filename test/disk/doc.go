@@ -1,0 +1,2 @@
+// Package disk gives tests a disk that is small enough to be full.
+package disk
