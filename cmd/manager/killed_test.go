@@ -163,6 +163,7 @@ func noise(t *testing.T, size int) *artifact.Packed {
 
 // Killed in the middle of pushes, it has all that it ever acknowledged when it is back, and takes the rest.
 func TestTheRegistryIsKilledWhileItIsPushedTo(t *testing.T) {
+	t.Parallel()
 	p := newRegistryProcess(t)
 	const repository = "demo/digits"
 	var all, stored []*artifact.Packed
@@ -192,7 +193,16 @@ func TestTheRegistryIsKilledWhileItIsPushedTo(t *testing.T) {
 				}
 			})
 		}
-		<-enough // so others are under way
+		ended := make(chan struct{})
+		go func() {
+			pushing.Wait()
+			close(ended)
+		}()
+		select {
+		case <-enough: // so others are under way
+		case <-ended:
+			t.Fatalf("round %d: expected three pushes acknowledged, found %d", round, acknowledged.Load())
+		}
 		p.kill()
 		pushing.Wait()
 	}
@@ -212,6 +222,7 @@ func TestTheRegistryIsKilledWhileItIsPushedTo(t *testing.T) {
 // Killed in the middle of a sweep, it has all that is needed when it is back, takes again what is not whole any more,
 // and sweeps on.
 func TestTheRegistryIsKilledWhileItSweeps(t *testing.T) {
+	t.Parallel()
 	s := newSpace(t)
 	s.create(s.pool("digits").Obj(), s.lora("parity", "parity"))
 	s.runPods("digits", 1)
@@ -291,6 +302,7 @@ func TestTheRegistryOverABucket(t *testing.T) {
 // A bit of the disk changes: the pod refuses what it pulls, the registry has noticed, and what is pushed again is
 // pulled.
 func TestAPodMeetsADamagedBlob(t *testing.T) {
+	t.Parallel()
 	s := newSpace(t)
 	s.create(s.pool("digits").Obj())
 	pod := s.runPods("digits", 1)[0]

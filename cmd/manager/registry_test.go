@@ -145,6 +145,7 @@ func asked(t *testing.T, kept *registry.Registry, method, path, token string) in
 // Tokens as kubelets get them, reviewed by a real API server: a pool's pods pull their own repository and nothing else,
 // for as long as they are there.
 func TestWhoseTokenPulls(t *testing.T) {
+	t.Parallel()
 	s := newSpace(t)
 	s.create(
 		s.pool("digits").Obj(), s.lora("parity", "parity"),
@@ -419,6 +420,7 @@ func TestPoolsAreToldWhomToTrust(t *testing.T) {
 
 // /metrics of both parts are for who may read them, and the parts may find that out with the rights that they have.
 func TestMetricsAreForWhoMayReadThem(t *testing.T) {
+	t.Parallel()
 	s := newSpace(t)
 	for _, name := range []string{"scraper", "other"} {
 		s.create(&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: name}})

@@ -76,6 +76,7 @@ var rights = map[string]map[string][]string{
 
 // What the API server says that each account may do is what it has to do, and no more.
 func TestRights(t *testing.T) {
+	t.Parallel()
 	s := newSpace(t)
 	accounts := s.accounts()
 	for who, by := range rights {
@@ -131,6 +132,7 @@ func rightsOf(t *testing.T, c client.Client, namespace string) map[string]bool {
 
 // One row for each thing that somebody might want of an account that was taken over, and does not get.
 func TestForbidden(t *testing.T) {
+	t.Parallel()
 	s := newSpace(t)
 	accounts := s.accounts()
 	const own, elsewhere, cluster = "its own", "kube-system", ""

@@ -28,6 +28,7 @@ func needed(t *testing.T, of *roots, repository string) (digests map[string]bool
 // What somebody needs is read with the rights that the registry has: of pools, adapters, and pods whose adapters are
 // gone.
 func TestWhatIsNeeded(t *testing.T) {
+	t.Parallel()
 	s := newSpace(t)
 	of, err := newRoots(as(t, registryAccount))
 	if err != nil {

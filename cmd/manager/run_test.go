@@ -24,6 +24,7 @@ import (
 
 // The life of an adapter, from nothing over new revisions, good and bad, to nothing.
 func TestTheLifeOfAnAdapter(t *testing.T) {
+	t.Parallel()
 	s := newSpace(t)
 	s.create(s.lora("parity", "parity"))
 	s.untilAdapter("parity", "False PoolNotFound")
@@ -105,6 +106,7 @@ func TestTheLifeOfAnAdapter(t *testing.T) {
 
 // What a pod reported before its container restarted is worth nothing, nor is what a pod that is gone reported.
 func TestPodsThatRestartAndGo(t *testing.T) {
+	t.Parallel()
 	s := newSpace(t)
 	s.create(s.pool("digits").Replicas(2).Obj(), s.lora("parity", "parity"))
 	pods := s.runPods("digits", 2)
@@ -146,6 +148,7 @@ func podFailures(a *v1alpha1.LoRAAdapter) string {
 
 // What is wrong with a source is said with a closed reason and where, and hurts nobody else.
 func TestBadAdapters(t *testing.T) {
+	t.Parallel()
 	s := newSpace(t)
 	s.create(s.pool("digits").MaxRank(16).Obj(), s.lora("good", "parity"))
 	s.runPods("digits", 1)
@@ -207,6 +210,7 @@ func TestBadAdapters(t *testing.T) {
 }
 
 func TestAFullPool(t *testing.T) {
+	t.Parallel()
 	s := newSpace(t)
 	s.create(s.pool("digits").Limits(2, "1Gi").Obj())
 	s.runPods("digits", 1)
@@ -224,6 +228,7 @@ func TestAFullPool(t *testing.T) {
 
 // A pool that is deleted takes its objects with it; the adapters stay, say what they miss, and go on once it is back.
 func TestAPoolIsDeletedAndComesBack(t *testing.T) {
+	t.Parallel()
 	s := newSpace(t)
 	pool := s.pool("digits").Obj()
 	s.create(s.lora("parity", "parity"), pool)
@@ -252,6 +257,7 @@ func TestAPoolIsDeletedAndComesBack(t *testing.T) {
 
 // Each object is the pool's, restricted, and follows its spec; what is not the pool's own is left alone.
 func TestAPoolsObjects(t *testing.T) {
+	t.Parallel()
 	s := newSpace(t)
 	key := client.ObjectKey{Namespace: s.namespace, Name: "digits"}
 	strange := &corev1.Service{
@@ -309,6 +315,7 @@ func TestAPoolsObjects(t *testing.T) {
 
 // What the API server refuses, of the pool's objects or its pods, is in the pool's status, and passes with its cause.
 func TestAnObjectThatIsRefused(t *testing.T) {
+	t.Parallel()
 	s := newSpace(t)
 	refused := func(says string) {
 		t.Helper()
@@ -335,6 +342,10 @@ func TestAnObjectThatIsRefused(t *testing.T) {
 		return strconv.FormatBool(strings.Contains(s.events("digits"), "ObjectRefused Resolved"))
 	}, "true")
 
+	s.until("the log", func() string {
+		return strconv.FormatBool(strings.Contains(managerLog.String(), "namespace="+s.namespace+" name=digits"))
+	}, "true")
+
 	err := retry.RetryOnConflict(retry.DefaultRetry, func() error {
 		if err := admin.Get(s.ctx, client.ObjectKeyFromObject(pool), pool); err != nil {
 			return err
@@ -352,6 +363,7 @@ func TestAnObjectThatIsRefused(t *testing.T) {
 }
 
 func TestABadBase(t *testing.T) {
+	t.Parallel()
 	s := newSpace(t)
 	s.create(wrappers.Pool(s.namespace, "nowhere").Source(ref("nowhere")).Obj(),
 		wrappers.Pool(s.namespace, "adapter").Source(ref("parity")).Obj())

@@ -46,6 +46,7 @@ func (w *warnings) take() []string {
 // volumes, has no capabilities, and no service account but one of its own. The user's part of a pool's pods changes
 // none of it.
 func TestPodsAreRestricted(t *testing.T) {
+	t.Parallel()
 	s := newSpace(t)
 	class := &schedulingv1.PriorityClass{ObjectMeta: metav1.ObjectMeta{Name: s.namespace}, Value: 1}
 	s.create(class)
@@ -157,6 +158,7 @@ func (s *space) evict(pod *corev1.Pod) error {
 // A drain takes one of a pool's ready pods at a time, waits for none that is not ready, and is not held up by a pool of
 // one. The pool's pods are under its NetworkPolicy.
 func TestDrains(t *testing.T) {
+	t.Parallel()
 	s := newSpace(t)
 	s.create(s.pool("digits").Replicas(2).Obj(), s.pool("single").Obj())
 	pods := s.runPods("digits", 2)

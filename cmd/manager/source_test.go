@@ -65,6 +65,7 @@ func (s *space) secret(name string, kind corev1.SecretType, data map[string]stri
 
 // Archives and Secrets, of bases and adapters: what they need to be served, and what is said where they lack it.
 func TestArchivesAndSecrets(t *testing.T) {
+	t.Parallel()
 	s := newSpace(t)
 	url, archive := archives(t)
 	host := strings.TrimPrefix(url, "http://")

@@ -81,6 +81,7 @@ func TestMetricsTellWhatHappened(t *testing.T) {
 
 // What `kubectl describe` shows of an adapter and its pool reads as their stories.
 func TestEventsTellTheStory(t *testing.T) {
+	t.Parallel()
 	s := newSpace(t)
 	s.create(s.pool("digits").Obj(), s.lora("parity", "parity"))
 	s.runPods("digits", 1)

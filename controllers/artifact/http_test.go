@@ -232,6 +232,7 @@ func TestLyingWebServers(t *testing.T) {
 		w.(http.Flusher).Flush()
 		<-r.Context().Done()
 	}
+	const slow = "its answer comes too slowly"
 	for _, c := range []struct {
 		name   string
 		answer http.HandlerFunc
@@ -247,7 +248,7 @@ func TestLyingWebServers(t *testing.T) {
 		{"418", status(418), artifact.Invalid, false, "status 418"},
 		{"429", status(429), artifact.Unreachable, true, "status 429"},
 		{"503", status(503), artifact.Unreachable, true, "status 503"},
-		{"is silent", hang, artifact.Unreachable, true, "its answer comes too slowly"},
+		{"is silent", hang, artifact.Unreachable, true, slow},
 		{"drips", func(w http.ResponseWriter, r *http.Request) {
 			for r.Context().Err() == nil {
 				_, _ = w.Write([]byte{0})
@@ -256,7 +257,7 @@ func TestLyingWebServers(t *testing.T) {
 				<-moment.Done()
 				stop()
 			}
-		}, artifact.Unreachable, true, "its answer comes too slowly"},
+		}, artifact.Unreachable, true, slow},
 		{"is endless", func(w http.ResponseWriter, r *http.Request) {
 			for r.Context().Err() == nil {
 				_, _ = w.Write(make([]byte, 64<<10))
@@ -285,7 +286,11 @@ func TestLyingWebServers(t *testing.T) {
 		}, artifact.Invalid, false, "more redirects"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			fetcher := newFetcher(artifact.FetcherOptions{AdapterBytes: 1 << 20, Patience: 100 * time.Millisecond})
+			options := artifact.FetcherOptions{AdapterBytes: 1 << 20}
+			if c.text == slow {
+				options.Patience = 100 * time.Millisecond
+			}
+			fetcher := newFetcher(options)
 			from := artifact.Origin{URL: web(t, c.answer) + "/a?" + secretQuery}
 			_, err := fetcher.Fetch(t.Context(), artifact.Adapter, from, "", t.TempDir())
 			expectError(t, err, c.reason, c.retry, c.text)
@@ -307,9 +312,9 @@ func TestLyingWebServers(t *testing.T) {
 			hang(w, r)
 			return true
 		})
-		_, err := newFetcher(artifact.FetcherOptions{Patience: 50 * time.Millisecond}).
-			Fetch(t.Context(), artifact.Adapter, oci(host+"/a:v1"), revision, t.TempDir())
-		expectError(t, err, artifact.Unreachable, true, "its answer comes too slowly")
+		_, err := newFetcher(artifact.FetcherOptions{Patience: 500 * time.Millisecond}). // enough for a manifest
+													Fetch(t.Context(), artifact.Adapter, oci(host+"/a:v1"), revision, t.TempDir())
+		expectError(t, err, artifact.Unreachable, true, slow)
 	})
 }
 

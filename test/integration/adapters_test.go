@@ -24,6 +24,7 @@ import (
 // A new revision takes over in one step: every request is answered, by the old one or the new, and by the old one never
 // again once the status says Ready.
 func TestASwapUnderLoad(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, 2, "parity", "holes")
 	asking := s.ask("parity")
 	old := s.adapter("parity").Status.ServedRevision
@@ -106,6 +107,7 @@ func bads(t *testing.T, tag string) []bad {
 
 // A bad new revision is refused with its reason, the good one goes on answering, and a good one after it is served.
 func TestABadRevisionIsRefused(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, 1, "parity")
 	asking := s.ask("parity")
 	old := s.adapter("parity").Status.ServedRevision
@@ -134,6 +136,7 @@ func TestABadRevisionIsRefused(t *testing.T) {
 // A bad source says so within seconds, in its status and an event, and harms nobody.
 func TestABadSourceSaysSo(t *testing.T) {
 	long(t)
+	t.Parallel()
 	s := newSite(t, 1, "parity")
 	asking := s.ask("parity")
 	all := bads(t, s.ns)
@@ -210,6 +213,7 @@ func (s *site) hasEvent(b bad) error {
 // What is deleted is not known any more, in any pod; a pool that is deleted takes its pods, and its adapters say so.
 func TestDeletion(t *testing.T) {
 	long(t)
+	t.Parallel()
 	s := newSite(t, 2, "parity", "holes")
 	s.kubectl("delete", "lora", "holes")
 	for _, pod := range s.pods() {

@@ -23,6 +23,7 @@ import (
 // none but those on the connections of the killed process, and the adapter is served once its source is mended.
 func TestAPoisonousAdapterCostsOnePod(t *testing.T) {
 	long(t)
+	t.Parallel()
 	good := []string{"parity", "holes", "digit"}
 	s := newSite(t, 2, good...)
 	var asking []*load.Load
@@ -62,6 +63,7 @@ func TestAPoisonousAdapterCostsOnePod(t *testing.T) {
 // A swap to such a revision leaves the old one served everywhere, through the restarts of the pod that tried it.
 func TestASwapToAPoisonousRevisionKeepsTheOldOne(t *testing.T) {
 	long(t)
+	t.Parallel()
 	s := newSite(t, 2, "parity", "holes")
 	old := s.adapter("parity").Status.ServedRevision
 	asking := s.ask("parity")
@@ -95,6 +97,7 @@ func TestASwapToAPoisonousRevisionKeepsTheOldOne(t *testing.T) {
 // as they are, and what is said to do does.
 func TestTooLittleMemoryChangesNoPod(t *testing.T) {
 	long(t)
+	t.Parallel()
 	s := newSite(t, 1, "parity")
 	asking := s.ask("parity")
 	before := s.deployment()
@@ -141,6 +144,7 @@ func (s *site) deployment() *appsv1.Deployment {
 // A swap that has no room beside the revision it replaces says so, and that one is served until there is.
 func TestASwapWithoutRoomWaits(t *testing.T) {
 	long(t)
+	t.Parallel()
 	s := newSite(t, 1, "parity")
 	old := s.adapter("parity").Status.ServedRevision
 	s.kubectl("patch", "lorapool", poolName, "--type=merge", "-p", `{"spec":{"adapters":{"maxCount":1}}}`)

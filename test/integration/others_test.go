@@ -26,6 +26,7 @@ import (
 // Pods that come while a swap stands that killed its first pod get what the others answer with.
 func TestPodsThatComeAnswerAsTheOthersDo(t *testing.T) {
 	long(t)
+	t.Parallel()
 	s := newSite(t, 2, "parity")
 	old := s.adapter("parity").Status.ServedRevision
 	s.source("parity", push(t, "parity", "killing-"+s.ns, wrappers.Poison(t, copied(t, "parity"))))
@@ -85,6 +86,7 @@ func (s *site) infer(pod *corev1.Pod, adapter string) ([]oip.Answer, error) {
 // room.
 func TestAFullPoolEvictsNobody(t *testing.T) {
 	long(t)
+	t.Parallel()
 	s := newSite(t, 1, "parity", "holes")
 	s.kubectl("patch", "lorapool", poolName, "--type=merge", "-p", `{"spec":{"adapters":{"maxCount":2}}}`)
 	parity, holes := s.ask("parity"), s.ask("holes")
@@ -115,6 +117,7 @@ func TestAFullPoolEvictsNobody(t *testing.T) {
 // A pod is Ready only once it answers for all that it was first assigned.
 func TestAReadyPodAnswers(t *testing.T) {
 	long(t)
+	t.Parallel()
 	names := []string{"parity", "holes", "digit"}
 	s := newSite(t, 1, names...)
 	known := map[string]bool{s.pods()[0].Name: true}
@@ -174,6 +177,7 @@ func (s *site) awaitTarget(name string) {
 // How many adapters a pod serves is told from what is loaded, by the pod itself.
 func TestTheMetricCountsWhatIsLoaded(t *testing.T) {
 	long(t)
+	t.Parallel()
 	s := newSite(t, 1, "parity", "holes", "digit")
 	for n := 3; n > 1; n-- {
 		if n < 3 {

@@ -19,6 +19,7 @@ import (
 // A process that is killed takes the requests of its connections with it and nothing else, and its successor loads what
 // it had by itself.
 func TestAKilledRuntimeComesBack(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, 2, "parity", "holes")
 	asking := s.ask("parity")
 	victim := s.pods()[0]
@@ -101,6 +102,7 @@ func TestTheManagerMayGoAndComeBack(t *testing.T) {
 // Pods that come have all adapters before they are asked, and pods that go answer what they have taken.
 func TestScalingLosesNothing(t *testing.T) {
 	long(t)
+	t.Parallel()
 	s := newSite(t, 1, "parity", "holes")
 	asking := s.ask("parity")
 	for _, replicas := range []int32{3, 1} {
@@ -119,6 +121,7 @@ func TestScalingLosesNothing(t *testing.T) {
 // A change of the template replaces all pods, one by one.
 func TestARollingUpdateLosesNothing(t *testing.T) {
 	long(t)
+	t.Parallel()
 	s := newSite(t, 2, "parity", "holes")
 	asking := s.ask("parity")
 	former := s.pods()
@@ -146,6 +149,7 @@ func TestARollingUpdateLosesNothing(t *testing.T) {
 // A pod that is deleted is replaced, and nothing is left of it.
 func TestADeletedPodIsReplaced(t *testing.T) {
 	long(t)
+	t.Parallel()
 	s := newSite(t, 2, "parity")
 	asking := s.ask("parity")
 	victim := s.pods()[0]
