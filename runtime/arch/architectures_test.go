@@ -144,8 +144,8 @@ func TestInputs(t *testing.T) {
 		{"modernbert", `{}`, &arch.TextInput{Vocabulary: 20, MaxTokens: 12}, nil},
 		{"deit", `{"image_size": [4, 6]}`, nil, &arch.ImageInput{Channels: 3, Height: 4, Width: 6}},
 		{
-			"dinov2", `{"patch_size": [2, 3], "num_channels": 1}`,
-			nil, &arch.ImageInput{Channels: 1, Height: 6, Width: 6, Patch: [2]int{2, 3}},
+			"dinov2", `{"image_size": [4, 6], "patch_size": [2, 3], "num_channels": 1}`,
+			nil, &arch.ImageInput{Channels: 1, Height: 4, Width: 6, Patch: [2]int{2, 3}},
 		},
 	} {
 		d := mustParse(t, tinyOf(t, c.name, c.changes))

@@ -2,6 +2,8 @@ package arch
 
 import (
 	"cmp"
+	"fmt"
+	"math"
 	"strconv"
 )
 
@@ -66,10 +68,25 @@ func (c *DINOv2) check() error {
 		checkBounds(
 			bound{"mlp_ratio", int(min(c.MLPRatio, maxInner)), 1, 64}, bound{"mlp_ratio", c.Inner(), 1, maxInner}),
 		c.patches.check(),
+		c.checkGrid(),
 		checkHeads("hidden_size", c.HiddenSize, "num_attention_heads", c.NumHeads),
 		checkEps("layer_norm_eps", c.LayerNormEps),
 		checkActivation("hidden_act", c.HiddenAct),
 	)
+}
+
+// checkGrid refuses a grid whose position embeddings transformers cannot resize: it takes them for a square.
+func (c *DINOv2) checkGrid() error {
+	if c.PatchSize[0] < 1 || c.PatchSize[1] < 1 {
+		return nil // told already
+	}
+	rows, cols := c.Patches()
+	side := int(math.Round(math.Sqrt(float64(rows * cols))))
+	if side*side != rows*cols {
+		return fmt.Errorf("image_size: expected as many patches as a square has, found %d x %d of %v in %v",
+			rows, cols, c.PatchSize, c.ImageSize)
+	}
+	return nil
 }
 
 func (c *DINOv2) work(rank int) work {

@@ -154,17 +154,22 @@ func (f files) classify(a *Adapter, parts []*part, base *arch.Description, setti
 		return err
 	}
 	classes, where := base.Classes, "config.json of the base"
+	means := where
 	if own {
 		classes.Labels = arch.DefaultLabels(outputs)
 	}
 	if f.labels != nil {
-		if err := sameModel(f.labels, base); err != nil {
+		says, err := sameModel(f.labels, base)
+		if err != nil {
 			return err
 		}
 		if classes, err = arch.ParseClasses(f.labels); err != nil {
 			return err
 		}
 		where = labelsFile + ": labels"
+		if means = labelsFile; !says {
+			classes.Problem, means = base.Classes.Problem, "config.json of the base"
+		}
 	}
 	if len(settings.ClassNames) > 0 {
 		classes.Labels, where = slices.Clone(settings.ClassNames), "classNames"
@@ -177,16 +182,18 @@ func (f files) classify(a *Adapter, parts []*part, base *arch.Description, setti
 		return fmt.Errorf("%s: expected %d, as many as %s has outputs, found %d", where, outputs, whose, len(classes.Labels))
 	}
 	a.Labels = classes.Labels
-	a.Problem, err = problemOf(head.Task, outputs, classes.Problem, settings.ProblemType)
+	a.Problem, err = problemOf(head.Task, outputs, classes.Problem, means, settings.ProblemType)
 	return err
 }
 
-// problemOf is what so many outputs mean: as the settings say, else as a config does, else as transformers would train
-// them.
-func problemOf(task arch.Task, outputs int, configured, set arch.Problem) (arch.Problem, error) {
-	problem := configured
+// problemOf is what so many outputs mean: as the settings say, else as a config does, by the name of its file, else as
+// transformers would train them.
+func problemOf(
+	task arch.Task, outputs int, configured arch.Problem, file string, set arch.Problem,
+) (arch.Problem, error) {
+	problem, where := configured, file+": problem_type"
 	if set != "" {
-		problem = set
+		problem, where = set, "problemType"
 	}
 	switch {
 	case task == arch.Token && set != "" && set != arch.SingleLabel:
@@ -197,24 +204,26 @@ func problemOf(task arch.Task, outputs int, configured, set arch.Problem) (arch.
 		return arch.DefaultProblem(outputs), nil
 	case problem == arch.SingleLabel && outputs == 1:
 		// The softmax of one output always says 1.
-		return "", fmt.Errorf("expected a head of at least 2 outputs for %s, found 1", arch.SingleLabel)
+		return "", fmt.Errorf("%s: expected a head of at least 2 outputs for %s, found 1", where, arch.SingleLabel)
 	}
 	return problem, nil
 }
 
-// sameModel refuses the config.json of another kind of model: the files were mixed up.
-func sameModel(raw []byte, base *arch.Description) error {
+// sameModel refuses the config.json of another kind of model: the files were mixed up. It tells whether the file says
+// what the outputs mean, be it that nobody knows.
+func sameModel(raw []byte, base *arch.Description) (saysProblem bool, err error) {
 	var model struct {
-		Type *string `json:"model_type"`
+		Type    *string         `json:"model_type"`
+		Problem json.RawMessage `json:"problem_type"`
 	}
 	if err := json.Unmarshal(raw, &model); err != nil {
-		return fmt.Errorf("%s: %w", labelsFile, err)
+		return false, fmt.Errorf("%s: %w", labelsFile, err)
 	}
 	if model.Type != nil && *model.Type != base.ModelType {
-		return &MisfitError{fmt.Errorf("%s: model_type: expected the base's %q, found %s",
+		return false, &MisfitError{fmt.Errorf("%s: model_type: expected the base's %q, found %s",
 			labelsFile, base.ModelType, quote.Name(*model.Type))}
 	}
-	return nil
+	return model.Problem != nil, nil
 }
 
 // add copies the tensors of one module.

@@ -534,6 +534,10 @@ func TestKeysRefused(t *testing.T) {
 			"an original module", headed(t).Zip("classifier.original_module.bias", 3),
 			`original_module.bias": expected the module's plain name`,
 		},
+		{
+			"the wrapper of nothing", headed(t).Set("bias", "all").Zip("nonsense.original_module.bias", 3),
+			`nonsense.original_module.bias": expected the wrapper of a module that modules_to_save holds`,
+		},
 		{"a wrapped module", headed(t).Zip("classifier.modules_to_save.bias", 5), "expected the module's plain name"},
 		{
 			"no path", bare(t).Zip("weight", 8),

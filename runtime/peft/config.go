@@ -64,7 +64,7 @@ var refused = map[string]struct {
 	why     string
 	byEmpty bool
 }{
-	"alora_invocation_tokens": {why: "activated LoRA is not supported"},
+	"alora_invocation_tokens": {why: "activated LoRA is not supported", byEmpty: true},
 	"arrow_config":            {why: "Arrow routing is not supported", byEmpty: true},
 	"ensure_weight_tying":     {why: "tied adapters are not supported"},
 	"kasa_config":             {why: "KaSA is not supported", byEmpty: true},

@@ -803,8 +803,8 @@ func TestHalves(t *testing.T) {
 	}
 }
 
-// What the outputs mean: by the settings, else by config.json beside the adapter, else as transformers would train
-// them.
+// What the outputs mean: by the settings, else by config.json beside the adapter, else by the base's, else as
+// transformers would train them.
 func TestProblemTypes(t *testing.T) {
 	with := func(outputs int, config string) *wrappers.AdapterFolder {
 		a := wrappers.Adapter(t).Rank(4).Update(query5, 8, 8).Saved("classifier", outputs, 8)
@@ -820,6 +820,8 @@ func TestProblemTypes(t *testing.T) {
 	vit, bert := tinyViT(t), describe(t, tinyBERT)
 	several := describe(t, `{"model_type": "vit", "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2,
 		"intermediate_size": 16, "image_size": 4, "patch_size": 2, "problem_type": "multi_label_classification"}`)
+	single := describe(t, `{"model_type": "vit", "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2,
+		"intermediate_size": 16, "image_size": 4, "patch_size": 2, "problem_type": "single_label_classification"}`)
 	tokens := of(t, "TOKEN_CLS").Update(self, 8, 8).Saved("classifier", 1, 8)
 	for _, c := range []struct {
 		name string
@@ -833,6 +835,14 @@ func TestProblemTypes(t *testing.T) {
 		{"one", vit, with(1, ""), "", arch.Regression, ""},
 		{"by config.json", vit, with(4, problem(multi, 4)), "", arch.MultiLabel, ""},
 		{"by config.json, which does not say", vit, with(1, problem("null", 1)), "", arch.Regression, ""},
+		{"by the base's, where config.json is silent", several, with(4, `{"num_labels": 4}`), "", arch.MultiLabel, ""},
+		{"by config.json, which says that it is not known", several, with(4, problem("null", 4)), "", arch.SingleLabel, ""},
+		{"by config.json, before the base's", several, with(2, problem(`"regression"`, 2)), "", arch.Regression, ""},
+		{"by the base's, for a head of the adapter's own", several, with(4, ""), "", arch.MultiLabel, ""},
+		{
+			"one class of one by the base's", single, with(1, ""), "", "",
+			"config.json of the base: problem_type: expected a head of at least 2 outputs for SingleLabel, found 1",
+		},
 		{"regression of several", vit, with(2, problem(`"regression"`, 2)), "", arch.Regression, ""},
 		{"the settings before config.json", vit, with(4, problem(multi, 4)), arch.Regression, arch.Regression, ""},
 		{"one label or not", vit, with(1, ""), arch.MultiLabel, arch.MultiLabel, ""},
@@ -846,11 +856,11 @@ func TestProblemTypes(t *testing.T) {
 		},
 		{
 			"one class of one", vit, with(1, ""), arch.SingleLabel, "",
-			"expected a head of at least 2 outputs for SingleLabel, found 1",
+			"problemType: expected a head of at least 2 outputs for SingleLabel, found 1",
 		},
 		{
 			"one class of one by config.json", vit, with(1, problem(`"single_label_classification"`, 1)), "", "",
-			"expected a head of at least 2 outputs for SingleLabel, found 1",
+			"config.json: problem_type: expected a head of at least 2 outputs for SingleLabel, found 1",
 		},
 		{
 			"another word", vit, with(4, ""), "Ranking", "",

@@ -81,9 +81,12 @@ func parseKey(name string, c *config) (*key, error) {
 		}
 	}
 	parts := strings.Split(rest, ".")
-	for _, part := range parts {
+	for i, part := range parts {
 		// With bias "all" PEFT writes the biases of its own wrappers of a saved module, beside the real one.
 		if c.bias == "all" && (part == "original_module" || part == "modules_to_save") && parts[len(parts)-1] == "bias" {
+			if _, saved := c.saves(strings.Join(parts[:i], ".")); !saved {
+				return nil, refuse(name, "expected the wrapper of a module that modules_to_save holds")
+			}
 			return nil, nil //nolint:nilnil // as said above
 		}
 		if why, ok := unsupported[part]; ok {
