@@ -41,12 +41,14 @@ func (s size) String() string {
 // processors are those this package knows, by the names under which they were saved over the years, with transformers'
 // defaults for each. Another has other steps, so it is refused even if it looks alike.
 var processors = []struct {
-	names    []string
-	defaults config
-	toSquare bool // what a size of one number means
+	modelType string // whose it is where the file names none
+	names     []string
+	defaults  config
+	toSquare  bool // what a size of one number means
 }{
 	{
-		names: []string{"ViTImageProcessor", "ViTImageProcessorFast", "ViTImageProcessorPil", "ViTFeatureExtractor"},
+		modelType: "vit",
+		names:     []string{"ViTImageProcessor", "ViTImageProcessorFast", "ViTImageProcessorPil", "ViTFeatureExtractor"},
 		defaults: config{
 			doResize: true, size: size{height: 224, width: 224}, resample: bilinear,
 			doRescale: true, rescaleFactor: 1.0 / 255,
@@ -55,7 +57,8 @@ var processors = []struct {
 		toSquare: true,
 	},
 	{
-		names: []string{"DeiTImageProcessor", "DeiTImageProcessorFast", "DeiTImageProcessorPil", "DeiTFeatureExtractor"},
+		modelType: "deit",
+		names:     []string{"DeiTImageProcessor", "DeiTImageProcessorFast", "DeiTImageProcessorPil", "DeiTFeatureExtractor"},
 		defaults: config{
 			doResize: true, size: size{height: 256, width: 256}, resample: bicubic,
 			doCenterCrop: true, cropSize: size{height: 224, width: 224},
@@ -64,8 +67,9 @@ var processors = []struct {
 		},
 		toSquare: true,
 	},
-	{ // DINOv2's
-		names: []string{"BitImageProcessor", "BitImageProcessorFast", "BitImageProcessorPil"},
+	{
+		modelType: "dinov2",
+		names:     []string{"BitImageProcessor", "BitImageProcessorFast", "BitImageProcessorPil"},
 		defaults: config{
 			doResize: true, size: size{shortest: 224}, resample: bicubic,
 			doCenterCrop: true, cropSize: size{height: 224, width: 224},
@@ -86,13 +90,13 @@ var metadata = []string{
 	"return_tensors", "transformers_version",
 }
 
-func parseConfig(raw []byte) (*config, error) {
+func parseConfig(raw []byte, modelType string) (*config, error) {
 	// A map, because decoding into a struct would take Do_Resize for do_resize.
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(raw, &fields); err != nil {
 		return nil, err
 	}
-	c, toSquare, err := processorOf(fields)
+	c, toSquare, err := processorOf(fields, modelType)
 	if err != nil {
 		return nil, err
 	}
@@ -153,10 +157,15 @@ func take(fields map[string]json.RawMessage, name string) (json.RawMessage, bool
 	return value, ok && string(value) != "null"
 }
 
-// processorOf is the processor that a file names, ViT's if it names none, and whether its sizes of one number are
-// squares.
-func processorOf(fields map[string]json.RawMessage) (c *config, toSquare bool, err error) {
+// processorOf is the processor that a file names, or the model's if it names none, and whether its sizes of one number
+// are squares.
+func processorOf(fields map[string]json.RawMessage, modelType string) (c *config, toSquare bool, err error) {
 	found := processors[0]
+	for _, p := range processors {
+		if p.modelType == modelType {
+			found = p
+		}
+	}
 	for _, field := range []string{"feature_extractor_type", "image_processor_type"} { // the latter counts
 		value, ok := take(fields, field)
 		if !ok {

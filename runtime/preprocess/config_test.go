@@ -2,6 +2,7 @@ package preprocess
 
 import (
 	"math"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -141,7 +142,7 @@ func TestConfigsThatAreRefused(t *testing.T) {
 			"expected finite pixel values, found +Inf for byte 1"},
 	} {
 		t.Run(c.config, func(t *testing.T) {
-			_, err := ParseImage([]byte(c.config), 3, 224, 224, nil)
+			_, err := ParseImage([]byte(c.config), Base{Channels: 3, Height: 224, Width: 224})
 			if err == nil || err.Error() != c.want {
 				t.Errorf("expected %q, found %q", c.want, err)
 			}
@@ -157,7 +158,7 @@ func TestSizesThatABaseTakesBesides(t *testing.T) {
 		`{"image_processor_type": "BitImageProcessor", "crop_size": {"height": 98, "width": 140}}`: {98, 140},
 		`{"size": 28}`: {28, 28},
 	} {
-		p, err := ParseImage([]byte(config), 3, 518, 518, takes)
+		p, err := ParseImage([]byte(config), Base{Channels: 3, Height: 518, Width: 518, Takes: takes})
 		if err != nil {
 			t.Errorf("%s: %v", config, err)
 			continue
@@ -170,10 +171,37 @@ func TestSizesThatABaseTakesBesides(t *testing.T) {
 			t.Errorf("%s: expected pixels of that size, found %v, %v", config, pixels, err)
 		}
 	}
-	_, err := ParseImage([]byte(`{"size": 225}`), 3, 518, 518, takes)
+	_, err := ParseImage([]byte(`{"size": 225}`), Base{Channels: 3, Height: 518, Width: 518, Takes: takes})
 	const refused = "preprocessor_config.json: size: expected 518 x 518, what the base takes, found 225 x 225"
 	if err == nil || err.Error() != refused {
 		t.Errorf("expected %q, found %v", refused, err)
+	}
+}
+
+// A file that names no processor is read as that of the model's type, as AutoImageProcessor does.
+func TestAProcessorWithoutAName(t *testing.T) {
+	for modelType, name := range map[string]string{
+		"vit": "ViTImageProcessor", "deit": "DeiTImageProcessor", "dinov2": "BitImageProcessor", "": "ViTImageProcessor",
+	} {
+		base := Base{ModelType: modelType, Channels: 3, Height: 224, Width: 224}
+		unnamed, err := ParseImage([]byte(`{}`), base)
+		if err != nil {
+			t.Fatal(err)
+		}
+		named, err := ParseImage([]byte(`{"image_processor_type": "`+name+`"}`), Base{Channels: 3, Height: 224, Width: 224})
+		if err != nil {
+			t.Fatal(err)
+		}
+		other, err := ParseImage([]byte(`{"image_processor_type": "ViTFeatureExtractor"}`), base)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !reflect.DeepEqual(unnamed, named) {
+			t.Errorf("%q: expected %s, found %+v", modelType, name, unnamed)
+		}
+		if isViT := reflect.DeepEqual(unnamed, other); isViT != (name == "ViTImageProcessor") {
+			t.Errorf("%q: expected the named one to count, found %+v", modelType, other)
+		}
 	}
 }
 
@@ -199,7 +227,8 @@ func TestBasesThatAreRefused(t *testing.T) {
 			"preprocessor_config.json: image_mean: expected 1 values, one a channel, found 3",
 		},
 	} {
-		if _, err := ParseImage([]byte(c.config), c.channels, c.height, c.width, nil); err == nil || err.Error() != c.want {
+		base := Base{Channels: c.channels, Height: c.height, Width: c.width}
+		if _, err := ParseImage([]byte(c.config), base); err == nil || err.Error() != c.want {
 			t.Errorf("%s for %dx%dx%d: expected %q, found %q", c.config, c.channels, c.height, c.width, c.want, err)
 		}
 	}
@@ -209,7 +238,7 @@ func FuzzParseImage(f *testing.F) {
 	f.Add([]byte(`{"size": {"height": 224, "width": 224}, "resample": 3, "image_mean": [0.1, 0.2, 0.3]}`))
 	f.Add([]byte(`{"size": 224, "do_pad": false, "image_std": 1e-40, "rescale_factor": 1e38, "x": [[{}]]}`))
 	f.Fuzz(func(t *testing.T, config []byte) {
-		p, err := ParseImage(config, 3, 224, 224, nil)
+		p, err := ParseImage(config, Base{Channels: 3, Height: 224, Width: 224})
 		if err != nil {
 			return
 		}

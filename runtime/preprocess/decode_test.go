@@ -26,7 +26,10 @@ func TestImagesThatAreRefused(t *testing.T) {
 			"not an image in a supported format (PNG, JPEG, WebP, GIF, BMP): found an unknown one",
 		},
 		{"JPEG", []byte("\xff\xd8\xff\xe0\x00\x10JFIF"), "broken JPEG: unexpected EOF"},
-		{"WebP", []byte("RIFF\x10\x00\x00\x00WEBPVP8 "), "broken WebP: unexpected EOF"},
+		{
+			"WebP", []byte("RIFF\x10\x00\x00\x00WEBPVP8 "),
+			"broken WebP: expected as many bytes as the RIFF header says, 16, found 8",
+		},
 		{"GIF", []byte("GIF89a"), "broken GIF: unexpected EOF"},
 		{"BMP", []byte("BM\x00\x00"), "broken BMP: unexpected EOF"},
 		{"TIFF", []byte("II*\x00"), "not an image in a supported format (PNG, JPEG, WebP, GIF, BMP): found TIFF"},

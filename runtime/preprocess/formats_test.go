@@ -72,7 +72,16 @@ func TestImagesOfOtherFormatsThatAreRefused(t *testing.T) {
 		},
 		{"JPEG, no marker", changed(jpg, 20, "no"), "broken JPEG: expected a marker at byte 20, found 0x6e"},
 
-		{"WebP, cut in its pixels", lossy[:len(lossy)-40], "broken WebP: unexpected EOF"},
+		{"WebP, not RIFF", changed(lossy, 0, "RIFX"), `broken WebP: expected a RIFF file, found "RIFX"`},
+		{
+			"WebP, cut", lossy[:len(lossy)-40],
+			"broken WebP: expected as many bytes as the RIFF header says, 602, found 562",
+		},
+		{"WebP, shorter than its pixels", changed(lossy, 4, "\x40\x00\x00\x00"), "broken WebP: unexpected EOF"},
+		{
+			"WebP, of no length", changed(lossy, 4, "\x00\x00\x00\x00"),
+			"broken WebP: expected as many bytes as the RIFF header says, 0, found 602",
+		},
 		{
 			"WebP, another chunk first", changed(lossy, 12, "VP9 "),
 			`broken WebP: expected an image, found a chunk named "VP9 "`,

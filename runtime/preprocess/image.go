@@ -18,12 +18,18 @@ type Image struct {
 	values                  [][256]float32 // [channel][byte]: rescaling and normalization of every byte there is
 }
 
-// ParseImage reads a preprocessor_config.json for a base that takes channels×height×width, or other sizes too if takes,
-// which may be nil, says so; a config whose output differs is an error, as is one that asks for what is not done here.
-// Absent fields have the defaults of the processor that it names, ViTImageProcessor's if it names none.
-func ParseImage(
-	preprocessorConfig []byte, channels, height, width int, takes func(height, width int) bool,
-) (*Image, error) {
+// Base is what a base takes.
+type Base struct {
+	ModelType               string // of its config.json
+	Channels, Height, Width int
+	Takes                   func(height, width int) bool // images of other sizes, too; nil is none
+}
+
+// ParseImage reads a preprocessor_config.json for a base. A config whose output is not what the base takes is an error,
+// as is one that asks for what is not done here. Absent fields have the defaults of the processor that it names or, if
+// it names none, of the one of the base's model type, as transformers' AutoImageProcessor finds it.
+func ParseImage(preprocessorConfig []byte, base Base) (*Image, error) {
+	channels, height, width := base.Channels, base.Height, base.Width
 	if channels != 1 && channels != 3 {
 		return nil, fmt.Errorf("images: expected a base of 1 or 3 channels, found %d", channels)
 	}
@@ -31,10 +37,10 @@ func ParseImage(
 		return nil, fmt.Errorf("images: expected a base of 1 to %d pixels a side, found %d x %d",
 			maxOutputSide, height, width)
 	}
-	c, err := parseConfig(preprocessorConfig)
+	c, err := parseConfig(preprocessorConfig, base.ModelType)
 	var out [2]int
 	if err == nil {
-		out, err = c.check(channels, height, width, takes)
+		out, err = c.check(channels, height, width, base.Takes)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("preprocessor_config.json: %w", err)

@@ -34,8 +34,11 @@ func (f *webpFile) size() (height, width int) { return f.height, f.width }
 
 // parse finds the chunks that an image is made of.
 func (f *webpFile) parse(encoded []byte) error {
-	const header, flagAnimation, flagAlpha = 12, 0x02, 0x10
-	rest := encoded[header:]
+	const flagAnimation, flagAlpha = 0x02, 0x10
+	rest, err := unwrap(encoded)
+	if err != nil {
+		return err
+	}
 	name, chunk, rest, err := nextChunk(rest)
 	if err != nil {
 		return err
@@ -77,6 +80,19 @@ func (f *webpFile) parse(encoded []byte) error {
 	}
 	f.hasAlpha = hasAlpha && (f.alpha != nil || f.lossless)
 	return nil
+}
+
+// unwrap is what the file's one RIFF chunk holds after the word WEBP. What is behind that is no part of the image.
+func unwrap(encoded []byte) ([]byte, error) {
+	const header, kind = 8, 4
+	switch size := int64(binary.LittleEndian.Uint32(encoded[4:])); {
+	case string(encoded[:4]) != "RIFF":
+		return nil, fmt.Errorf("expected a RIFF file, found %q", encoded[:4])
+	case size < kind || size > int64(len(encoded)-header):
+		return nil, fmt.Errorf("expected as many bytes as the RIFF header says, %d, found %d", size, len(encoded)-header)
+	default:
+		return encoded[header+kind : header+size], nil
+	}
 }
 
 // nextChunk splits off a chunk.

@@ -23,6 +23,10 @@ import (
 	"golang.org/x/image/bmp"
 )
 
+// asWebP is 0000.png of the sample as Pillow writes it without loss.
+const asWebP = "UklGRmAAAABXRUJQVlA4TFQAAAAvB8ABAHdAEAiywSHs77kDQbZt6AYvwgiybUM3eBE2/5ktXH+wArACNrFtR7nZ90" +
+	"VBJloiJDWi6OgosYEHJKAnov/B4+E19AGzwNy35jsy5ypcvwM="
+
 // Each row of a request may be of another format; the answer is that of the same pixels.
 func TestImagesOfEveryFormat(t *testing.T) {
 	f := newFront(t)
@@ -50,6 +54,7 @@ func TestImagesOfEveryFormat(t *testing.T) {
 	for _, encoded := range [][]byte{raw, asBMP.Bytes(), asGIF.Bytes(), asJPEG.Bytes()} {
 		data = append(data, `"`+base64.StdEncoding.EncodeToString(encoded)+`"`)
 	}
+	data = append(data, `"`+asWebP+`"`)
 	ask := func(data ...string) (int, string) {
 		code, body, _ := f.do(t, "POST", "/v2/models/digits/infer", fmt.Sprintf(
 			`{"inputs": [{"name": "image", "datatype": "BYTES", "shape": [%d], "data": [%s]}], "outputs": [{"name": "logits"}]}`,
@@ -65,8 +70,8 @@ func TestImagesOfEveryFormat(t *testing.T) {
 	}
 	logits := answer.Outputs[0].Data
 	row := len(logits) / len(data)
-	for i, name := range []string{"PNG", "BMP", "GIF"} {
-		if !slices.Equal(logits[i*row:(i+1)*row], logits[:row]) {
+	for i, name := range []string{"PNG", "BMP", "GIF", "JPEG", "WebP"} {
+		if name != "JPEG" && !slices.Equal(logits[i*row:(i+1)*row], logits[:row]) {
 			t.Errorf("%s: expected the logits %v, found %v", name, logits[:row], logits[i*row:(i+1)*row])
 		}
 	}
