@@ -24,6 +24,7 @@ import (
 	"github.com/switchyard-dev/switchyard/runtime/peft"
 	"github.com/switchyard-dev/switchyard/runtime/preprocess"
 	"github.com/switchyard-dev/switchyard/runtime/preprocess/text"
+	"github.com/switchyard-dev/switchyard/runtime/preprocess/tokenfiles"
 	"github.com/switchyard-dev/switchyard/runtime/server"
 )
 
@@ -55,8 +56,10 @@ func newDataPlane(
 	if base.Preprocessor != nil && base.Description.Image != nil {
 		size := base.Description.Image
 		var err error
-		if images, err = preprocess.ParseImage(
-			base.Preprocessor, size.Channels, size.Height, size.Width, size.Takes); err != nil {
+		if images, err = preprocess.ParseImage(base.Preprocessor, preprocess.Base{
+			ModelType: base.Description.ModelType,
+			Channels:  size.Channels, Height: size.Height, Width: size.Width, Takes: size.Takes,
+		}); err != nil {
 			return nil, err
 		}
 	}
@@ -76,7 +79,7 @@ func newDataPlane(
 
 // openTokenizer is nil where the base takes no texts, or has no tokenizer: then they have to come as ids.
 func openTokenizer(ctx context.Context, base *model.Base, cacheDir string) (*text.Tokenizer, error) {
-	files := text.Files{Tokenizer: base.Tokenizer, Config: base.TokenizerConfig, Vocab: base.Vocab}
+	files := tokenfiles.Files{Tokenizer: base.Tokenizer, Config: base.TokenizerConfig, Vocab: base.Vocab}
 	if base.Description.Text == nil || !files.Any() {
 		return nil, nil //nolint:nilnil // as said above
 	}
@@ -89,7 +92,8 @@ func openTokenizer(ctx context.Context, base *model.Base, cacheDir string) (*tex
 		return nil, err
 	}
 	return text.Open(ctx, resolved, text.Options{
-		Instances: min(runtime.GOMAXPROCS(0), arch.MaxTokenizers), Memory: tokenizer.Memory(), CacheDir: cacheDir,
+		Instances: min(runtime.GOMAXPROCS(0), arch.MaxTokenizers), CacheDir: cacheDir,
+		Memory: tokenizer.Memory(tokenfiles.MaxText(resolved.MaxTokens)),
 	})
 }
 

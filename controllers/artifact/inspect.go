@@ -7,6 +7,8 @@ import (
 
 	"github.com/switchyard-dev/switchyard/runtime/arch"
 	"github.com/switchyard-dev/switchyard/runtime/peft"
+	"github.com/switchyard-dev/switchyard/runtime/preprocess"
+	"github.com/switchyard-dev/switchyard/runtime/preprocess/tokenfiles"
 	"github.com/switchyard-dev/switchyard/runtime/weights"
 )
 
@@ -44,9 +46,9 @@ func InspectAdapter(folder *weights.Folder, base BaseModel, settings peft.Settin
 	return AdapterInfo{a.Digest, a.MaxRank, len(a.Labels), a.Bytes}, nil
 }
 
-// InspectBase checks the base model in a folder: its config.json, its tokenizer if it has one, and that its weights
-// hold every parameter with its shape, as floats and finite. It returns the parameters' size in memory. As Pack, it
-// maps the files.
+// InspectBase checks the base model in a folder: its config.json, what its files say of images or texts, and that its
+// weights hold every parameter with its shape, as floats and finite. It returns the parameters' size in memory. As
+// Pack, it maps the files.
 func InspectBase(folder *weights.Folder) (base BaseModel, size int64, err error) {
 	config, err := folder.ReadFile(baseConfig, maxConfig)
 	if err != nil {
@@ -61,6 +63,9 @@ func InspectBase(folder *weights.Folder) (base BaseModel, size int64, err error)
 		return BaseModel{}, 0, err
 	}
 	if base.Tokenizer, err = readTokenizer(folder, base.Description); err != nil {
+		return BaseModel{}, 0, err
+	}
+	if err := checkInputs(folder, base.Description); err != nil {
 		return BaseModel{}, 0, err
 	}
 	if size, err = parameters(files.Tensors, base.Description); err != nil {
@@ -86,6 +91,47 @@ func readTokenizer(folder *weights.Folder, base *arch.Description) (*peft.Tokeni
 		return tokenizer, errors.Join(err, file.Close())
 	}
 	return nil, nil //nolint:nilnil // as said above
+}
+
+// checkInputs holds what a base's files say of its images or texts to what a pod makes of them, which would end over
+// it.
+func checkInputs(folder *weights.Folder, base *arch.Description) error {
+	read := func(name string, limit int64) (raw []byte, err error) {
+		if folder.Exists(name) {
+			raw, err = folder.ReadFile(name, limit)
+		}
+		return raw, err
+	}
+	if in := base.Image; in != nil {
+		raw, err := read(basePreprocessor, maxConfig)
+		if err != nil || raw == nil {
+			return err
+		}
+		_, err = preprocess.ParseImage(raw, preprocess.Base{
+			ModelType: base.ModelType, Channels: in.Channels, Height: in.Height, Width: in.Width, Takes: in.Takes,
+		})
+		return err
+	}
+	var files tokenfiles.Files
+	for _, f := range []struct {
+		name  string
+		limit int64
+		to    *[]byte
+	}{
+		{baseTokenizer, peft.MaxTokenizer, &files.Tokenizer},
+		{baseTokenizerConfig, maxConfig, &files.Config},
+		{baseVocabulary, peft.MaxTokenizer, &files.Vocab},
+	} {
+		var err error
+		if *f.to, err = read(f.name, f.limit); err != nil {
+			return err
+		}
+	}
+	if base.Text == nil || !files.Any() {
+		return nil
+	}
+	_, err := files.Resolve(base.ModelType, base.Text.MaxTokens)
+	return err
 }
 
 // parameters reads every parameter that a base has once, one at a time, and names the first that misfit.

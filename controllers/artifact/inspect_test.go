@@ -140,6 +140,17 @@ func TestBasesRefused(t *testing.T) {
 				Tensor(wrappers.F32("vit.embeddings.cls_token", []float32{1}, 1)),
 			"; and 2 more",
 		},
+		{
+			"a processor of nobody",
+			wrappers.Base(t, tinyConfig).File("preprocessor_config.json", []byte(`{"image_processor_type": "X"}`)),
+			`preprocessor_config.json: image_processor_type: expected one of ViTImageProcessor, `,
+		},
+		{
+			"a tokenizer that disagrees with its config",
+			wrappers.Base(t, tinyText).File("tokenizer.json", readText(t, "wordpiece", "tokenizer.json")).
+				File("tokenizer_config.json", []byte(`{"do_lower_case": false}`)),
+			`tokenizer_config.json: do_lower_case: expected true, as tokenizer.json has it, found false`,
+		},
 		{"nothing of it", wrappers.Base(t, tinyConfig).Without("vit", "classifier"), ` and `},
 		{
 			"a pickle", wrappers.Base(t, tinyConfig).File("model.safetensors", nil).File("pytorch_model.bin", []byte{}),

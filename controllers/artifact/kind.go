@@ -20,10 +20,11 @@ const (
 
 // The files of a base model that change its answers, as runtime/model reads them.
 const (
-	baseConfig       = "config.json"
-	basePreprocessor = "preprocessor_config.json"
-	baseTokenizer    = "tokenizer.json" //nolint:gosec // the name of a file
-	baseVocabulary   = "vocab.txt"
+	baseConfig          = "config.json"
+	basePreprocessor    = "preprocessor_config.json"
+	baseTokenizer       = "tokenizer.json"        //nolint:gosec // the name of a file
+	baseTokenizerConfig = "tokenizer_config.json" //nolint:gosec // the name of a file
+	baseVocabulary      = "vocab.txt"
 	// baseArtifactType is runtime/model's, which cannot be imported here; a test holds them together.
 	baseArtifactType = "application/vnd.switchyard.base.v1"
 )
@@ -60,7 +61,7 @@ func (k Kind) format() format {
 			artifactType: baseArtifactType,
 			required:     []string{baseConfig, weights.ModelFile},
 			sharded:      true,
-			optional:     []string{basePreprocessor, baseTokenizer, "tokenizer_config.json", baseVocabulary},
+			optional:     []string{basePreprocessor, baseTokenizer, baseTokenizerConfig, baseVocabulary},
 			pickle:       "pytorch_model.bin",
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/switchyard-dev/switchyard/api/v1alpha1"
 	"github.com/switchyard-dev/switchyard/controllers/placement"
 	"github.com/switchyard-dev/switchyard/runtime/arch"
+	"github.com/switchyard-dev/switchyard/runtime/preprocess/tokenfiles"
 )
 
 const (
@@ -70,7 +71,8 @@ func (s *scope) tokenizers() int64 {
 	if s.model.Tokenizer == nil {
 		return 0
 	}
-	return arch.MaxTokenizers*s.model.Tokenizer.Memory() + s.model.Tokenizer.File + tokenizerCode
+	text := tokenfiles.MaxText(s.model.Text.MaxTokens)
+	return arch.MaxTokenizers*s.model.Tokenizer.Memory(text) + s.model.Tokenizer.File + tokenizerCode
 }
 
 // unjudged tells whether the memory limit may be too small for all that is known: it is not the one that the pods have,

@@ -114,17 +114,16 @@ type Tokenizer struct {
 	unigram bool
 }
 
-// Memory is what an instance of the tokenizer (runtime/preprocess/text) may take, with any text that it may be given:
-// an instance that asks for more is ended. What it needs is three quarters of it at most, which a test there holds it
-// to.
-func (t *Tokenizer) Memory() int64 {
+// Memory is what an instance of the tokenizer (runtime/preprocess/text) may take, with any text of so many bytes: an
+// instance that asks for more is ended. What it needs is three quarters of it at most, which a test there holds it to.
+func (t *Tokenizer) Memory(text int) int64 {
 	const (
-		texts   = 48 << 20
+		letter  = 768 // of a text
 		word    = 400
 		merge   = 400
 		letters = 240 // of a byte of a Unigram's words, which stand in a trie
 	)
-	bytes := texts + word*int64(t.words.count) + merge*int64(t.merges.count)
+	bytes := letter*int64(text) + word*int64(t.words.count) + merge*int64(t.merges.count)
 	if t.unigram {
 		bytes += letters * int64(t.words.bytes)
 	}

@@ -145,14 +145,15 @@ func (s *Server) answer(
 	return answers, s.findEntities(ctx, answers, chosen)
 }
 
-// findEntities groups the tokens of texts that are answered for each token, if anybody asks for it.
+// findEntities groups the tokens of texts that are answered for each token, if anybody asks for it. A pair of texts has
+// none, as transformers' pipeline takes no pairs: its offsets are of two texts.
 func (s *Server) findEntities(ctx context.Context, answers []answer, chosen []output) error {
 	if !slices.ContainsFunc(chosen, func(o output) bool { return o.entities }) {
 		return nil
 	}
 	for i := range answers {
 		a := &answers[i]
-		if a.model.task != arch.Token || a.text == nil {
+		if a.model.task != arch.Token || a.text == nil || a.text.isPair {
 			continue
 		}
 		var err error

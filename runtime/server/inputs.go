@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"runtime"
 	"slices"
 
 	"gorgonia.org/tensor"
@@ -31,9 +32,10 @@ type decoded struct {
 	text  *textInput
 }
 
-// textInput is a text and its tokens.
+// textInput is a text, or a pair of them, and the tokens.
 type textInput struct {
-	text     string
+	text     string // the first
+	isPair   bool
 	encoding *text.Encoding
 }
 
@@ -177,11 +179,12 @@ func (s *Server) images(ctx context.Context, g *given) ([]decoded, error) {
 		if err != nil {
 			return nil, badRequest("input %s: row %d: expected an image in base64: %v", quote.Name(in.Name), i, err)
 		}
-		if area += preprocess.Area(image); area > maxArea {
+		pixelsOf := preprocess.Area(image)
+		if area += pixelsOf; area > maxArea {
 			return nil, failure(http.StatusRequestEntityTooLarge,
 				"input %s: row %d: expected images of at most %d pixels in a request, found more", quote.Name(in.Name), i, maxArea)
 		}
-		pixels, err := s.decodeImage(ctx, image)
+		pixels, err := s.decodeImage(ctx, image, pixelsOf)
 		if err != nil {
 			return nil, fmt.Errorf("input %s: row %d: %w", quote.Name(in.Name), i, err)
 		}
@@ -190,12 +193,21 @@ func (s *Server) images(ctx context.Context, g *given) ([]decoded, error) {
 	return rows, nil
 }
 
-// decodeImage decodes one image, when one of the places for it is free: a small file can be a large picture.
-func (s *Server) decodeImage(ctx context.Context, image []byte) (*tensor.Dense, error) {
-	if err := s.decoding.Acquire(ctx, 1); err != nil {
+const (
+	// pixelBytes is what decoding takes for a pixel at most.
+	pixelBytes = 12
+	// decodingBytes is what the images that are decoded at once may take: the largest that there is does.
+	decodingBytes = pixelBytes << 24
+)
+
+// decodeImage decodes one image of so many pixels, when there is room for it: a small file can be a large picture.
+func (s *Server) decodeImage(ctx context.Context, image []byte, area int64) (*tensor.Dense, error) {
+	share := int64(decodingBytes / runtime.GOMAXPROCS(0)) // at least: there is a CPU for each
+	room := min(max(pixelBytes*area, share), decodingBytes)
+	if err := s.decoding.Acquire(ctx, room); err != nil {
 		return nil, err
 	}
-	defer s.decoding.Release(1)
+	defer s.decoding.Release(room)
 	pixels, err := s.preprocess.Pixels(image)
 	if err != nil {
 		return nil, &statusError{code: http.StatusUnprocessableEntity, err: err}
@@ -263,7 +275,10 @@ func (s *Server) texts(ctx context.Context, g *given) ([]decoded, error) {
 		if err != nil {
 			return nil, fmt.Errorf("input %s: row %d: %w", quote.Name(in.Name), i, err)
 		}
-		rows[i] = decoded{&engine.Input{IDs: encoding.IDs, Types: s.typesOf(encoding)}, &textInput{texts[i], encoding}}
+		rows[i] = decoded{
+			&engine.Input{IDs: encoding.IDs, Types: s.typesOf(encoding)},
+			&textInput{texts[i], pairs[i] != nil, encoding},
+		}
 	}
 	return rows, nil
 }

@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"net/http"
 	"path"
-	"runtime"
 	"runtime/debug"
 	"sync/atomic"
 	"time"
@@ -49,7 +48,7 @@ type Server struct {
 	metrics    *metrics
 	bodies     *semaphore.Weighted // bytes of request bodies in flight
 	rowsHeld   *semaphore.Weighted // rows decoded and not yet answered
-	decoding   *semaphore.Weighted // images decoded at once
+	decoding   *semaphore.Weighted // bytes that images take while they are decoded
 	leaving    atomic.Bool
 	draining   atomic.Bool
 }
@@ -77,7 +76,7 @@ func New(set *adapters.Set, queue *batcher.Batcher, images *preprocess.Image, op
 		metrics:  newMetrics(options.Registry, set, queue),
 		bodies:   semaphore.NewWeighted(bodiesInFlight * options.MaxBodyBytes),
 		rowsHeld: semaphore.NewWeighted(int64(options.MaxRowsInFlight)),
-		decoding: semaphore.NewWeighted(int64(runtime.GOMAXPROCS(0))),
+		decoding: semaphore.NewWeighted(decodingBytes),
 	}
 	s.inputs = s.inputsFor()
 	return s

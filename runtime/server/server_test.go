@@ -98,8 +98,10 @@ func newServerOf(
 	}
 	var images *preprocess.Image
 	if size := base.Description.Image; size != nil && base.Preprocessor != nil {
-		if images, err = preprocess.ParseImage(
-			base.Preprocessor, size.Channels, size.Height, size.Width, size.Takes); err != nil {
+		if images, err = preprocess.ParseImage(base.Preprocessor, preprocess.Base{
+			ModelType: base.Description.ModelType,
+			Channels:  size.Channels, Height: size.Height, Width: size.Width, Takes: size.Takes,
+		}); err != nil {
 			t.Fatal(err)
 		}
 	}

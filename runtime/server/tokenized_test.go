@@ -12,6 +12,7 @@ import (
 
 	"github.com/switchyard-dev/switchyard/runtime/model"
 	"github.com/switchyard-dev/switchyard/runtime/preprocess/text"
+	"github.com/switchyard-dev/switchyard/runtime/preprocess/tokenfiles"
 	"github.com/switchyard-dev/switchyard/test/wrappers"
 )
 
@@ -43,7 +44,7 @@ func TestMain(m *testing.M) {
 // openTokenizer opens the tokenizer of a base that has one.
 func openTokenizer(t *testing.T, base *model.Base) *text.Tokenizer {
 	t.Helper()
-	files := text.Files{Tokenizer: base.Tokenizer, Config: base.TokenizerConfig, Vocab: base.Vocab}
+	files := tokenfiles.Files{Tokenizer: base.Tokenizer, Config: base.TokenizerConfig, Vocab: base.Vocab}
 	if !files.Any() {
 		return nil
 	}
@@ -178,6 +179,32 @@ func TestTextsAreAnsweredAsTheirTokens(t *testing.T) {
 	}
 }
 
+// transformers' pipeline takes no pairs, so a pair has no entities, whatever its second text has; what is asked of its
+// tokens it has.
+func TestAPairHasNoEntities(t *testing.T) {
+	f := newWordyFront(t)
+	const n = 6
+	var first, second []string
+	for i := range n {
+		first, second = append(first, "a"), append(second, strings.Repeat("word ", i)+"🤖 日本 🤖")
+	}
+	names := slices.Repeat([]string{"names"}, n)
+	r := (&textRequest{}).strings("text", first...).strings("text_pair", second...).ask(names...)
+	if got := dataOf[string](t, f.infer(t, "texts", r)["entities"]); !slices.Equal(got, make([]string, n)) {
+		t.Errorf("expected none, found %q", got)
+	}
+	alone := (&textRequest{}).strings("text", second...).ask(names...)
+	for i, entities := range dataOf[string](t, f.infer(t, "texts", alone)["entities"]) {
+		if !json.Valid([]byte(entities)) {
+			t.Errorf("%q alone: expected a list, found %q", second[i], entities)
+		}
+	}
+	offsets := f.infer(t, "texts", r.want("token_offsets"))["token_offsets"]
+	if len(offsets.Shape) != 3 || offsets.Shape[0] != n {
+		t.Errorf("expected the offsets of %d pairs, found %v", n, offsets.Shape)
+	}
+}
+
 // Offsets count characters, not bytes nor halves of UTF-16, and stand beside the logits of the same tokens.
 func TestTheOffsetsOfTokens(t *testing.T) {
 	f := newWordyFront(t)
@@ -298,7 +325,7 @@ func TestTextsRefused(t *testing.T) {
 	input := func(name, datatype, shape, data string) string {
 		return fmt.Sprintf(`{"name": %q, "datatype": %q, "shape": %s, "data": %s}`, name, datatype, shape, data)
 	}
-	long := strings.Repeat("x", text.MaxBytes/2+1)
+	long := strings.Repeat("x", tokenfiles.MaxText(16)/2+1)
 	for _, c := range []struct {
 		name, body string
 		code       int

@@ -19,6 +19,7 @@ import (
 	"github.com/switchyard-dev/switchyard/runtime/engine"
 	"github.com/switchyard-dev/switchyard/runtime/model"
 	"github.com/switchyard-dev/switchyard/runtime/preprocess/text"
+	"github.com/switchyard-dev/switchyard/runtime/preprocess/tokenfiles"
 	"github.com/switchyard-dev/switchyard/runtime/server"
 	"github.com/switchyard-dev/switchyard/runtime/weights"
 )
@@ -64,7 +65,7 @@ func TestEntitiesAgreeWithTransformers(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			url := serveTexts(t, base, text.Files{Tokenizer: readTokenizer(t, kind), Config: config}, cache)
+			url := serveTexts(t, base, tokenfiles.Files{Tokenizer: readTokenizer(t, kind), Config: config}, cache)
 			for _, c := range cases {
 				found := findEntities(t, url, c.Text)
 				if len(found) != len(c.Entities) {
@@ -92,7 +93,7 @@ func readTokenizer(t *testing.T, kind string) []byte {
 }
 
 // serveTexts serves a base of texts by HTTP; the compiled tokenizer is kept in a folder.
-func serveTexts(t *testing.T, base *model.Base, files text.Files, cache string) (url string) {
+func serveTexts(t *testing.T, base *model.Base, files tokenfiles.Files, cache string) (url string) {
 	t.Helper()
 	resolved, err := files.Resolve(base.Description.ModelType, base.Description.Text.MaxTokens)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/switchyard-dev/switchyard/runtime/preprocess/text"
+	"github.com/switchyard-dev/switchyard/runtime/preprocess/tokenfiles"
 )
 
 const (
@@ -49,7 +50,7 @@ func TestFullSizeTokens(t *testing.T) {
 		t.Fatalf("expected at least %d descriptions and %d random texts, found %d and %d",
 			descriptions, random, len(golden.Descriptions), len(golden.Random))
 	}
-	files := text.Files{
+	files := tokenfiles.Files{
 		Tokenizer: readFile(t, dir, "base", "tokenizer.json"), Config: readFile(t, dir, "base", "tokenizer_config.json"),
 	}
 	resolved, err := files.Resolve("bert", golden.MaxTokens)

@@ -122,16 +122,16 @@ pub unsafe extern "C" fn load(json: *const u8, length: usize) -> u64 {
     }
 }
 
-/// Cuts what is encoded from now on to so many tokens, special ones included: of a pair from the longer text. 0: not at
-/// all. Returns 1.
+/// Cuts what is encoded from now on to so many tokens, special ones included: of a pair from the longer text, at its end or,
+/// if left, its beginning. 0: not at all. Returns 1.
 #[no_mangle]
-pub extern "C" fn truncate(most: usize) -> u64 {
+pub extern "C" fn truncate(most: usize, left: u32) -> u64 {
     let Some(tokenizer) = &mut instance().tokenizer else { return failed("no tokenizer") };
     let truncation = (most > 0).then_some(TruncationParams {
         max_length: most,
         strategy: TruncationStrategy::LongestFirst,
         stride: 0,
-        direction: TruncationDirection::Right,
+        direction: if left == 0 { TruncationDirection::Right } else { TruncationDirection::Left },
     });
     match tokenizer.with_truncation(truncation) {
         Ok(_) => 1,

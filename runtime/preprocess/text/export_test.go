@@ -1,5 +1,13 @@
 package text
 
+// Replace has instances to come read another tokenizer.json, and forgets those that are there.
+func (t *Tokenizer) Replace(tokenizer []byte) {
+	t.resolved.Tokenizer = tokenizer
+	for range len(t.idle) {
+		<-t.idle
+	}
+}
+
 // MemoryInUse is the memory that the instances that nobody uses have asked for.
 func (t *Tokenizer) MemoryInUse() (bytes []int64) {
 	var all []*instance

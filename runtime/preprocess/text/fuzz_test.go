@@ -6,11 +6,17 @@ import (
 	"unicode/utf8"
 
 	"github.com/switchyard-dev/switchyard/runtime/preprocess/text"
+	"github.com/switchyard-dev/switchyard/runtime/preprocess/tokenfiles"
 )
 
-// Whatever a text is, it has tokens that point into it, or is refused for what it is; the tokenizer lives on.
-func FuzzEncode(f *testing.F) {
-	for _, c := range readGolden(f, "bytelevel", "golden.json").Cases {
+func FuzzEncode(f *testing.F)    { fuzz(f, "bytelevel") }
+func FuzzWordPiece(f *testing.F) { fuzz(f, "wordpiece") }
+func FuzzUnigram(f *testing.F)   { fuzz(f, "unigram") }
+
+// fuzz holds that whatever a text is, it has tokens that point into it and words that these stand for, or is refused
+// for what it is; the tokenizer lives on.
+func fuzz(f *testing.F, kind string) {
+	for _, c := range readGolden(f, kind, "golden.json").Cases {
 		pair := ""
 		if c.Pair != nil {
 			pair = *c.Pair
@@ -19,7 +25,7 @@ func FuzzEncode(f *testing.F) {
 	}
 	f.Add("a\xff", "\x00", true)
 	const most = 24
-	tokenizer := open(f, text.Files{Tokenizer: read(f, "bytelevel", "tokenizer.json")}, most)
+	tokenizer := open(f, tokenfiles.Files{Tokenizer: read(f, kind, "tokenizer.json")}, most)
 	f.Fuzz(func(t *testing.T, first, second string, isPair bool) {
 		var pair *string
 		characters := utf8.RuneCountInString(first)
@@ -42,6 +48,18 @@ func FuzzEncode(f *testing.F) {
 			if o[0] < 0 || o[1] < o[0] || o[1] > characters {
 				t.Fatalf("expected offsets in %d characters, found %v", characters, o)
 			}
+		}
+		if isPair {
+			return
+		}
+		var runs [][]int
+		for token := range e.IDs {
+			if !e.Special[token] {
+				runs = append(runs, []int{token})
+			}
+		}
+		if words, err := tokenizer.Words(t.Context(), first, e, runs); err != nil || len(words) != len(runs) {
+			t.Fatalf("expected %d words, found %q, %v", len(runs), words, err)
 		}
 	})
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/switchyard-dev/switchyard/runtime/peft"
 	"github.com/switchyard-dev/switchyard/runtime/preprocess/text"
+	"github.com/switchyard-dev/switchyard/runtime/preprocess/tokenfiles"
 )
 
 type object = map[string]any
@@ -86,11 +87,13 @@ func TestWhatAnInstanceTakes(t *testing.T) {
 	case os.Getenv("FULLSIZE_DIR") != "": // make test-fullsize
 		sizes = append(sizes, 256_000)
 	}
+	const tokens = 1 << 16
+	most := tokenfiles.MaxText(tokens)
 	texts := []string{
-		"", strings.Repeat("a", text.MaxBytes), strings.Repeat("a ", text.MaxBytes/2), strings.Repeat("ab ", text.MaxBytes/3),
-		strings.Repeat("ﷺ", text.MaxBytes/len("ﷺ")), // which NFKC makes eighteen characters of
-		strings.Repeat("🙂", text.MaxBytes/len("🙂")), strings.Repeat("e\u0301", text.MaxBytes/len("e\u0301")),
-		strings.Repeat(" ", text.MaxBytes), strings.Repeat("\x00", text.MaxBytes), strings.Repeat("quick ", text.MaxBytes/6),
+		"", strings.Repeat("a", most), strings.Repeat("a ", most/2), strings.Repeat("ab ", most/3),
+		strings.Repeat("ﷺ", most/len("ﷺ")), // which NFKC makes eighteen characters of
+		strings.Repeat("🙂", most/len("🙂")), strings.Repeat("e\u0301", most/len("e\u0301")),
+		strings.Repeat(" ", most), strings.Repeat("\x00", most), strings.Repeat("quick ", most/6),
 	}
 	for _, kind := range []string{"WordPiece", "BPE", "Unigram"} {
 		for _, size := range sizes {
@@ -100,8 +103,8 @@ func TestWhatAnInstanceTakes(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				bound := read.Memory()
-				resolved := text.Resolved{Tokenizer: file, MaxTokens: 1 << 16, Unknown: "[UNK]"}
+				bound := read.Memory(most)
+				resolved := tokenfiles.Resolved{Tokenizer: file, MaxTokens: tokens, Unknown: "[UNK]"}
 				tokenizer, err := text.Open(t.Context(), resolved, text.Options{Instances: 1, Memory: bound, CacheDir: cache})
 				if err != nil {
 					t.Fatal(err)
@@ -125,7 +128,7 @@ func TestWhatAnInstanceTakes(t *testing.T) {
 
 // An instance that asks for more than there is room for is ended, and nothing else with it.
 func TestAnInstanceWithoutRoom(t *testing.T) {
-	resolved := text.Resolved{Tokenizer: made(t, "WordPiece", 30_000), MaxTokens: 16, Unknown: "[UNK]"}
+	resolved := tokenfiles.Resolved{Tokenizer: made(t, "WordPiece", 30_000), MaxTokens: 16, Unknown: "[UNK]"}
 	tokenizer, err := text.Open(t.Context(), resolved, text.Options{Instances: 1, Memory: 4 << 20, CacheDir: cache})
 	if err == nil {
 		_ = tokenizer.Close(t.Context())

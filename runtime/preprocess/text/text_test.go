@@ -2,6 +2,7 @@ package text_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -15,6 +16,7 @@ import (
 	"testing"
 
 	"github.com/switchyard-dev/switchyard/runtime/preprocess/text"
+	"github.com/switchyard-dev/switchyard/runtime/preprocess/tokenfiles"
 )
 
 // golden is what HuggingFace's own library makes of texts (hack/golden/texts.py).
@@ -51,7 +53,7 @@ func readGolden(t testing.TB, path ...string) (g golden) {
 	return g
 }
 
-func open(t testing.TB, files text.Files, most int) *text.Tokenizer {
+func open(t testing.TB, files tokenfiles.Files, most int) *text.Tokenizer {
 	t.Helper()
 	resolved, err := files.Resolve("bert", most)
 	if err != nil {
@@ -108,7 +110,7 @@ func TestTokensAreThoseOfPythonsLibrary(t *testing.T) {
 	for _, kind := range []string{"wordpiece", "bytelevel", "unigram"} {
 		t.Run(kind, func(t *testing.T) {
 			g := readGolden(t, kind, "golden.json")
-			g.compare(t, open(t, text.Files{Tokenizer: read(t, kind, "tokenizer.json")}, g.MaxTokens))
+			g.compare(t, open(t, tokenfiles.Files{Tokenizer: read(t, kind, "tokenizer.json")}, g.MaxTokens))
 		})
 	}
 }
@@ -118,47 +120,19 @@ func TestAVocabularyIsEnoughForABERT(t *testing.T) {
 	for _, name := range []string{"lower", "cased"} {
 		t.Run(name, func(t *testing.T) {
 			g := readGolden(t, "vocab", name+".json")
-			g.compare(t, open(t, text.Files{Vocab: read(t, "vocab", "vocab.txt"), Config: g.Config}, g.MaxTokens))
+			g.compare(t, open(t, tokenfiles.Files{Vocab: read(t, "vocab", "vocab.txt"), Config: g.Config}, g.MaxTokens))
 		})
 	}
 }
 
-func TestFilesRefused(t *testing.T) {
-	vocab := read(t, "vocab", "vocab.txt")
-	for _, c := range []struct {
-		what, model, err string
-		files            text.Files
-	}{
-		{"no BERT", "roberta", "expected a tokenizer.json for a roberta, found only a vocab.txt", text.Files{Vocab: vocab}},
-		{"no special words", "bert", "vocab.txt: expected the word [PAD], found none", text.Files{Vocab: []byte("a\nb\n")}},
-		{
-			"a config that is none", "bert", "tokenizer_config.json: ",
-			text.Files{Vocab: vocab, Config: []byte(`{"do_lower_case": 5}`)},
-		},
-		{
-			"a word that never ends", "bert", "vocab.txt: bufio.Scanner: token too long",
-			text.Files{Vocab: bytes.Repeat([]byte("x"), 1<<17)},
-		},
-	} {
-		if _, err := c.files.Resolve(c.model, 8); err == nil || !strings.HasPrefix(err.Error(), c.err) {
-			t.Errorf("%s: expected %q, found %v", c.what, c.err, err)
-		}
+// broken is a tokenizer that traps on pairs of texts alone: their template names a token that nobody knows.
+func broken(t *testing.T, tokenizer string) string {
+	t.Helper()
+	at := strings.Index(tokenizer, `"pair":`)
+	if at < 0 {
+		t.Fatal("expected a template of pairs, found none")
 	}
-}
-
-// Texts are cut to the tokenizer's own length, where that is less than the model's.
-func TestLengths(t *testing.T) {
-	tokenizer := text.Files{Tokenizer: []byte(`{}`)}
-	for config, want := range map[string]int{
-		`{}`: 512, `{"model_max_length": 128}`: 128, `{"model_max_length": 1000000000000000019884624838656}`: 512,
-		`{"model_max_length": null}`: 512, `{"model_max_length": 0}`: 512,
-	} {
-		tokenizer.Config = []byte(config)
-		r, err := tokenizer.Resolve("bert", 512)
-		if err != nil || r.MaxTokens != want {
-			t.Errorf("%s: expected %d, found %d, %v", config, want, r.MaxTokens, err)
-		}
-	}
+	return tokenizer[:at] + strings.Replace(tokenizer[at:], `"id":"[SEP]"`, `"id":"[X]"`, 1)
 }
 
 func TestBadTokenizers(t *testing.T) {
@@ -166,10 +140,11 @@ func TestBadTokenizers(t *testing.T) {
 	for what, json := range map[string]string{
 		"empty": "", "no JSON": "{", "no model": `{"version": "1.0"}`,
 		"an unknown model": `{"version": "1.0", "model": {"type": "X"}}`,
-		// Loads, and traps on its first text.
+		// Loads, and traps on its first text, or its first pair.
 		"a template of an unknown token": strings.Replace(good, `"special_tokens":{"[CLS]":`, `"special_tokens":{"[X]":`, 1),
+		"a template of pairs alone":      broken(t, good),
 	} {
-		resolved := text.Resolved{Tokenizer: []byte(json), MaxTokens: 8}
+		resolved := tokenfiles.Resolved{Tokenizer: []byte(json), MaxTokens: 8}
 		tokenizer, err := text.Open(t.Context(), resolved, text.Options{Instances: 1, Memory: room, CacheDir: cache})
 		if err == nil {
 			_ = tokenizer.Close(t.Context())
@@ -181,8 +156,9 @@ func TestBadTokenizers(t *testing.T) {
 }
 
 func TestTextsRefused(t *testing.T) {
-	tokenizer := open(t, text.Files{Tokenizer: read(t, "wordpiece", "tokenizer.json")}, 16)
-	long := strings.Repeat("x", text.MaxBytes/2+1)
+	tokenizer := open(t, tokenfiles.Files{Tokenizer: read(t, "wordpiece", "tokenizer.json")}, 16)
+	most := tokenfiles.MaxText(16)
+	long := strings.Repeat("x", most/2+1)
 	for _, c := range []struct {
 		text string
 		pair *string
@@ -198,16 +174,46 @@ func TestTextsRefused(t *testing.T) {
 			t.Errorf("expected %q, found %v", c.err, err)
 		}
 	}
-	e, err := tokenizer.Encode(t.Context(), strings.Repeat("a ", text.MaxBytes/2), nil, false)
+	e, err := tokenizer.Encode(t.Context(), strings.Repeat("a ", most/2), nil, false)
 	if err != nil || len(e.IDs) != 16 {
 		t.Errorf("the longest: expected 16 tokens, found %v, %v", e, err)
+	}
+}
+
+// An instance that has trapped, or takes too long, is thrown away, and the next text is encoded by another.
+func TestATrapCostsOneInstance(t *testing.T) {
+	whole := string(read(t, "wordpiece", "tokenizer.json"))
+	resolved := tokenfiles.Resolved{Tokenizer: []byte(whole), MaxTokens: 16}
+	tokenizer, err := text.Open(t.Context(), resolved, text.Options{Instances: 1, Memory: room, CacheDir: cache})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = tokenizer.Close(context.WithoutCancel(t.Context())) })
+	want, err := tokenizer.Encode(t.Context(), "a text", nil, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tokenizer.Replace([]byte(broken(t, whole)))
+	for range 3 {
+		second := "b"
+		_, err := tokenizer.Encode(t.Context(), "a", &second, false)
+		var refused *text.InputError
+		if err == nil || errors.As(err, &refused) || !strings.Contains(err.Error(), "the tokenizer gave up: ") {
+			t.Errorf("expected a trap, found %v", err)
+		}
+		if in := tokenizer.MemoryInUse(); len(in) != 0 {
+			t.Errorf("expected no instance kept, found %d", len(in))
+		}
+		if got, err := tokenizer.Encode(t.Context(), "a text", nil, false); err != nil || !slices.Equal(got.IDs, want.IDs) {
+			t.Errorf("after a trap: expected %v, found %+v, %v", want.IDs, got, err)
+		}
 	}
 }
 
 // More callers than instances: each gets its own text's tokens.
 func TestManyCallersAtOnce(t *testing.T) {
 	g := readGolden(t, "bytelevel", "golden.json")
-	tokenizer := open(t, text.Files{Tokenizer: read(t, "bytelevel", "tokenizer.json")}, g.MaxTokens)
+	tokenizer := open(t, tokenfiles.Files{Tokenizer: read(t, "bytelevel", "tokenizer.json")}, g.MaxTokens)
 	var callers sync.WaitGroup
 	for caller := range 8 {
 		callers.Go(func() {

@@ -15,6 +15,7 @@ import (
 	"github.com/tetratelabs/wazero/api"
 	"golang.org/x/sync/semaphore"
 
+	"github.com/switchyard-dev/switchyard/runtime/preprocess/tokenfiles"
 	"github.com/switchyard-dev/switchyard/runtime/quote"
 )
 
@@ -24,8 +25,6 @@ import (
 var module []byte
 
 const (
-	// MaxBytes bounds a text. Models read a few thousand characters of it, and a megabyte would take a second.
-	MaxBytes = 64 << 10
 	// page is WebAssembly's unit of memory.
 	page = 64 << 10
 	// maxPages is what 32 bits can address.
@@ -38,7 +37,7 @@ const (
 type Tokenizer struct {
 	runtime  wazero.Runtime
 	compiled wazero.CompiledModule
-	resolved Resolved
+	resolved tokenfiles.Resolved
 	room     *semaphore.Weighted
 	idle     chan *instance
 }
@@ -64,7 +63,7 @@ type InputError struct{ reason string }
 func (e *InputError) Error() string { return e.reason }
 
 // Open compiles the module and reads a tokenizer.json, whose words on padding and truncation do not count.
-func Open(ctx context.Context, resolved Resolved, o Options) (*Tokenizer, error) {
+func Open(ctx context.Context, resolved tokenfiles.Resolved, o Options) (*Tokenizer, error) {
 	// Reserved whole, and used as far as it is touched: memory that grows is copied, and what it was is garbage.
 	config := wazero.NewRuntimeConfig().WithCloseOnContextDone(true).WithMemoryCapacityFromMax(true).
 		WithMemoryLimitPages(uint32(min(o.Memory/page, maxPages))) //nolint:gosec // not negative
@@ -83,9 +82,11 @@ func Open(ctx context.Context, resolved Resolved, o Options) (*Tokenizer, error)
 	if t.compiled, err = t.runtime.CompileModule(ctx, module); err != nil {
 		return nil, errors.Join(fmt.Errorf("tokenizer.wasm: %w", err), t.Close(ctx))
 	}
-	// A template that names an unknown token is not noticed before the first text.
-	if _, err := t.Encode(ctx, "a", nil, false); err != nil {
-		return nil, errors.Join(fmt.Errorf("tokenizer.json: %w", err), t.Close(ctx))
+	// A template that names an unknown token is not noticed before the first text, or the first pair.
+	for _, pair := range []*string{nil, new("b")} {
+		if _, err := t.Encode(ctx, "a", pair, false); err != nil {
+			return nil, errors.Join(fmt.Errorf("tokenizer.json: %w", err), t.Close(ctx))
+		}
 	}
 	return t, nil
 }
@@ -99,22 +100,24 @@ func (t *Tokenizer) Encode(ctx context.Context, text string, pair *string, offse
 	if pair != nil {
 		second = *pair
 	}
-	if n := len(text) + len(second); n > MaxBytes {
-		return nil, &InputError{fmt.Sprintf("expected a text of at most %d bytes, found %d", MaxBytes, n)}
+	if n, most := len(text)+len(second), tokenfiles.MaxText(t.resolved.MaxTokens); n > most {
+		return nil, &InputError{fmt.Sprintf("expected a text of at most %d bytes, found %d", most, n)}
 	}
 	if !utf8.ValidString(text) || !utf8.ValidString(second) {
 		return nil, &InputError{"expected UTF-8"}
 	}
 	var encoded *Encoding
 	err := t.with(ctx, func(ctx context.Context, i *instance) (err error) {
-		encoded, err = i.encode(ctx, text, second, pair != nil, offsets)
+		if encoded, err = i.encode(ctx, text, second, pair != nil, offsets); err == nil && t.resolved.NoTypes {
+			clear(encoded.Types)
+		}
 		return err
 	})
 	return encoded, err
 }
 
-// Words are the texts that runs of a text's tokens stand for, each as transformers' convert_tokens_to_string makes it;
-// an unknown token stands for what it is in the text.
+// Words are the texts that runs of the tokens of one text, which is no pair's, stand for, each as transformers'
+// convert_tokens_to_string makes it; an unknown token stands for what it is in the text.
 func (t *Tokenizer) Words(ctx context.Context, text string, e *Encoding, runs [][]int) (words []string, err error) {
 	if len(runs) == 0 {
 		return nil, nil
@@ -134,8 +137,8 @@ func (t *Tokenizer) Words(ctx context.Context, text string, e *Encoding, runs []
 }
 
 // with lends an instance to a call, and throws it away if it is of no use any more.
-func (t *Tokenizer) with(ctx context.Context, call func(context.Context, *instance) error) error {
-	if err := t.room.Acquire(ctx, 1); err != nil {
+func (t *Tokenizer) with(ctx context.Context, call func(context.Context, *instance) error) (err error) {
+	if err = t.room.Acquire(ctx, 1); err != nil {
 		return err
 	}
 	defer t.room.Release(1)
@@ -146,19 +149,21 @@ func (t *Tokenizer) with(ctx context.Context, call func(context.Context, *instan
 	select {
 	case i = <-t.idle:
 	default:
-		var err error
 		if i, err = t.instantiate(calling); err != nil {
 			return err
 		}
 	}
-	if err := call(calling, i); i.broken {
-		return errors.Join(err, i.module.Close(calling))
-	} else if err != nil {
-		t.idle <- i
-		return err
-	}
-	t.idle <- i
-	return nil
+	isWhole := false
+	defer func() { // after a panic of the call's, too
+		if isWhole {
+			t.idle <- i
+			return
+		}
+		err = errors.Join(err, i.module.Close(calling))
+	}()
+	err = call(calling, i)
+	isWhole = !i.broken
+	return err
 }
 
 func (t *Tokenizer) instantiate(ctx context.Context) (*instance, error) {
@@ -180,7 +185,7 @@ type instance struct {
 	broken  bool  // it trapped
 }
 
-func (i *instance) load(ctx context.Context, r Resolved) error {
+func (i *instance) load(ctx context.Context, r tokenfiles.Resolved) error {
 	if _, err := i.call(ctx, "begin", rand.Uint64()); err != nil { //nolint:gosec // for hash tables
 		return err
 	}
@@ -194,7 +199,8 @@ func (i *instance) load(ctx context.Context, r Resolved) error {
 	if err != nil {
 		return err
 	}
-	if done, err := i.call(ctx, "truncate", uint64(r.MaxTokens)); err != nil || done == 0 { //nolint:gosec // positive
+	done, err := i.call(ctx, "truncate", uint64(r.MaxTokens), flag(r.TruncateLeft)) //nolint:gosec // positive
+	if err != nil || done == 0 {
 		return errors.Join(err, i.failure(ctx))
 	}
 	return i.lend(ctx, []byte(r.Unknown), func(at uint64) error {
@@ -205,12 +211,6 @@ func (i *instance) load(ctx context.Context, r Resolved) error {
 }
 
 func (i *instance) encode(ctx context.Context, text, pair string, isPair, offsets bool) (encoded *Encoding, err error) {
-	flag := func(b bool) uint64 {
-		if b {
-			return 1
-		}
-		return 0
-	}
 	err = i.lend(ctx, []byte(text+pair), func(at uint64) error {
 		n := uint64(len(text))
 		list, err := i.call(ctx, "encode", at, n, at+n, uint64(len(pair)), flag(isPair), flag(offsets))
@@ -226,6 +226,13 @@ func (i *instance) encode(ctx context.Context, text, pair string, isPair, offset
 		return nil
 	})
 	return encoded, err
+}
+
+func flag(b bool) uint64 {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // decode reads a list of tokens: id, type, whether it is special, begin and end.
@@ -254,8 +261,13 @@ func (i *instance) word(ctx context.Context, text []rune, e *Encoding, run []int
 			records = binary.LittleEndian.AppendUint32(records, math.MaxUint32)
 			continue
 		}
-		own := string(text[e.Offsets[token][0]:e.Offsets[token][1]])
-		records = binary.LittleEndian.AppendUint32(records, uint32(len(own))) //nolint:gosec // at most MaxBytes
+		from, to := e.Offsets[token][0], e.Offsets[token][1]
+		if from > to || to > len(text) {
+			return "", fmt.Errorf("token %d: expected offsets within a text of %d characters, found %d and %d",
+				token, len(text), from, to)
+		}
+		own := string(text[from:to])
+		records = binary.LittleEndian.AppendUint32(records, uint32(len(own))) //nolint:gosec // of a text
 		records = append(records, own...)
 	}
 	err = i.lend(ctx, records, func(at uint64) error {
