@@ -114,8 +114,8 @@ type adapterConfig struct {
 	problem      string // of the config.json beside it
 }
 
-// trainsBiases tells whether there are biases beyond a classifier's, which is saved whole anyway, and lora_bias's: a base
-// may have none, and then a way to train them trains nothing.
+// trainsBiases tells whether there are biases beyond a classifier's, which is saved whole anyway, and lora_bias's: a
+// base may have none, and then a way to train them trains nothing.
 func trainsBiases(keys []string) bool {
 	return slices.ContainsFunc(keys, func(key string) bool {
 		return strings.HasSuffix(key, ".bias") && !strings.Contains(key, "classifier") && !strings.Contains(key, ".lora_B.")

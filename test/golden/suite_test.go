@@ -69,8 +69,8 @@ type suite struct {
 	nearZero  map[row]float64 // how far off those rows may be whatever their largest logit
 }
 
-// nearZero is the one of the 480 rows of hack/samples/packages that has no logit above smallest, of sums whose terms are
-// a hundred times that: either float32 is off by 2.6e-7 there, which is more than 1e-5 of so little. No other row's
+// nearZero is the one of the 480 rows of hack/samples/packages that has no logit above smallest, of sums whose terms
+// are a hundred times that: either float32 is off by 2.6e-7 there, which is more than 1e-5 of so little. No other row's
 // largest logit is below 0.04.
 var nearZero = map[row]float64{{input: 2, adapter: "library"}: 3e-7}
 

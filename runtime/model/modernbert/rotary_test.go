@@ -10,8 +10,8 @@ import (
 	"github.com/switchyard-dev/switchyard/runtime/arch"
 )
 
-// How fast the pairs of a head turn, at the sizes that mmBERT has, is what transformers computes (hack/golden/tables.py),
-// but that a power's last bit may be another one on another CPU.
+// How fast the pairs of a head turn, at the sizes that mmBERT has, is what transformers computes
+// (hack/golden/tables.py), but that a power's last bit may be another one on another CPU.
 func TestFrequenciesAreThoseOfTransformers(t *testing.T) {
 	const tolerance, pairs = 2e-7, 32
 	raw, err := os.ReadFile(filepath.Join("testdata", "frequencies.json"))
