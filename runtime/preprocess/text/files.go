@@ -34,15 +34,21 @@ type config struct {
 	MaskToken      token    `json:"mask_token"`
 }
 
-// token is a special token, as a text or as an object with its content.
-type token string
+// token is a special token: its content, and how it is found in texts.
+type token struct {
+	Content    string `json:"content"`
+	SingleWord bool   `json:"single_word"`
+	LeftStrip  bool   `json:"lstrip"`
+	RightStrip bool   `json:"rstrip"`
+	Normalized bool   `json:"normalized"`
+}
 
+// UnmarshalJSON reads it as a text, which is its content, or as an object.
 func (t *token) UnmarshalJSON(raw []byte) error {
-	var object struct {
-		Content string `json:"content"`
-	}
+	type plain token
+	var object plain
 	if json.Unmarshal(raw, &object) == nil && object.Content != "" {
-		*t = token(object.Content)
+		*t = token(object)
 		return nil
 	}
 	var text *string
@@ -50,7 +56,7 @@ func (t *token) UnmarshalJSON(raw []byte) error {
 		return err
 	}
 	if text != nil {
-		*t = token(*text)
+		*t = token{Content: *text}
 	}
 	return nil
 }
@@ -65,7 +71,8 @@ type Resolved struct {
 // Resolve reads the files of a model of some type that takes so many tokens.
 func (f Files) Resolve(modelType string, most int) (Resolved, error) {
 	c := config{
-		UnknownToken: "[UNK]", ClassToken: "[CLS]", SeparatorToken: "[SEP]", PaddingToken: "[PAD]", MaskToken: "[MASK]",
+		UnknownToken: token{Content: "[UNK]"}, ClassToken: token{Content: "[CLS]"}, SeparatorToken: token{Content: "[SEP]"},
+		PaddingToken: token{Content: "[PAD]"}, MaskToken: token{Content: "[MASK]"},
 	}
 	if f.Config != nil {
 		if err := json.Unmarshal(f.Config, &c); err != nil {
@@ -75,7 +82,7 @@ func (f Files) Resolve(modelType string, most int) (Resolved, error) {
 	if n := c.ModelMaxLength; n != nil && *n >= 1 && *n < float64(most) {
 		most = int(*n)
 	}
-	r := Resolved{Tokenizer: f.Tokenizer, MaxTokens: most, Unknown: string(c.UnknownToken)}
+	r := Resolved{Tokenizer: f.Tokenizer, MaxTokens: most, Unknown: c.UnknownToken.Content}
 	if f.Tokenizer != nil {
 		return r, nil
 	}
@@ -103,13 +110,13 @@ func (c *config) wordPiece(vocab []byte) ([]byte, error) {
 	type object = map[string]any
 	var added []object
 	for _, special := range []token{c.PaddingToken, c.UnknownToken, c.ClassToken, c.SeparatorToken, c.MaskToken} {
-		id, ok := words[string(special)]
+		id, ok := words[special.Content]
 		if !ok {
-			return nil, fmt.Errorf("vocab.txt: expected the word %s, found none", special)
+			return nil, fmt.Errorf("vocab.txt: expected the word %s, found none", special.Content)
 		}
 		added = append(added, object{
-			"id": id, "content": special, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
-			"special": true,
+			"id": id, "content": special.Content, "single_word": special.SingleWord, "lstrip": special.LeftStrip,
+			"rstrip": special.RightStrip, "normalized": special.Normalized, "special": true,
 		})
 	}
 	piece := func(kind string, id any, sequence int) object {
@@ -117,10 +124,10 @@ func (c *config) wordPiece(vocab []byte) ([]byte, error) {
 	}
 	lower := c.DoLowerCase == nil || *c.DoLowerCase
 	chinese := c.ChineseChars == nil || *c.ChineseChars
-	ids := func(special token) object {
-		return object{"id": special, "ids": []int{words[string(special)]}, "tokens": []token{special}}
+	ids := func(special string) object {
+		return object{"id": special, "ids": []int{words[special]}, "tokens": []string{special}}
 	}
-	cls, sep := c.ClassToken, c.SeparatorToken
+	cls, sep := c.ClassToken.Content, c.SeparatorToken.Content
 	return json.Marshal(object{
 		"version": "1.0", "truncation": nil, "padding": nil, "added_tokens": added,
 		"normalizer": object{
@@ -135,11 +142,11 @@ func (c *config) wordPiece(vocab []byte) ([]byte, error) {
 				piece("SpecialToken", cls, 0), piece("Sequence", "A", 0), piece("SpecialToken", sep, 0),
 				piece("Sequence", "B", 1), piece("SpecialToken", sep, 1),
 			},
-			"special_tokens": object{string(cls): ids(cls), string(sep): ids(sep)},
+			"special_tokens": object{cls: ids(cls), sep: ids(sep)},
 		},
 		"decoder": object{"type": "WordPiece", "prefix": "##", "cleanup": true},
 		"model": object{
-			"type": "WordPiece", "unk_token": c.UnknownToken, "continuing_subword_prefix": "##",
+			"type": "WordPiece", "unk_token": c.UnknownToken.Content, "continuing_subword_prefix": "##",
 			"max_input_chars_per_word": 100, "vocab": words,
 		},
 	})
