@@ -93,7 +93,7 @@ def text_cases(q, k, v, o, up, down, word, layers, pooler, norm):
         "saved-embedding": (3, "sequence", lora(2, 3, [q], task_type=SEQ, modules_to_save=[word])),
         "saved-norm": (3, "sequence", lora(2, 3, [q], task_type=SEQ, modules_to_save=[norm])),
         "saved-trunk": (3, "token", lora(2, 3, [q], task_type=TOKEN, modules_to_save=[down])),
-        "saved-pooler": (6, "sequence", lora(2, 3, [q], task_type=SEQ, modules_to_save=pooler)),
+        "saved-pooler": (6, "sequence", lora(2, 3, [q], task_type=SEQ, modules_to_save=[*pooler])),  # PEFT adds to it
         "one-layer": (2, "sequence", lora(2, 3, [q, up], task_type=SEQ, layers_to_transform=[1])),
         "exclude": (3, "sequence", lora(2, 3, "all-linear", task_type=SEQ, exclude_modules=[o, down])),
         "no-head": (3, "sequence", lora(2, 3, [q, v])),  # of the base's own: the task type is null
