@@ -42,10 +42,22 @@ def special(content: str, **more) -> dict:
     return dict(__type="AddedToken", content=content, lstrip=False, normalized=False, rstrip=False, single_word=False) | more
 
 
+def decoded(content: str, **more) -> dict:
+    """The same in added_tokens_decoder."""
+    token = special(content, special=True) | more
+    del token["__type"]
+    return token
+
+
 # Special tokens of other names, as objects: some take the spaces around them along, or are none within a word.
 OBJECTS = dict(
     pad_token=special("<pad>", single_word=True), unk_token=special("<unk>"), cls_token=special("<s>"),
     sep_token=special("</s>", rstrip=True), mask_token=special("<mask>", lstrip=True),
+)
+# As transformers 4 writes them: as texts, with the objects by their ids, which are the last word.
+DECODED = dict(
+    {field: token["content"] for field, token in OBJECTS.items()} | dict(cls_token=special("<s>", single_word=True)),
+    added_tokens_decoder={"2": decoded("<s>"), "3": decoded("</s>", lstrip=True), "4": decoded("<mask>", single_word=True)},
 )
 NAMED = {"[PAD]": "<pad>", "[UNK]": "<unk>", "[CLS]": "<s>", "[SEP]": "</s>", "[MASK]": "<mask>"}
 MASKED = ["the <mask> of it", "a<mask>b", "  <mask>  <mask> ", "<pad><unk> </s>  x<s>", "x<pad>y <pad> z"]
@@ -58,6 +70,7 @@ VOCABULARIES = dict(
     accents=(dict(do_lower_case=False, strip_accents=True),),
     lower_accents=(dict(do_lower_case=True, strip_accents=False),),
     objects=(OBJECTS, "named.txt", MASKED),
+    decoder=(DECODED, "named.txt", MASKED),
     twice=({}, "twice.txt", ["the theses of others, the s"]),
     left=(LEFT, "vocab.txt", LONG),
 )

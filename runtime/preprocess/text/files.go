@@ -32,6 +32,8 @@ type config struct {
 	SeparatorToken token    `json:"sep_token"`
 	PaddingToken   token    `json:"pad_token"`
 	MaskToken      token    `json:"mask_token"`
+
+	Added map[string]token `json:"added_tokens_decoder"` // by id: the last word on how they are found
 }
 
 // token is a special token: its content, and how it is found in texts.
@@ -110,6 +112,11 @@ func (c *config) wordPiece(vocab []byte) ([]byte, error) {
 	type object = map[string]any
 	var added []object
 	for _, special := range []token{c.PaddingToken, c.UnknownToken, c.ClassToken, c.SeparatorToken, c.MaskToken} {
+		for _, told := range c.Added {
+			if told.Content == special.Content {
+				special = told
+			}
+		}
 		id, ok := words[special.Content]
 		if !ok {
 			return nil, fmt.Errorf("vocab.txt: expected the word %s, found none", special.Content)

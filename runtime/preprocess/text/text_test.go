@@ -117,7 +117,7 @@ func TestTokensAreThoseOfPythonsLibrary(t *testing.T) {
 
 // A BERT that has no tokenizer.json gets the one that transformers would make.
 func TestAVocabularyIsEnoughForABERT(t *testing.T) {
-	for _, name := range []string{"lower", "cased", "chinese", "accents", "lower-accents", "objects", "twice"} {
+	for _, name := range []string{"lower", "cased", "chinese", "accents", "lower-accents", "objects", "decoder", "twice"} {
 		t.Run(name, func(t *testing.T) {
 			g := readGolden(t, "vocab", name+".json")
 			g.compare(t, open(t, g.vocabulary(t), g.MaxTokens))
