@@ -93,7 +93,7 @@ def text_cases(q, k, v, o, up, down, word, layers, pooler, norm):
         "saved-embedding": (3, "sequence", lora(2, 3, [q], task_type=SEQ, modules_to_save=[word])),
         "saved-norm": (3, "sequence", lora(2, 3, [q], task_type=SEQ, modules_to_save=[norm])),
         "saved-trunk": (3, "token", lora(2, 3, [q], task_type=TOKEN, modules_to_save=[down])),
-        "saved-pooler": (6, "sequence", lora(2, 3, [q], task_type=SEQ, modules_to_save=pooler)),
+        "saved-pooler": (6, "sequence", lora(2, 3, [q], task_type=SEQ, modules_to_save=[*pooler])),  # PEFT adds to it
         "one-layer": (2, "sequence", lora(2, 3, [q, up], task_type=SEQ, layers_to_transform=[1])),
         "exclude": (3, "sequence", lora(2, 3, "all-linear", task_type=SEQ, exclude_modules=[o, down])),
         "no-head": (3, "sequence", lora(2, 3, [q, v])),  # of the base's own: the task type is null
@@ -135,10 +135,23 @@ MODERNBERT = dict(
     cls_token_id=1, sep_token_id=2, num_labels=3,
 )
 YARN = dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=16)
+YARN_512 = dict(rope_type="yarn", rope_theta=10000.0, factor=4.0, original_max_position_embeddings=512)
+MMBERT = MODERNBERT | dict(
+    max_position_embeddings=64, norm_bias=True, classifier_bias=True, classifier_pooling="mean",
+    rope_parameters=dict(full_attention=YARN | dict(rope_theta=160000.0), sliding_attention=dict(
+        rope_type="default", rope_theta=160000.0)),
+)
+DEBERTA_V2 = DEBERTA | dict(  # as DeBERTa v2 xlarge
+    share_att_key=False, conv_kernel_size=3, conv_act="gelu", position_buckets=-1, norm_rel_ebd="none",
+    type_vocab_size=2, max_relative_positions=12,
+)
 
 BERT_NAMES = dict(
     q="query", k="key", v="value", o="attention.output.dense", up="intermediate.dense", down="output.dense",
     word="word_embeddings", layers="encoder.layer", norm="attention.output.LayerNorm",
+)
+MODERNBERT_NAMES = (
+    "Wqkv", "Wqkv", "Wqkv", "attn.Wo", "Wi", "mlp.Wo", "tok_embeddings", "layers", ["head.dense"], "mlp_norm",
 )
 
 # The adapters of each base.
@@ -198,13 +211,8 @@ SUITES = {
         "word_embeddings", "encoder.layer", ["pooler.dense"], "attention.output.LayerNorm") | {
         "saved-relative": (3, "sequence", lora(2, 3, ["key_proj"], task_type=SEQ, modules_to_save=["rel_embeddings"])),
     }),
-    "modernbert": (MODERNBERT, text_cases(
-        "Wqkv", "Wqkv", "Wqkv", "attn.Wo", "Wi", "mlp.Wo", "tok_embeddings", "layers", ["head.dense"], "mlp_norm")),
-    "mmbert": (MODERNBERT | dict(
-        max_position_embeddings=64, norm_bias=True, classifier_bias=True, classifier_pooling="mean",
-        rope_parameters=dict(full_attention=YARN | dict(rope_theta=160000.0), sliding_attention=dict(
-            rope_type="default", rope_theta=160000.0)),
-    ), {
+    "modernbert": (MODERNBERT, text_cases(*MODERNBERT_NAMES)),
+    "mmbert": (MMBERT, {
         "plain": (3, "sequence", lora(2, 3, ["Wqkv"], task_type=SEQ)),
         "tokens": (5, "token", lora(4, 3, ["Wqkv", "Wo", "Wi"], task_type=TOKEN)),
         "bias-all": (3, "sequence", lora(2, 3, ["Wqkv"], task_type=SEQ, bias="all")),
@@ -231,6 +239,97 @@ SUITES |= {
     }, dict()),
 }
 
+
+def regex(targets):
+    """A case whose target_modules is a regular expression over whole names."""
+    return (3, "sequence", lora(2, 3, targets, task_type=SEQ))
+
+
+# More of what the suites above have, on bases of their own: a new case beside old ones would change their files.
+SUITES |= {
+    "deit-more": (VIT | dict(model_type="deit"), image_cases(
+        "q_proj", "k_proj", "v_proj", "o_proj", "fc1", "fc2", "deit.embeddings", "layers", "layernorm_before")),
+    "bert-more": (BERT, {
+        "regex-target": regex(r".*layer\.1\.(attention\.self\.(query|key)|output\.dense)"),
+        # For layers like GPT-2's. PEFT takes it for false at a Linear, and asks nothing of it at an Embedding.
+        "fan-in-fan-out": (3, "sequence", lora(2, 3, ["query", "output.dense"], task_type=SEQ, fan_in_fan_out=True)),
+        "fan-in-fan-out-dora": (3, "sequence", lora(
+            2, 3, ["word_embeddings", "query", "intermediate.dense"], task_type=SEQ, use_dora=True, fan_in_fan_out=True)),
+        "fan-in-fan-out-embedding": (3, "sequence", lora(
+            2, 3, ["word_embeddings"], task_type=SEQ, use_dora=True, fan_in_fan_out=True)),
+    }),
+    "roberta-more": (ROBERTA, {"regex-target": regex(r".*layer\.\d\.(attention\.self\.value|attention\.output\.dense)")}),
+    "xlm-roberta-more": (ROBERTA | dict(model_type="xlm-roberta", num_attention_heads=2), text_cases(
+        pooler=["classifier.dense"], **BERT_NAMES) | {
+        "saved-pooler": (3, "sequence", lora(2, 3, ["query"], modules_to_save=["classifier.dense"])),  # as RoBERTa's
+        "regex-target": regex(r"roberta\.encoder\.layer\.0\..*dense"),
+    }),
+    "distilbert-more": (DISTILBERT, {"regex-target": regex(r".*layer\.0\.(attention\.[qv]_lin|ffn\.lin1)")}),
+    "deberta-conv": (DEBERTA_V2, {
+        "positions": (3, "sequence", lora(2, 3, ["pos_key_proj", "pos_query_proj"], task_type=SEQ)),
+        "positions-dora": (3, "sequence", lora(
+            2, 3, ["pos_key_proj", "pos_query_proj", "query_proj"], task_type=SEQ, use_dora=True)),
+        "positions-patterns": (5, "token", lora(
+            4, 3, ["pos_key_proj", "pos_query_proj"], task_type=TOKEN, use_rslora=True,
+            rank_pattern={"layer.0.attention.self.pos_key_proj": 1}, alpha_pattern={"pos_query_proj": 5})),
+        "all-linear": (4, "sequence", lora(2, 3, "all-linear", task_type=SEQ)),
+        "one-layer": (3, "sequence", lora(2, 3, ["pos_query_proj"], task_type=SEQ, layers_to_transform=[1])),
+        "types": (3, "sequence", lora(2, 3, ["token_type_embeddings", "pos_key_proj"], task_type=SEQ)),
+        "types-dora": (3, "sequence", lora(2, 3, ["token_type_embeddings"], task_type=SEQ, use_dora=True)),
+        "saved-conv": (3, "sequence", lora(2, 3, ["pos_key_proj"], task_type=SEQ, modules_to_save=["encoder.conv"])),
+        "saved-conv-alone": (5, "token", lora(2, 3, ["value_proj"], task_type=TOKEN, modules_to_save=["conv.conv"])),
+        "saved-conv-norm": (3, "sequence", lora(2, 3, ["query_proj"], task_type=SEQ, modules_to_save=["conv.LayerNorm"])),
+        # "key_proj" is the end of pos_key_proj, too.
+        "saved-keys": (3, "sequence", lora(2, 3, ["pos_query_proj"], task_type=SEQ, modules_to_save=["key_proj"])),
+        "saved-relative": (3, "sequence", lora(2, 3, ["query_proj"], task_type=SEQ, modules_to_save=["rel_embeddings"])),
+        "bias-all": (3, "sequence", lora(2, 3, ["pos_key_proj", "intermediate.dense"], task_type=SEQ, bias="all")),
+        "bias-lora-only": (3, "sequence", lora(2, 3, ["pos_key_proj", "pos_query_proj"], task_type=SEQ, bias="lora_only")),
+        "lora-bias": (3, "sequence", lora(2, 3, ["pos_key_proj", "pos_query_proj"], task_type=SEQ, lora_bias=True)),
+        "regex-target": regex(r".*layer\.\d\.attention\.self\.(pos_)?key_proj"),
+    }),
+    # Of one of the two relative terms each.
+    "deberta-c2p-alone": (DEBERTA | dict(share_att_key=False, pos_att_type=["c2p"], position_biased_input=True), {
+        "positions": (3, "sequence", lora(2, 3, ["pos_key_proj", "position_embeddings"], task_type=SEQ)),
+        "positions-dora": (3, "sequence", lora(2, 3, ["pos_key_proj"], task_type=SEQ, use_dora=True)),
+        "saved-relative": (3, "sequence", lora(
+            2, 3, ["key_proj"], task_type=SEQ, modules_to_save=["rel_embeddings", "encoder.LayerNorm"])),
+    }),
+    "deberta-p2c-alone": (DEBERTA | dict(share_att_key=False, pos_att_type=["p2c"]), {
+        "positions": (3, "sequence", lora(2, 3, ["pos_query_proj"], task_type=SEQ)),
+        "positions-dora": (5, "token", lora(2, 3, ["pos_query_proj", "query_proj"], task_type=TOKEN, use_dora=True)),
+    }),
+    # With every bias that there can be: without them the two ways to train biases have only the classifier's.
+    "modernbert-biased": (MODERNBERT | dict(attention_bias=True, mlp_bias=True, norm_bias=True, classifier_bias=True), {
+        "bias-lora-only": (3, "sequence", lora(2, 3, ["Wqkv", "mlp.Wo"], task_type=SEQ, bias="lora_only")),
+        "bias-all": (3, "sequence", lora(2, 3, ["Wqkv", "Wi"], task_type=SEQ, bias="all")),
+        "tokens-bias-all": (5, "token", lora(2, 3, ["attn.Wo"], task_type=TOKEN, bias="all")),
+        "dora": (3, "sequence", lora(2, 3, ["Wqkv", "Wo", "Wi"], task_type=SEQ, use_dora=True)),
+        "dora-bias-lora-only": (5, "token", lora(
+            2, 3, ["Wqkv", "Wi"], task_type=TOKEN, use_dora=True, bias="lora_only")),
+        "lora-bias": (3, "sequence", lora(2, 3, ["Wqkv", "Wo", "Wi"], task_type=SEQ, lora_bias=True)),
+        "lora-bias-bias-all": (3, "sequence", lora(2, 3, ["Wqkv", "Wo"], task_type=SEQ, lora_bias=True, bias="all")),
+        "head-lora": (3, "sequence", lora(2, 3, ["head.dense", "Wqkv"], bias="lora_only")),
+        "saved-trunk": (3, "token", lora(2, 3, ["Wqkv"], task_type=TOKEN, modules_to_save=["mlp.Wo", "attn_norm"])),
+    }),
+    "mmbert-more": (MMBERT, {
+        name: case for name, case in text_cases(*MODERNBERT_NAMES).items()
+        if name not in ("plain", "tokens", "bias-all", "bias-lora-only")  # those of mmbert; and its Linears have no biases
+    } | {"regex-target": regex(r".*layers\.[02]\.(attn\.Wqkv|mlp\.W[io])")}),
+    # A head of a real size: of its 32 pairs some turn as they were trained, some slower by the factor, and others lie
+    # on the ramp between, which ends at other pairs in either kind of layer. One row is longer than they were trained for.
+    "modernbert-yarn-wide": (MODERNBERT | dict(
+        hidden_size=64, num_hidden_layers=2, num_attention_heads=1, intermediate_size=16, max_position_embeddings=2048,
+        local_attention=64, global_attn_every_n_layers=2,
+        rope_parameters=dict(full_attention=YARN_512, sliding_attention=YARN_512 | dict(beta_fast=16.0, beta_slow=2.0)),
+    ), {
+        "plain": (3, "sequence", lora(2, 3, ["Wqkv"], task_type=SEQ)),
+        # A small one: of a stronger one PEFT's own float32, over 600 tokens, is more than 1e-5 off its float64.
+        "tokens": (5, "token", lora(4, 1, ["Wqkv", "Wi"], task_type=TOKEN)),
+        "dora": (3, "sequence", lora(2, 3, ["Wqkv", "Wo"], task_type=SEQ, use_dora=True)),
+        "embedding": (3, "sequence", lora(2, 3, ["tok_embeddings"], task_type=SEQ)),
+    }),
+}
+
 # Bases of other configs, without adapters.
 VARIANTS = {
     "vit-gelu-new-wide": VIT | dict(hidden_act="gelu_new", qkv_bias=False, image_size=[8, 16], patch_size=[4, 4]),
@@ -241,9 +340,7 @@ VARIANTS = {
     ),
     "vit-silu": VIT | dict(hidden_act="silu", num_labels=2),
     "bert-tanh-gelu": BERT | dict(hidden_act="gelu_pytorch_tanh", layer_norm_eps=1e-5),
-    "deberta-v2": DEBERTA | dict(  # as DeBERTa v2 xlarge
-        share_att_key=False, conv_kernel_size=3, conv_act="gelu", position_buckets=-1, norm_rel_ebd="none",
-        type_vocab_size=2, max_relative_positions=12),
+    "deberta-v2": DEBERTA_V2,
     "deberta-c2p": DEBERTA | dict(share_att_key=False, pos_att_type="c2p", position_biased_input=True),
     "deberta-absolute": DEBERTA | dict(relative_attention=False, pos_att_type=None, position_biased_input=True),
     "modernbert-bias": MODERNBERT | dict(

@@ -1,21 +1,29 @@
-"""Writes runtime/preprocess/text/testdata: small tokenizers of the kinds that bases have, and what HuggingFace's own
-Python library makes of texts.
+"""Writes into runtime/preprocess/text/testdata what HuggingFace's own Python libraries make of texts.
 
-    KIND/tokenizer.json                a tokenizer of that kind, trained here on the words of this repository's docs
+    KIND/tokenizer.json                a tokenizer of each kind that bases have. It is read, not written: they were trained
+                                       once, on what this repository's docs said then, and the docs go on changing
     KIND/golden.json                   for each text, pair or none: ids, types, special, offsets
-    vocab/vocab.txt                    a BERT without a tokenizer.json, with the ids of transformers' BertTokenizer
+    KIND/left.json                     the same of texts that are cut on the left
+    vocab/vocab.txt                    a BERT without a tokenizer.json: the words of wordpiece
+    vocab/NAME.txt                     other such files
+    vocab/NAME.json                    what transformers' BertTokenizer makes of texts, by a tokenizer_config.json
 """
 
 import json
+import os
 import random
 import shutil
+import tempfile
 from pathlib import Path
 
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import BertTokenizerFast
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+from tokenizers import Tokenizer
+from transformers import BertTokenizer, PreTrainedTokenizerFast
 
 ROOT = Path(__file__).parents[2]
 OUT = ROOT / "runtime" / "preprocess" / "text" / "testdata"
+KINDS = ["wordpiece", "bytelevel", "unigram"]
 
 TEXTS = [
     "", " ", "a", "Hello, world!", "The quick brown fox jumps over the lazy dog.", "naïve café – Straße", "ÀÉÎÕÜ àéîõü",
@@ -25,48 +33,47 @@ TEXTS = [
 ]
 PAIRS = [("first text", "second text"), ("", "only the second"), ("a long first text " * 4, "short"), ("x", "a long second " * 5)]
 MAX_TOKENS = 24
+LEFT = dict(truncation_side="left")
+LONG = ["the first words are cut off, and the last of them stay as they are: " * 3, "naïve café – 日本語のテキスト 😀 " * 6]
 
 
-def words() -> list[str]:
-    return [page.read_text() for page in sorted((ROOT / "docs").glob("*.md"))]
+def special(content: str, **more) -> dict:
+    """A special token as transformers writes an AddedToken."""
+    return dict(__type="AddedToken", content=content, lstrip=False, normalized=False, rstrip=False, single_word=False) | more
 
 
-def bert() -> Tokenizer:
-    t = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    t.normalizer = normalizers.BertNormalizer()
-    t.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    t.train_from_iterator(words(), trainers.WordPieceTrainer(vocab_size=600, special_tokens=special, show_progress=False))
-    t.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[("[CLS]", t.token_to_id("[CLS]")), ("[SEP]", t.token_to_id("[SEP]"))],
-    )
-    t.decoder = decoders.WordPiece()
-    return t
+def decoded(content: str, **more) -> dict:
+    """The same in added_tokens_decoder."""
+    token = special(content, special=True) | more
+    del token["__type"]
+    return token
 
 
-def roberta() -> Tokenizer:
-    t = Tokenizer(models.BPE())
-    t.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-    t.train_from_iterator(words(), trainers.BpeTrainer(
-        vocab_size=600, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
-    t.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
-    t.decoder = decoders.ByteLevel()
-    return t
+# Special tokens of other names, as objects: some take the spaces around them along, or are none within a word.
+OBJECTS = dict(
+    pad_token=special("<pad>", single_word=True), unk_token=special("<unk>"), cls_token=special("<s>"),
+    sep_token=special("</s>", rstrip=True), mask_token=special("<mask>", lstrip=True),
+)
+# As transformers 4 writes them: as texts, with the objects by their ids, which are the last word.
+DECODED = dict(
+    {field: token["content"] for field, token in OBJECTS.items()} | dict(cls_token=special("<s>", single_word=True)),
+    added_tokens_decoder={"2": decoded("<s>"), "3": decoded("</s>", lstrip=True), "4": decoded("<mask>", single_word=True)},
+)
+NAMED = {"[PAD]": "<pad>", "[UNK]": "<unk>", "[CLS]": "<s>", "[SEP]": "</s>", "[MASK]": "<mask>"}
+MASKED = ["the <mask> of it", "a<mask>b", "  <mask>  <mask> ", "<pad><unk> </s>  x<s>", "x<pad>y <pad> z"]
 
-
-def unigram() -> Tokenizer:
-    t = Tokenizer(models.Unigram())
-    t.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace("  ", " ")])
-    t.pre_tokenizer = pre_tokenizers.Metaspace()
-    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-    t.train_from_iterator(words(), trainers.UnigramTrainer(
-        vocab_size=400, special_tokens=special, unk_token="<unk>", show_progress=False))
-    t.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)])
-    t.decoder = decoders.Metaspace()
-    return t
+# By name: the tokenizer_config.json, the vocabulary if it is not vocab.txt, and texts beside the usual ones.
+VOCABULARIES = dict(
+    lower=({},),
+    cased=(dict(do_lower_case=False, strip_accents=False),),
+    chinese=(dict(tokenize_chinese_chars=False),),
+    accents=(dict(do_lower_case=False, strip_accents=True),),
+    lower_accents=(dict(do_lower_case=True, strip_accents=False),),
+    objects=(OBJECTS, "named.txt", MASKED),
+    decoder=(DECODED, "named.txt", MASKED),
+    twice=({}, "twice.txt", ["the theses of others, the s"]),
+    left=(LEFT, "vocab.txt", LONG),
+)
 
 
 def random_texts(n: int) -> list[str]:
@@ -81,30 +88,58 @@ def encoded(t: Tokenizer, text: str, pair: str | None) -> dict:
     return dict(text=text, pair=pair, ids=e.ids, types=e.type_ids, special=e.special_tokens_mask, offsets=e.offsets)
 
 
-def write(folder: Path, t: Tokenizer) -> None:
-    folder.mkdir(parents=True)
-    t.save(str(folder / "tokenizer.json"), pretty=False)
+def write(path: Path, config: dict, cases: list[dict], **more) -> None:
+    path.write_text(json.dumps(dict(max_tokens=MAX_TOKENS) | more | dict(config=config, cases=cases)))
+
+
+def old_bert(vocab: Path, config: dict) -> BertTokenizer:
+    """The tokenizer of a folder as old BERTs have it."""
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copy(vocab, Path(folder, "vocab.txt"))
+        Path(folder, "tokenizer_config.json").write_text(json.dumps(config))
+        return BertTokenizer.from_pretrained(folder)
+
+
+def cut(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> list[dict]:
+    """What the tokenizer makes of texts and of the pairs, cut on its own side: by the library below transformers, which
+    says more of each token, but as transformers itself asks it."""
+    t = tokenizer.backend_tokenizer
+    t.enable_truncation(MAX_TOKENS, strategy="longest_first", direction=tokenizer.truncation_side)
+    cases = [encoded(t, text, None) for text in texts] + [encoded(t, text, pair) for text, pair in PAIRS]
+    for case in cases:
+        asked = tokenizer(case["text"], case["pair"], truncation=True, max_length=MAX_TOKENS)
+        assert asked["input_ids"] == case["ids"], case
+    return cases
+
+
+def write_kind(folder: Path) -> None:
+    t = Tokenizer.from_file(str(folder / "tokenizer.json"))
     t.enable_truncation(MAX_TOKENS, strategy="longest_first")
     cases = [encoded(t, text, None) for text in TEXTS + random_texts(200)]
     cases += [encoded(t, text, pair) for text, pair in PAIRS]
     (folder / "golden.json").write_text(json.dumps(dict(max_tokens=MAX_TOKENS, cases=cases)))
+    left = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), **LEFT)
+    write(folder / "left.json", LEFT, cut(left, TEXTS + LONG))
+
+
+def write_vocabularies(folder: Path) -> None:
+    ids = Tokenizer.from_file(str(OUT / "wordpiece" / "tokenizer.json")).get_vocab()
+    words = sorted(ids, key=ids.get)
+    for name, lines in {
+        "vocab.txt": words, "named.txt": [NAMED.get(word, word) for word in words], "twice.txt": words + ["the", "##s"],
+    }.items():
+        (folder / name).write_text("".join(word + "\n" for word in lines))
+    for name, (config, *more) in VOCABULARIES.items():
+        vocab, texts = more or ("vocab.txt", [])
+        cases = cut(old_bert(folder / vocab, config), TEXTS + texts)
+        other = dict(vocab=vocab) if vocab != "vocab.txt" else {}
+        write(folder / f"{name.replace('_', '-')}.json", config, cases, **other)
 
 
 def main() -> None:
-    shutil.rmtree(OUT, ignore_errors=True)
-    kinds = dict(wordpiece=bert(), bytelevel=roberta(), unigram=unigram())
-    for kind, t in kinds.items():
-        write(OUT / kind, t)
-    vocab = OUT / "vocab"
-    vocab.mkdir()
-    by_id = sorted(kinds["wordpiece"].get_vocab().items(), key=lambda item: item[1])
-    (vocab / "vocab.txt").write_text("".join(word + "\n" for word, _ in by_id))
-    for name, more in dict(lower={}, cased=dict(do_lower_case=False, strip_accents=False)).items():
-        old = BertTokenizerFast(str(vocab / "vocab.txt"), **more)
-        t = old.backend_tokenizer
-        t.enable_truncation(MAX_TOKENS, strategy="longest_first")
-        cases = [encoded(t, text, None) for text in TEXTS] + [encoded(t, text, pair) for text, pair in PAIRS]
-        (vocab / f"{name}.json").write_text(json.dumps(dict(max_tokens=MAX_TOKENS, config=more, cases=cases)))
+    for kind in KINDS:
+        write_kind(OUT / kind)
+    write_vocabularies(OUT / "vocab")
 
 
 if __name__ == "__main__":

@@ -2,9 +2,15 @@ package peft_test
 
 import (
 	"fmt"
+	"maps"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
+	"gorgonia.org/tensor"
+
+	"github.com/switchyard-dev/switchyard/runtime/peft"
 	"github.com/switchyard-dev/switchyard/test/wrappers"
 )
 
@@ -44,14 +50,16 @@ func TestConfigsOfAllVersions(t *testing.T) {
 	}
 }
 
-// Fields that change no number may say what they like.
+// Fields that change no number may say what they like: the adapter is the same, tensor by tensor.
 func TestHarmlessFields(t *testing.T) {
+	plain := mustLoad(t, headed(t))
 	for field, values := range map[string][]string{
 		"init_lora_weights":   {`true`, `false`, `null`, `"gaussian"`, `"Gaussian"`, `"eva"`, `"orthogonal"`, `"mica"`},
 		"target_modules":      {`null`, `[]`, `"all-linear"`, `".*q_proj"`, `["query"]`},
 		"exclude_modules":     {`"x"`, `["key"]`},
 		"layers_to_transform": {`[0, 1]`, `3`},
 		"layers_pattern":      {`"layers"`, `["layer"]`},
+		"fan_in_fan_out":      {`true`, `false`, `null`},
 		"lora_dropout":        {`0.5`},
 		"inference_mode":      {`false`},
 		"revision":            {`"main"`},
@@ -72,11 +80,44 @@ func TestHarmlessFields(t *testing.T) {
 		"of_the_future":       {`null`, `false`, `[]`, `[ ]`, `{}`, `""`},
 	} {
 		for _, value := range values {
-			if _, err := load(t, headed(t).Set(field, raw(value))); err != nil {
+			a, err := load(t, headed(t).Set(field, raw(value)))
+			if err != nil {
 				t.Errorf("%s = %s: %v", field, value, err)
+				continue
+			}
+			if what := differs(a, plain); what != "" {
+				t.Errorf("%s = %s: expected the same %s as without it", field, value, what)
 			}
 		}
 	}
+}
+
+// differs names what two adapters do not have in common, beside their revisions.
+func differs(a, b *peft.Adapter) string {
+	same := func(a, b *tensor.Dense) bool {
+		if a == nil || b == nil {
+			return a == b
+		}
+		return slices.Equal(a.Shape(), b.Shape()) && reflect.DeepEqual(a.Data(), b.Data())
+	}
+	if a.Head != b.Head || !slices.Equal(a.Labels, b.Labels) || a.Problem != b.Problem {
+		return "head"
+	}
+	if !slices.EqualFunc(a.Updates, b.Updates, func(x, y peft.Update) bool {
+		return x.Module == y.Module && x.Scale == y.Scale && same(x.A, y.A) && same(x.B, y.B) && same(x.Bias, y.Bias) &&
+			same(x.Magnitude, y.Magnitude)
+	}) {
+		return "updates"
+	}
+	if !slices.EqualFunc(a.Saved, b.Saved, func(x, y peft.Saved) bool {
+		return x.Module == y.Module && maps.EqualFunc(x.Params, y.Params, same)
+	}) {
+		return "saved modules"
+	}
+	if !reflect.DeepEqual(a.Rows, b.Rows) {
+		return "rows"
+	}
+	return ""
 }
 
 func TestFieldsRefused(t *testing.T) {

@@ -3,8 +3,10 @@ package golden
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -57,8 +59,12 @@ var features = []struct {
 	{"rsLoRA", func(c adapterConfig, _ []string, _ *arch.Description) bool { return c.RsLoRA }},
 	{"DoRA", func(c adapterConfig, _ []string, _ *arch.Description) bool { return c.DoRA }},
 	{"lora_bias", func(c adapterConfig, _ []string, _ *arch.Description) bool { return c.LoRABias }},
-	{"bias: all", func(c adapterConfig, _ []string, _ *arch.Description) bool { return c.Bias == "all" }},
-	{"bias: lora_only", func(c adapterConfig, _ []string, _ *arch.Description) bool { return c.Bias == "lora_only" }},
+	{"bias: all", func(c adapterConfig, keys []string, _ *arch.Description) bool {
+		return c.Bias == "all" && trainsBiases(keys)
+	}},
+	{"bias: lora_only", func(c adapterConfig, keys []string, _ *arch.Description) bool {
+		return c.Bias == "lora_only" && trainsBiases(keys)
+	}},
 	{"modules_to_save beyond the classifier", func(_ adapterConfig, keys []string, _ *arch.Description) bool {
 		return slices.ContainsFunc(keys, func(key string) bool {
 			return strings.HasSuffix(key, "weight") && !strings.Contains(key, "lora_") && !strings.Contains(key, "classifier")
@@ -66,6 +72,9 @@ var features = []struct {
 	}},
 	{"trainable_token_indices", func(_ adapterConfig, keys []string, _ *arch.Description) bool {
 		return contains(keys, ".token_adapter.")
+	}},
+	{"target_modules as a regular expression", func(c adapterConfig, _ []string, _ *arch.Description) bool {
+		return bytes.HasPrefix(c.Targets, []byte(`"`)) // PEFT writes the names in place of all-linear
 	}},
 	{"all-linear, with excluded modules", func(c adapterConfig, _ []string, _ *arch.Description) bool {
 		return len(c.Exclude) > len("null")
@@ -76,6 +85,12 @@ var features = []struct {
 	}},
 	{"a head for each token (TOKEN_CLS)", func(c adapterConfig, _ []string, _ *arch.Description) bool {
 		return c.Task == "TOKEN_CLS"
+	}},
+	{"one number (regression)", func(c adapterConfig, _ []string, _ *arch.Description) bool {
+		return c.problem == "regression"
+	}},
+	{"several labels at once (multi-label)", func(c adapterConfig, _ []string, _ *arch.Description) bool {
+		return c.problem == "multi_label_classification"
 	}},
 	{"names of transformers 4", func(_ adapterConfig, keys []string, base *arch.Description) bool {
 		return base.Image != nil && (contains(keys, "attention.attention.") || contains(keys, "attention.output.") ||
@@ -91,10 +106,20 @@ type adapterConfig struct {
 	DoRA         bool            `json:"use_dora"`
 	LoRABias     bool            `json:"lora_bias"`
 	Bias         string          `json:"bias"`
+	Targets      json.RawMessage `json:"target_modules"`
 	Exclude      json.RawMessage `json:"exclude_modules"`
 	Layers       []int           `json:"layers_to_transform"`
 	Task         string          `json:"task_type"`
 	half         bool
+	problem      string // of the config.json beside it
+}
+
+// trainsBiases tells whether there are biases beyond a classifier's, which is saved whole anyway, and lora_bias's: a
+// base may have none, and then a way to train them trains nothing.
+func trainsBiases(keys []string) bool {
+	return slices.ContainsFunc(keys, func(key string) bool {
+		return strings.HasSuffix(key, ".bias") && !strings.Contains(key, "classifier") && !strings.Contains(key, ".lora_B.")
+	})
 }
 
 func contains(keys []string, part string) bool {
@@ -159,6 +184,18 @@ func readCase(t *testing.T, folder string) (c adapterConfig, keys []string) {
 	keys = tensors.Names()
 	info, _ := tensors.Info(keys[0])
 	c.half = info.DType != "F32"
+	switch raw, err := os.ReadFile(filepath.Join(folder, "config.json")); {
+	case err == nil:
+		var beside struct {
+			Problem string `json:"problem_type"`
+		}
+		if err := json.Unmarshal(raw, &beside); err != nil {
+			t.Fatal(err)
+		}
+		c.problem = beside.Problem
+	case !errors.Is(err, fs.ErrNotExist):
+		t.Fatal(err)
+	}
 	return c, keys
 }
 

@@ -66,16 +66,22 @@ type suite struct {
 	logits   map[string][][]float32 // by adapter and input
 
 	tolerance float64
+	nearZero  map[row]float64 // how far off those rows may be whatever their largest logit
 }
+
+// nearZero is the one of the 480 rows of hack/samples/packages that has no logit above smallest, of sums whose terms
+// are a hundred times that: either float32 is off by 2.6e-7 there, which is more than 1e-5 of so little. No other row's
+// largest logit is below 0.04.
+var nearZero = map[row]float64{{input: 2, adapter: "library"}: 3e-7}
+
+const smallest = 0.012
 
 // openSuite opens the base, the golden file and the adapters of a folder.
 func openSuite(t testing.TB, path string, workers int) *suite {
 	t.Helper()
 	s := open(t, filepath.Join(path, "base"), path, workers)
 	if path == filepath.Join(samples, "packages") {
-		// One of its 480 rows has no logit above 0.012, of sums whose terms are a hundred times that: either float32 is off
-		// by 2e-7 there.
-		s.tolerance = 1e-4
+		s.nearZero = nearZero
 	}
 	return s
 }

@@ -1,9 +1,9 @@
 """Makes images/* and golden.json: what Pillow and transformers make of the images.
 
-Made with Python 3.11, pillow 13.0.0, numpy 2.4.6 and transformers 5.23.0 (without torchvision), and cjpeg of
-libjpeg-turbo for the samplings that Pillow does not write:
+hack/golden/make runs it, in the environment whose versions hack/samples/requirements.txt pins (without torchvision), with
+cjpeg of libjpeg-turbo for the samplings that Pillow does not write:
 
-    python runtime/preprocess/testdata/make_golden.py
+    hack/python current runtime/preprocess/testdata/make_golden.py
 
 PNGs and most BMPs are written here byte by byte, since Pillow cannot write most of their kinds. Each case of golden.json
 is an image, a preprocessor_config.json and a model's channels, height and width; "resized" are the bytes [height, width,

@@ -2,6 +2,7 @@ package text_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -22,6 +23,7 @@ import (
 // golden is what HuggingFace's own library makes of texts (hack/golden/texts.py).
 type golden struct {
 	MaxTokens int             `json:"max_tokens"`
+	Vocab     string          `json:"vocab"` // the file's name; "" is vocab.txt
 	Config    json.RawMessage `json:"config"`
 	Cases     []struct {
 		Text    string   `json:"text"`
@@ -117,12 +119,32 @@ func TestTokensAreThoseOfPythonsLibrary(t *testing.T) {
 
 // A BERT that has no tokenizer.json gets the one that transformers would make.
 func TestAVocabularyIsEnoughForABERT(t *testing.T) {
-	for _, name := range []string{"lower", "cased"} {
+	for _, name := range []string{"lower", "cased", "chinese", "accents", "lower-accents", "objects", "decoder", "twice"} {
 		t.Run(name, func(t *testing.T) {
 			g := readGolden(t, "vocab", name+".json")
-			g.compare(t, open(t, tokenfiles.Files{Vocab: read(t, "vocab", "vocab.txt"), Config: g.Config}, g.MaxTokens))
+			g.compare(t, open(t, g.vocabulary(t), g.MaxTokens))
 		})
 	}
+}
+
+// vocabulary is the files of a BERT that has no tokenizer.json.
+func (g *golden) vocabulary(t *testing.T) tokenfiles.Files {
+	t.Helper()
+	return tokenfiles.Files{Vocab: read(t, "vocab", cmp.Or(g.Vocab, "vocab.txt")), Config: g.Config}
+}
+
+// Texts that are too long lose their beginning where tokenizer_config.json says so.
+func TestTextsCutOnTheLeft(t *testing.T) {
+	for _, kind := range []string{"wordpiece", "bytelevel", "unigram"} {
+		t.Run(kind, func(t *testing.T) {
+			g := readGolden(t, kind, "left.json")
+			g.compare(t, open(t, tokenfiles.Files{Tokenizer: read(t, kind, "tokenizer.json"), Config: g.Config}, g.MaxTokens))
+		})
+	}
+	t.Run("vocabulary", func(t *testing.T) {
+		g := readGolden(t, "vocab", "left.json")
+		g.compare(t, open(t, g.vocabulary(t), g.MaxTokens))
+	})
 }
 
 // broken is a tokenizer that traps on pairs of texts alone: their template names a token that nobody knows.

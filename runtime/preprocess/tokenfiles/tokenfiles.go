@@ -59,15 +59,21 @@ type config struct {
 	SubwordTokenizer string `json:"subword_tokenizer_type"`
 }
 
-// token is a special token, as a text or as an object with its content.
-type token string
+// token is a special token: its content, and how it is found in texts.
+type token struct {
+	Content    string `json:"content"`
+	SingleWord bool   `json:"single_word"`
+	LeftStrip  bool   `json:"lstrip"`
+	RightStrip bool   `json:"rstrip"`
+	Normalized bool   `json:"normalized"`
+}
 
+// UnmarshalJSON reads it as a text, which is its content, or as an object.
 func (t *token) UnmarshalJSON(raw []byte) error {
-	var object struct {
-		Content string `json:"content"`
-	}
+	type plain token
+	var object plain
 	if json.Unmarshal(raw, &object) == nil && object.Content != "" {
-		*t = token(object.Content)
+		*t = token(object)
 		return nil
 	}
 	var text *string
@@ -75,7 +81,7 @@ func (t *token) UnmarshalJSON(raw []byte) error {
 		return err
 	}
 	if text != nil {
-		*t = token(*text)
+		*t = token{Content: *text}
 	}
 	return nil
 }
@@ -92,18 +98,21 @@ type Resolved struct {
 // Resolve reads the files of a model of some type that takes so many tokens. Where transformers' tokenizer class would
 // go by tokenizer_config.json and not by what tokenizer.json says, the two have to agree.
 func (f Files) Resolve(modelType string, most int) (Resolved, error) {
-	c := config{ClassToken: "[CLS]", SeparatorToken: "[SEP]", PaddingToken: "[PAD]", MaskToken: "[MASK]"}
+	c := config{
+		ClassToken: token{Content: "[CLS]"}, SeparatorToken: token{Content: "[SEP]"}, PaddingToken: token{Content: "[PAD]"},
+		MaskToken: token{Content: "[MASK]"},
+	}
 	if f.Config != nil {
 		if err := json.Unmarshal(f.Config, &c); err != nil {
 			return Resolved{}, fmt.Errorf("tokenizer_config.json: %w", err)
 		}
 	}
 	isOf := c.classOf(modelType)
-	if c.UnknownToken == "" {
-		c.UnknownToken = unknown[isOf]
+	if c.UnknownToken.Content == "" {
+		c.UnknownToken = token{Content: unknown[isOf]}
 	}
 	r := Resolved{
-		Tokenizer: f.Tokenizer, MaxTokens: most, Unknown: string(c.UnknownToken),
+		Tokenizer: f.Tokenizer, MaxTokens: most, Unknown: c.UnknownToken.Content,
 		NoTypes: c.ModelInputNames != nil && !slices.Contains(c.ModelInputNames, "token_type_ids"),
 	}
 	if n := cmp.Or(c.ModelMaxLength, c.MaxLen); n != nil && *n >= 1 && *n < float64(most) {
@@ -145,7 +154,7 @@ const (
 )
 
 // unknown is how the classes call the token for what is in no vocabulary, where the config does not say.
-var unknown = map[int]token{berts: "[UNK]", robertas: "<unk>", sentencePieces: "<unk>"}
+var unknown = map[int]string{berts: "[UNK]", robertas: "<unk>", sentencePieces: "<unk>"}
 
 // classOf is the class that a config names, or that transformers takes for the model type if it names none.
 func (c *config) classOf(modelType string) int {
@@ -250,19 +259,22 @@ func (c *config) wordPiece(vocab []byte) ([]byte, error) {
 	var added []object
 	specials := []token{c.PaddingToken, c.UnknownToken, c.ClassToken, c.SeparatorToken, c.MaskToken}
 	for _, id := range slices.Sorted(maps.Keys(c.Added)) {
-		if word := c.Added[id]; !slices.Contains(specials, word) || strconv.Itoa(words[string(word)]) != id {
+		word := c.Added[id] // which has the last word on how it is found in texts
+		at := slices.IndexFunc(specials, func(special token) bool { return special.Content == word.Content })
+		if at < 0 || strconv.Itoa(words[word.Content]) != id {
 			return nil, fmt.Errorf("tokenizer_config.json: added_tokens_decoder: %s: expected none but the special words of "+
-				"vocab.txt, found %s: save a tokenizer.json, which has it", quote.Name(id), quote.Name(string(word)))
+				"vocab.txt, found %s: save a tokenizer.json, which has it", quote.Name(id), quote.Name(word.Content))
 		}
+		specials[at] = word
 	}
 	for _, special := range specials {
-		id, ok := words[string(special)]
+		id, ok := words[special.Content]
 		if !ok {
-			return nil, fmt.Errorf("vocab.txt: expected the word %s, found none", quote.Name(string(special)))
+			return nil, fmt.Errorf("vocab.txt: expected the word %s, found none", quote.Name(special.Content))
 		}
 		added = append(added, object{
-			"id": id, "content": special, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
-			"special": true,
+			"id": id, "content": special.Content, "single_word": special.SingleWord, "lstrip": special.LeftStrip,
+			"rstrip": special.RightStrip, "normalized": special.Normalized, "special": true,
 		})
 	}
 	piece := func(kind string, id any, sequence int) object {
@@ -270,10 +282,10 @@ func (c *config) wordPiece(vocab []byte) ([]byte, error) {
 	}
 	lower := c.DoLowerCase == nil || *c.DoLowerCase
 	chinese := c.ChineseChars == nil || *c.ChineseChars
-	ids := func(special token) object {
-		return object{"id": special, "ids": []int{words[string(special)]}, "tokens": []token{special}}
+	ids := func(special string) object {
+		return object{"id": special, "ids": []int{words[special]}, "tokens": []string{special}}
 	}
-	cls, sep := c.ClassToken, c.SeparatorToken
+	cls, sep := c.ClassToken.Content, c.SeparatorToken.Content
 	return json.Marshal(object{
 		"version": "1.0", "truncation": nil, "padding": nil, "added_tokens": added,
 		"normalizer": object{
@@ -288,11 +300,11 @@ func (c *config) wordPiece(vocab []byte) ([]byte, error) {
 				piece("SpecialToken", cls, 0), piece("Sequence", "A", 0), piece("SpecialToken", sep, 0),
 				piece("Sequence", "B", 1), piece("SpecialToken", sep, 1),
 			},
-			"special_tokens": object{string(cls): ids(cls), string(sep): ids(sep)},
+			"special_tokens": object{cls: ids(cls), sep: ids(sep)},
 		},
 		"decoder": object{"type": "WordPiece", "prefix": "##", "cleanup": true},
 		"model": object{
-			"type": "WordPiece", "unk_token": c.UnknownToken, "continuing_subword_prefix": "##",
+			"type": "WordPiece", "unk_token": c.UnknownToken.Content, "continuing_subword_prefix": "##",
 			"max_input_chars_per_word": 100, "vocab": words,
 		},
 	})
