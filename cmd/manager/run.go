@@ -29,6 +29,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/config"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
@@ -203,11 +204,11 @@ func clean(dir string) error {
 }
 
 func newManager(f *runFlags) (ctrl.Manager, error) {
-	config, err := cluster(f.kubeconfig)
+	rest, err := cluster(f.kubeconfig)
 	if err != nil {
 		return nil, err
 	}
-	config.QPS, config.Burst = clientQPS, clientBurst
+	rest.QPS, rest.Burst = clientQPS, clientBurst
 	scheme := runtime.NewScheme()
 	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
 		return nil, err
@@ -218,7 +219,7 @@ func newManager(f *runFlags) (ctrl.Manager, error) {
 	}
 	ours := cache.ByObject{Label: labels.NewSelector().Add(*pools)} // not the whole cluster's
 	renew, retry := f.lease*2/3, f.lease*2/15                       // as client-go's own, 15 s, 10 s and 2 s
-	mgr, err := ctrl.NewManager(config, ctrl.Options{
+	mgr, err := ctrl.NewManager(rest, ctrl.Options{
 		Scheme: scheme,
 		// A pool has one ConfigMap, which is looked at by its name: to cache it would take the right to list them all.
 		Client: client.Options{Cache: &client.CacheOptions{DisableFor: []client.Object{&corev1.ConfigMap{}}}},
@@ -231,6 +232,8 @@ func newManager(f *runFlags) (ctrl.Manager, error) {
 				FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, certificatesSecret),
 			}}},
 		}},
+		// A standby has read everything before it leads: what it takes over is wrong for as long as it reads.
+		Controller:                    config.Controller{EnableWarmup: new(true)},
 		Metrics:                       metricsOptions(f.metricsAddress, f.metricsSecure),
 		HealthProbeBindAddress:        f.healthAddress,
 		PprofBindAddress:              f.pprof,

@@ -8,5 +8,5 @@
 // Invariants: an Image is immutable and safe for concurrent use. Its pixel values are bit for bit those of the truth;
 // of a JPEG alone, whose inverse transform may round either way, bytes differ by 3 at most. A config or a picture of
 // which that could not be said is refused by name. Memory follows maxPixels, the bytes sent and the model's own size,
-// never what a file claims.
+// not what a file claims; but a WebP of a few bytes can be a picture of one colour as large as maxPixels.
 package preprocess

@@ -219,6 +219,7 @@ func TestMemoryOfOtherFormatsIsBounded(t *testing.T) {
 		{"a BMP's claims", changed(testImage(t, "bmp-rgb.bmp"), 18, "\x00\x10\x00\x00\x00\x10\x00\x00"), mib},
 		{"a BMP's runs", changed(testImage(t, "bmp-rle8.bmp"), 18, "\x00\x10\x00\x00\x00\x10\x00\x00"), 20 * mib},
 		{"a WebP's claims", changed(testImage(t, "webp-lossy.webp"), 26, "\x00\x10\x00\x10"), 32 * mib},
+		{"a lossless WebP's", changed(testImage(t, "webp-lossless.webp"), 21, "\xff\xcf\xff\x03"), 192 * mib},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p := mustParse(t, `{"resample": 1}`, 3, 224, 224)

@@ -253,6 +253,18 @@ func TestARestartAfterAKill(t *testing.T) {
 	}
 }
 
+// Tensors of a base that nothing asks for do not keep it from being served, and are named.
+func TestTensorsThatNothingAsksFor(t *testing.T) {
+	base := wrappers.Base(t, `{"model_type": "bert", "vocab_size": 9, "hidden_size": 4, "num_hidden_layers": 1,
+		"num_attention_heads": 1, "intermediate_size": 4, "max_position_embeddings": 8}`).
+		Tensor(wrappers.F32("bert.pooler.extra", []float32{1}, 1)).Write()
+	s := startOn(t, base, t.TempDir(), "texts")
+	const want = `"the base model's files have tensors that nothing asks for" tensors=[bert.pooler.extra]`
+	if !strings.Contains(s.Log(), want) {
+		t.Errorf("expected %s in the log, found:\n%s", want, s.Log())
+	}
+}
+
 func TestBadFlagsAndBadBases(t *testing.T) {
 	path, err := binary()
 	if err != nil {
