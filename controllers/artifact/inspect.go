@@ -96,22 +96,19 @@ func readTokenizer(folder *weights.Folder, base *arch.Description) (*peft.Tokeni
 // checkInputs holds what a base's files say of its images or texts to what a pod makes of them, which would end over
 // it.
 func checkInputs(folder *weights.Folder, base *arch.Description) error {
-	read := func(name string, limit int64) (raw []byte, err error) {
-		if folder.Exists(name) {
-			raw, err = folder.ReadFile(name, limit)
-		}
-		return raw, err
+	if base.Text != nil {
+		return checkTexts(folder, base)
 	}
-	if in := base.Image; in != nil {
-		raw, err := read(basePreprocessor, maxConfig)
-		if err != nil || raw == nil {
-			return err
-		}
+	raw, err := folder.ReadOptional(basePreprocessor, maxConfig)
+	if in := base.Image; err == nil && raw != nil && in != nil {
 		_, err = preprocess.ParseImage(raw, preprocess.Base{
 			ModelType: base.ModelType, Channels: in.Channels, Height: in.Height, Width: in.Width, Takes: in.Takes,
 		})
-		return err
 	}
+	return err
+}
+
+func checkTexts(folder *weights.Folder, base *arch.Description) error {
 	var files tokenfiles.Files
 	for _, f := range []struct {
 		name  string
@@ -123,11 +120,11 @@ func checkInputs(folder *weights.Folder, base *arch.Description) error {
 		{baseVocabulary, peft.MaxTokenizer, &files.Vocab},
 	} {
 		var err error
-		if *f.to, err = read(f.name, f.limit); err != nil {
+		if *f.to, err = folder.ReadOptional(f.name, f.limit); err != nil {
 			return err
 		}
 	}
-	if base.Text == nil || !files.Any() {
+	if !files.Any() {
 		return nil
 	}
 	_, err := files.Resolve(base.ModelType, base.Text.MaxTokens)

@@ -29,6 +29,12 @@ type Outcome[R any] struct {
 	Ended    time.Time
 }
 
+// Retry tells whether it failed, and trying again may help by itself.
+func (o *Outcome[R]) Retry() bool {
+	failure, _ := o.Err.(*Failure) //nolint:errorlint // it is never wrapped
+	return failure != nil && failure.Retry
+}
+
 // Failure is why an attempt failed, as a status will say it.
 type Failure struct {
 	Reason  string // one of api/v1alpha1's

@@ -285,9 +285,8 @@ func (r *Reconciler) bring(ctx context.Context, s *scope) (next time.Duration) {
 	}
 	key, input := client.ObjectKeyFromObject(s.pool), e.input(s.pool)
 	if s.outcome = r.attempts.Outcome(key, input); s.outcome != nil {
-		failure, _ := s.outcome.Err.(*attempt.Failure) //nolint:errorlint // it is never wrapped
-		wait := r.policy.Wait(s.outcome.Failures, failure != nil && failure.Retry)
-		if (s.misses || s.comingPods > 0) && (s.outcome.Err == nil || failure != nil && failure.Retry) {
+		wait := r.policy.Wait(s.outcome.Failures, s.outcome.Retry())
+		if (s.misses || s.comingPods > 0) && (s.outcome.Err == nil || s.outcome.Retry()) {
 			wait = min(wait, waitedFor)
 		}
 		if wait = s.outcome.Ended.Add(wait).Sub(r.now()); wait > 0 {

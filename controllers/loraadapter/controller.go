@@ -178,12 +178,11 @@ func (r *Reconciler) wait(s *scope) time.Duration {
 	if s.outcome == nil {
 		return 0
 	}
-	failure, _ := s.outcome.Err.(*attempt.Failure) //nolint:errorlint // it is never wrapped
-	wait := r.policy.Wait(s.outcome.Failures, failure != nil && failure.Retry)
+	wait := r.policy.Wait(s.outcome.Failures, s.outcome.Retry())
 	switch known := s.known(); {
 	case s.outcome.Err == nil && s.look(s.outcome.Result.Digest).pullFailed:
 		wait = min(wait, r.policy.Least) // perhaps the artifact registry has lost it
-	case failure != nil && failure.Retry && known != nil && s.look(known.Digest).pullFailed:
+	case s.outcome.Retry() && known != nil && s.look(known.Digest).pullFailed:
 		wait = min(wait, missedAgain)
 	}
 	return s.outcome.Ended.Add(wait).Sub(r.now())

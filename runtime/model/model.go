@@ -96,13 +96,12 @@ func Open(folder *weights.Folder) (*Base, error) {
 		{"tokenizer_config.json", maxConfig, &base.TokenizerConfig},
 		{"vocab.txt", maxTokenizer, &base.Vocab},
 	} {
-		if !folder.Exists(f.name) {
-			continue
-		}
-		if *f.to, err = folder.ReadFile(f.name, f.most); err != nil {
+		if *f.to, err = folder.ReadOptional(f.name, f.most); err != nil {
 			return nil, err
 		}
-		blobs = append(blobs, weights.NewBlob(f.name, *f.to))
+		if *f.to != nil {
+			blobs = append(blobs, weights.NewBlob(f.name, *f.to))
+		}
 	}
 	files, err := weights.OpenModel(folder)
 	if err != nil {

@@ -91,10 +91,8 @@ func Load(folder *weights.Folder, base *arch.Description, settings Settings) (*A
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", configFile, err)
 	}
-	if folder.Exists(labelsFile) {
-		if f.labels, err = folder.ReadFile(labelsFile, maxJSON); err != nil {
-			return nil, err
-		}
+	if f.labels, err = folder.ReadOptional(labelsFile, maxJSON); err != nil {
+		return nil, err
 	}
 	// A pickle runs code when it is read, so it is not read.
 	if !folder.Exists(modelFile) && folder.Exists(pickleFile) {
@@ -167,8 +165,10 @@ func (f files) classify(a *Adapter, parts []*part, base *arch.Description, setti
 			return err
 		}
 		where = labelsFile + ": labels"
-		if means = labelsFile; !says {
-			classes.Problem, means = base.Classes.Problem, "config.json of the base"
+		if says {
+			means = labelsFile
+		} else {
+			classes.Problem = base.Classes.Problem
 		}
 	}
 	if len(settings.ClassNames) > 0 {

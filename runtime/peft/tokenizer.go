@@ -61,12 +61,12 @@ func CheckTokenizer(folder *weights.Folder, base *Tokenizer) error {
 		name string
 		read func(raw []byte) (map[int]string, error)
 	}{{addedTokensFile, readAddedTokens}, {tokenizerConfigFile, readTokenizerConfig}} {
-		if !folder.Exists(f.name) {
-			continue
-		}
-		raw, err := folder.ReadFile(f.name, maxJSON)
+		raw, err := folder.ReadOptional(f.name, maxJSON)
 		if err != nil {
 			return err
+		}
+		if raw == nil {
+			continue
 		}
 		added, err := f.read(raw)
 		if err != nil {

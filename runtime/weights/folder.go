@@ -84,6 +84,14 @@ func (f *Folder) ReadFile(name string, limit int64) ([]byte, error) {
 	return data, nil
 }
 
+// ReadOptional is ReadFile, but nil if there is no such file.
+func (f *Folder) ReadOptional(name string, limit int64) ([]byte, error) {
+	if !f.Exists(name) {
+		return nil, nil
+	}
+	return f.ReadFile(name, limit)
+}
+
 // Open opens a regular file of at most limit bytes, to be read piece by piece. The error of a missing one is
 // fs.ErrNotExist.
 func (f *Folder) Open(name string, limit int64) (io.ReadCloser, error) {
