@@ -63,7 +63,8 @@ cluster-down: ## end what `make cluster-up` left running
 
 .PHONY: soak
 soak: controlplane ## let things go wrong at random for SOAK (default 1h) under a watcher that no status may lie to
-	go test -count=1 -timeout 0 -v -run '^TestTruthUnderFaults$$' ./test/integration/ -faults $(or $(SOAK),1h) $(if $(SEED),-seed $(SEED))
+	go test -count=1 -timeout 0 -v -run '^TestTruthUnderFaults$$' ./test/integration/ \
+		-faults $(or $(SOAK),1h) $(if $(SEED),-seed $(SEED)) -logs $(CURDIR)/.soak
 
 .PHONY: bench
 bench: ## what a mixed batch costs beside the base model alone

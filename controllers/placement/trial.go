@@ -123,12 +123,34 @@ func tryOut(members []Adapter, views []view, spare bool) trials {
 	pods := living(views)
 	trying := t.hold(pods)
 	first := firstPod(pods, trying, spare)
-	for digest := range t {
-		if len(t[digest]) == 0 && first != nil {
-			t[digest] = []string{first.Name}
+	for _, a := range members {
+		pod := first
+		if pod == nil {
+			pod = stranded(pods, a.Name)
+		}
+		if holders, open := t[a.Digest]; open && len(holders) == 0 && pod != nil {
+			t[a.Digest] = []string{pod.Name}
 		}
 	}
 	return t
+}
+
+// stranded is a pod that comes up and is told that the artifact registry lacks the former revision with which it is to
+// answer. Soon it is ready without, and takes the place of a pod that still has it; so it tries what is new, though all
+// others are spared.
+func stranded(pods []*view, adapter string) *view {
+	i := slices.IndexFunc(pods, func(v *view) bool {
+		e, ok := Entry(v.Assignment, adapter)
+		if !ok || !v.fresh || Ready(v.Pod.Pod) || v.report.Answers(e) != "" {
+			return false
+		}
+		failure := v.report.Failure(e)
+		return failure != nil && failure.Reason == v1alpha1.FailurePullFailed
+	})
+	if i < 0 {
+		return nil
+	}
+	return pods[i]
 }
 
 // hold gives each trial to the pods that have it already, and returns those that are still at it.

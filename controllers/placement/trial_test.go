@@ -264,6 +264,32 @@ func TestFirstPod(t *testing.T) {
 			},
 			want: "q=B r=", first: "q",
 		},
+		"but one does that comes up and cannot pull what it is to answer with": {
+			spare: true,
+			pods: []placement.Pod{
+				member(up("p", 0).Template("old"), has("A", "")),
+				member(aged("q", 1).Template("new").Running(start), has("A", "").Failed("a", "A", "PullFailed", "")),
+				member(aged("r", 2).Template("new"), nil),
+			},
+			want: "p=A q=B r=A", first: "q",
+		},
+		"none that could pull it": {
+			spare: true,
+			pods: []placement.Pod{
+				member(up("p", 0).Template("old"), has("A", "")),
+				member(aged("q", 1).Template("new").Running(start), has("A", "").Failed("a", "A", "TrialFailed", "")),
+				member(aged("r", 2).Template("new").Running(start), has("A", "").Pending("a", "A")),
+			},
+			want: "p=A q=A r=A",
+		},
+		"nor one that is ready without": {
+			spare: true,
+			pods: []placement.Pod{
+				member(up("p", 0).Template("old"), has("A", "")),
+				member(up("q", 1).Template("new"), has("A", "").Failed("a", "A", "PullFailed", "")),
+			},
+			want: "p=A q=A",
+		},
 		"two that are ready are not spared": {
 			adapter: adapter("b", "B", 0), spare: true,
 			pods: []placement.Pod{

@@ -290,20 +290,29 @@ func (f *lostRegistry) heal(ctx context.Context) error {
 	return nil
 }
 
-// missing is what of the pool and the adapters that are asked the artifact registry has not.
+// missing is what of the pool and the adapters that are asked the artifact registry has not: what they are to answer
+// with, and what they do. A former revision is not pushed again, but replaced.
 func (f *lostRegistry) missing() string {
 	digests := map[string]string{"the base model": f.s.site.pool().Status.BaseModel.Digest}
 	for _, name := range asked {
-		digests[name] = f.s.site.adapter(name).Status.TargetRevision.Digest
+		status := f.s.site.adapter(name).Status
+		digests[name] = status.TargetRevision.Digest
+		if served := status.ServedRevision; served != "" {
+			digests[name+", as it is served"] = served
+		}
 	}
 	for what, digest := range digests {
-		algorithm, sum, _ := strings.Cut(digest, ":")
-		path := filepath.Join(place.RegistryDir(), "docker", "registry", "v2", "blobs", algorithm, sum[:2], sum, "data")
-		if _, err := os.Stat(path); err != nil {
+		if _, err := os.Stat(blob(digest)); err != nil {
 			return what
 		}
 	}
 	return ""
+}
+
+// blob is where the artifact registry keeps what has that digest.
+func blob(digest string) string {
+	algorithm, sum, _ := strings.Cut(digest, ":")
+	return filepath.Join(place.RegistryDir(), "docker", "registry", "v2", "blobs", algorithm, sum[:2], sum, "data")
 }
 
 // empty removes all that is in a folder, which may be a mount, and so stays.

@@ -3,7 +3,9 @@ package integration
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -38,6 +40,8 @@ const (
 	// every is how often a state that is waited for is looked at.
 	every = 20 * time.Millisecond
 )
+
+var logsFlag = flag.String("logs", "", "the folder to which processes' logs are copied when a test has failed")
 
 // What all tests share: the place, its folder, and an image to ask about.
 var (
@@ -89,7 +93,30 @@ func run(m *testing.M) (code int, err error) {
 		return 0, err
 	}
 	image = images[0].PNG
-	return m.Run(), nil
+	if code = m.Run(); code != 0 && *logsFlag != "" {
+		err = keepLogs(*logsFlag)
+	}
+	return code, err
+}
+
+// keepLogs copies what the place's processes have logged into a folder.
+func keepLogs(to string) error {
+	return filepath.WalkDir(placeDir, func(path string, entry fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) { // a pod's folder, which went
+			return nil
+		}
+		if err != nil || !entry.Type().IsRegular() || filepath.Ext(path) != ".log" {
+			return err
+		}
+		log, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		if err := os.MkdirAll(to, 0o700); err != nil {
+			return err
+		}
+		return os.WriteFile(filepath.Join(to, entry.Name()), log, 0o600)
+	})
 }
 
 // site is one test's namespace, with its pool.

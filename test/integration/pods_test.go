@@ -3,6 +3,7 @@ package integration
 import (
 	"errors"
 	"fmt"
+	"os"
 	"reflect"
 	"slices"
 	"syscall"
@@ -125,16 +126,8 @@ func TestARollingUpdateLosesNothing(t *testing.T) {
 	s := newSite(t, 2, "parity", "holes")
 	asking := s.ask("parity")
 	former := s.pods()
-	s.kubectl("patch", "lorapool", poolName, "--type=merge", "-p",
-		`{"spec":{"template":{"annotations":{"switchyard.test/roll":"1"}}}}`)
-	s.await("all pods to be of the new template", func() error {
-		for _, pod := range s.pods() {
-			if pod.Annotations["switchyard.test/roll"] != "1" {
-				return fmt.Errorf("pod %s is of the former template", pod.Name)
-			}
-		}
-		return s.poolIs(2)
-	})
+	s.roll()
+	s.awaitRolled(2)
 	s.awaitServed("parity", 2)
 	s.awaitServed("holes", 2)
 	for i := range former {
@@ -144,6 +137,61 @@ func TestARollingUpdateLosesNothing(t *testing.T) {
 	s.answers(asking, 10*clients)
 	s.noneLost(asking)
 	s.neverUnready("parity", "holes")
+}
+
+// roll has all pods replaced.
+func (s *site) roll() {
+	s.t.Helper()
+	s.kubectl("patch", "lorapool", poolName, "--type=merge", "-p",
+		`{"spec":{"template":{"annotations":{"switchyard.test/roll":"1"}}}}`)
+}
+
+func isRolled(pod *corev1.Pod) bool { return pod.Annotations["switchyard.test/roll"] == "1" }
+
+// awaitRolled waits until so many pods are ready that came with roll, and no others.
+func (s *site) awaitRolled(replicas int32) {
+	s.t.Helper()
+	s.await("all pods to be of the new template", func() error {
+		for _, pod := range s.pods() {
+			if !isRolled(&pod) {
+				return fmt.Errorf("pod %s is of the former template", pod.Name)
+			}
+		}
+		return s.poolIs(replicas)
+	})
+}
+
+// What the pods answer with is lost to the artifact registry, and its spec names another source before a pod has missed
+// it: it cannot be pushed again. A pod that comes meanwhile is not ready without, in the place of one that has it: it
+// tries the next revision, however much the others are spared.
+func TestALostRevisionIsSucceededWhileAllPodsAreReplaced(t *testing.T) {
+	long(t)
+	t.Parallel()
+	s := newSite(t, 2)
+	for name, n := range map[string]int{"first": 8, "second": 9} { // blobs that no other test has
+		push(t, "parity", name+"-"+s.ns, labelled(t, "parity", n))
+	}
+	s.apply(wrappers.LoRAAdapter(s.ns, "parity").Pool(poolName).Source(place.Ref("parity", "first-"+s.ns)).Obj())
+	s.awaitServed("parity", 2)
+	asking := s.ask("parity")
+	former := s.adapter("parity").Status.ServedRevision
+	if err := os.Remove(blob(former)); err != nil {
+		t.Fatal(err)
+	}
+	s.roll()
+	s.await("a pod to come", func() error {
+		if !slices.ContainsFunc(s.pods(), func(pod corev1.Pod) bool { return isRolled(&pod) }) {
+			return errors.New("there is none yet")
+		}
+		return nil
+	})
+	s.source("parity", place.Ref("parity", "second-"+s.ns))
+	s.awaitRolled(2)
+	s.awaitServed("parity", 2)
+	if served := s.adapter("parity").Status.ServedRevision; served == former {
+		t.Errorf("expected another revision than %s to be served", former)
+	}
+	s.noneLost(asking)
 }
 
 // A pod that is deleted is replaced, and nothing is left of it.
