@@ -169,13 +169,18 @@ func TestAContainerThatNeverAnsweredIsAskedEagerly(t *testing.T) {
 	})
 }
 
-func TestAPodOnItsWayOutIsNotReady(t *testing.T) {
+func TestPodsThatAreNotReady(t *testing.T) {
 	now := time.Unix(100, 0)
 	pod := &corev1.Pod{}
 	running := []observed{{name: "c", id: "1", running: true, started: true, ready: true, startedAt: now}}
 	if s := podStatus(pod, place{"127.0.1.1", "127.0.0.1"}, running, now); !conditionTrue(s.Conditions, corev1.PodReady) ||
 		s.Phase != corev1.PodRunning {
 		t.Errorf("a ready container made %v", s)
+	}
+	ended := []observed{{name: "c", id: "1", ready: true, exited: &exit{code: 137}, reason: "CrashLoopBackOff"}}
+	if s := podStatus(pod, place{"127.0.1.1", "127.0.0.1"}, ended, now); conditionTrue(s.Conditions, corev1.PodReady) ||
+		conditionTrue(s.Conditions, corev1.ContainersReady) {
+		t.Errorf("a container that has ended, whose probe was good to the end, made %v", s)
 	}
 	pod.DeletionTimestamp = &metav1.Time{Time: now}
 	if s := podStatus(pod, place{}, running, now); conditionTrue(s.Conditions, corev1.PodReady) ||

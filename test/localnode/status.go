@@ -53,7 +53,8 @@ func podStatus(pod *corev1.Pod, at place, containers []observed, now time.Time) 
 		unready = "PodCompleted"
 	case status.Phase == corev1.PodFailed:
 		unready = "PodFailed"
-	case !all(containers, func(c observed) bool { return c.ready }):
+	// Its probe may have been good to the end.
+	case !all(containers, func(c observed) bool { return c.running && c.ready }):
 		unready = "ContainersNotReady"
 	}
 	up := all(containers, func(c observed) bool { return c.id != "" })
