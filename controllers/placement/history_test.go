@@ -2,8 +2,10 @@ package placement_test
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -21,7 +23,7 @@ type machine struct {
 	pod     placement.Pod
 	taken   v1alpha1.AdapterAssignmentSpec // what the process has read
 	answers map[string]string              // digest in use by name
-	failed  map[string]bool                // digests that fail, whatever process tries them
+	failed  map[string]string              // why digests fail, whatever process tries them
 	crashes map[string]int                 // by digest
 	gone    map[string]bool                // names that its assignment had not for a while since it was last read
 	started time.Time
@@ -49,14 +51,18 @@ func (m *machine) take(t *testing.T) {
 func (m *machine) load(r *rand.Rand) {
 	for _, e := range m.taken.Adapters {
 		switch {
-		case m.answers[e.Name] == e.Digest || m.failed[e.Digest] || r != nil && r.IntN(2) == 0:
+		case r != nil && m.failed[e.Digest] == v1alpha1.FailurePullFailed && r.IntN(3) == 0:
+			delete(m.failed, e.Digest) // it was pushed again
+		case m.answers[e.Name] == e.Digest || m.failed[e.Digest] != "" || r != nil && r.IntN(2) == 0:
 		case poisonous(e.Digest):
 			m.crashes[e.Digest]++
-			m.failed[e.Digest] = m.crashes[e.Digest] == 2
+			if m.crashes[e.Digest] == 2 {
+				m.failed[e.Digest] = v1alpha1.FailureCrashedLoading
+			}
 			m.restart()
 			return
 		case r != nil && r.IntN(4) == 0:
-			m.failed[e.Digest] = true
+			m.failed[e.Digest] = []string{v1alpha1.FailureTrialFailed, v1alpha1.FailurePullFailed}[r.IntN(2)]
 		default:
 			m.answers[e.Name] = e.Digest
 		}
@@ -95,13 +101,17 @@ func (m *machine) report() {
 	for _, e := range m.taken.Adapters {
 		switch {
 		case m.answers[e.Name] == e.Digest:
-		case m.failed[e.Digest]:
-			b.Failed(e.Name, e.Digest, v1alpha1.FailureTrialFailed, "")
+		case m.failed[e.Digest] != "":
+			b.Failed(e.Name, e.Digest, m.failed[e.Digest], "")
 		default:
 			b.Pending(e.Name, e.Digest)
 		}
 		if e.FallbackDigest != "" && m.answers[e.Name] != e.Digest && m.answers[e.Name] != e.FallbackDigest {
-			b.Pending(e.Name, e.FallbackDigest)
+			if why := m.failed[e.FallbackDigest]; why != "" {
+				b.Failed(e.Name, e.FallbackDigest, why, "")
+			} else {
+				b.Pending(e.Name, e.FallbackDigest)
+			}
 		}
 	}
 	spec := m.pod.Assignment.Spec
@@ -118,6 +128,7 @@ type history struct {
 	pods     []*machine
 	created  int             // pods so far
 	served   map[string]bool // digests that some pod has ever answered with
+	spare    bool            // the last pod that is ready, or all while they are replaced
 }
 
 var names = []string{"a", "b", "c", "d", "e"}
@@ -167,11 +178,11 @@ func (h *history) plan() {
 	for _, a := range h.adapters {
 		held[a.Digest] = len(h.holders(a.Digest))
 	}
-	limits := placement.Limits{Count: 10, Bytes: 1000} // five adapters, each in the midst of a swap
+	limits := placement.Limits{Count: 10, Bytes: 1000, Spare: h.spare} // five adapters, each in the midst of a swap
 	out := placement.EveryPod("pool", list, in, limits)
 	for _, limits := range []placement.Limits{
 		limits,
-		{Count: 10, Bytes: 1000, Spare: true},
+		{Count: 10, Bytes: 1000, Spare: !h.spare},
 		{Count: len(list), Bytes: 1000},
 		{Count: 10, Bytes: 10 * int64(len(list))},
 	} {
@@ -200,7 +211,7 @@ func (h *history) plan() {
 		if !h.served[digest] && len(now) > 1 {
 			h.fatalf("%s, which nobody has served, is in %v", digest, now)
 		}
-		if digest != "" && before == 0 && len(now) == 0 && len(h.waiting(digest)) == 0 &&
+		if !h.spare && digest != "" && before == 0 && len(now) == 0 && len(h.waiting(digest)) == 0 &&
 			slices.ContainsFunc(h.pods, (*machine).living) {
 			h.fatalf("%s is in no pod", digest)
 		}
@@ -258,11 +269,11 @@ func (h *history) observe() {
 func (h *history) add() {
 	name := fmt.Sprint("pod", h.created)
 	m := &machine{
-		started: start, answers: map[string]string{}, failed: map[string]bool{}, crashes: map[string]int{},
+		started: start, answers: map[string]string{}, failed: map[string]string{}, crashes: map[string]int{},
 		gone: map[string]bool{},
 	}
 	at := start.Add(time.Duration(h.created/2) * time.Second)
-	m.pod.Pod = wrappers.Pod("demo", name).Created(at).Running(start).Obj()
+	m.pod.Pod = wrappers.Pod("demo", name).Template(strconv.Itoa(h.created / 3)).Created(at).Running(start).Obj()
 	m.ready(h.r.IntN(2) == 0)
 	h.pods = append(h.pods, m)
 	h.created++
@@ -308,6 +319,7 @@ func (h *history) step() {
 	case 3:
 		h.pods = slices.DeleteFunc(h.pods, func(m *machine) bool { return !m.living() && h.r.IntN(2) == 0 })
 	case 4, 5:
+		h.spare = h.r.IntN(2) == 0
 		h.plan()
 	case 6:
 		h.observe()
@@ -321,13 +333,12 @@ func (h *history) step() {
 // rest lets nothing happen any more but what must: what fails fails, the rest is loaded.
 func (h *history) rest() {
 	h.pods = slices.DeleteFunc(h.pods, func(m *machine) bool { return !m.living() })
+	h.spare = false
 	for range 40 {
 		h.plan()
 		for _, m := range h.pods {
 			m.take(h.t)
-			for digest := range m.failed {
-				m.failed[digest] = poisonous(digest) && m.failed[digest]
-			}
+			maps.DeleteFunc(m.failed, func(digest, _ string) bool { return !poisonous(digest) })
 			m.load(nil)
 			for _, digest := range m.answers {
 				h.served[digest] = true

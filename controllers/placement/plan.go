@@ -170,7 +170,7 @@ func (p *Plan) fill(
 		if pod.fresh {
 			state = pod.report.State(current)
 		}
-		next := step(current, a.Digest, state)
+		next := step(current, a.Digest, state, pod.stranded(a.Name))
 		if next.Digest != current.Digest {
 			wishes = append(wishes, wish{a, next, len(entries)})
 			next = current
@@ -224,8 +224,8 @@ type wish struct {
 	at      int
 }
 
-// step is the next entry on an adapter's way to a digest in one pod.
-func step(current v1alpha1.AssignedAdapter, digest string, state State) v1alpha1.AssignedAdapter {
+// step is the next entry on an adapter's way to a digest in one pod, which may be stranded.
+func step(current v1alpha1.AssignedAdapter, digest string, state State, stranded bool) v1alpha1.AssignedAdapter {
 	next := current
 	switch {
 	case digest == "" || digest == current.Digest:
@@ -234,6 +234,8 @@ func step(current v1alpha1.AssignedAdapter, digest string, state State) v1alpha1
 		}
 	case state == Failed && digest == current.FallbackDigest:
 		next.Digest, next.FallbackDigest = digest, ""
+	case stranded: // what it cannot pull may be there again before the next is known to be any better
+		next.Digest, next.FallbackDigest = digest, cmp.Or(current.FallbackDigest, current.Digest)
 	case state == Failed:
 		next.Digest = digest // the fallback, if there is one, is what answers
 	case state == Served || current.FallbackDigest == "" || digest == current.FallbackDigest:

@@ -123,34 +123,39 @@ func tryOut(members []Adapter, views []view, spare bool) trials {
 	pods := living(views)
 	trying := t.hold(pods)
 	first := firstPod(pods, trying, spare)
-	for _, a := range members {
+	for digest, holders := range t {
 		pod := first
 		if pod == nil {
-			pod = stranded(pods, a.Name)
+			pod = firstStranded(pods, members, digest)
 		}
-		if holders, open := t[a.Digest]; open && len(holders) == 0 && pod != nil {
-			t[a.Digest] = []string{pod.Name}
+		if len(holders) == 0 && pod != nil {
+			t[digest] = []string{pod.Name}
 		}
 	}
 	return t
 }
 
-// stranded is a pod that comes up and is told that the artifact registry lacks the former revision with which it is to
-// answer. Soon it is ready without, and takes the place of a pod that still has it; so it tries what is new, though all
-// others are spared.
-func stranded(pods []*view, adapter string) *view {
-	i := slices.IndexFunc(pods, func(v *view) bool {
-		e, ok := Entry(v.Assignment, adapter)
-		if !ok || !v.fresh || Ready(v.Pod.Pod) || v.report.Answers(e) != "" {
-			return false
+// firstStranded is the oldest pod that is stranded over an adapter of that digest, or nil. It tries what is new though
+// all others are spared.
+func firstStranded(pods []*view, members []Adapter, digest string) *view {
+	for _, v := range pods {
+		for _, a := range members {
+			if a.Digest == digest && v.stranded(a.Name) {
+				return v
+			}
 		}
-		failure := v.report.Failure(e)
-		return failure != nil && failure.Reason == v1alpha1.FailurePullFailed
-	})
-	if i < 0 {
-		return nil
 	}
-	return pods[i]
+	return nil
+}
+
+// stranded tells whether a pod comes up and cannot pull the revision with which it is to answer for an adapter, as when
+// the artifact registry has lost it: soon it is ready without, and takes the place of a pod that still has it.
+func (v *view) stranded(adapter string) bool {
+	e, ok := Entry(v.Assignment, adapter)
+	if !ok || !v.fresh || Ready(v.Pod.Pod) || v.report.State(e) != Failed || v.report.Answers(e) != "" {
+		return false
+	}
+	return v.report.Failure(e).Reason == v1alpha1.FailurePullFailed
 }
 
 // hold gives each trial to the pods that have it already, and returns those that are still at it.

@@ -271,7 +271,7 @@ func TestFirstPod(t *testing.T) {
 				member(aged("q", 1).Template("new").Running(start), has("A", "").Failed("a", "A", "PullFailed", "")),
 				member(aged("r", 2).Template("new"), nil),
 			},
-			want: "p=A q=B r=A", first: "q",
+			want: "p=A q=B/A r=A", first: "q",
 		},
 		"none that could pull it": {
 			spare: true,

@@ -291,14 +291,16 @@ func (f *lostRegistry) heal(ctx context.Context) error {
 }
 
 // missing is what of the pool and the adapters that are asked the artifact registry has not: what they are to answer
-// with, and what they do. A former revision is not pushed again, but replaced.
+// with, and what pods are assigned. A former revision is not pushed again, but replaced.
 func (f *lostRegistry) missing() string {
 	digests := map[string]string{"the base model": f.s.site.pool().Status.BaseModel.Digest}
+	assignments := f.s.site.assignments()
 	for _, name := range asked {
-		status := f.s.site.adapter(name).Status
-		digests[name] = status.TargetRevision.Digest
-		if served := status.ServedRevision; served != "" {
-			digests[name+", as it is served"] = served
+		digests[name] = f.s.site.adapter(name).Status.TargetRevision.Digest
+		for pod, assignment := range assignments {
+			if e, ok := placement.Entry(assignment, name); ok {
+				digests[name+" of pod "+pod] = e.Digest
+			}
 		}
 	}
 	for what, digest := range digests {

@@ -109,6 +109,9 @@ func keepLogs(to string) error {
 			return err
 		}
 		log, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
 		if err != nil {
 			return err
 		}
