@@ -29,7 +29,7 @@ import (
 )
 
 const (
-	// A request's rows and the rows in flight bound memory: a row of ViT-B holds 600 KiB of pixels.
+	// Beside the memory that requests take, which arch bounds.
 	maxRequestRows  = 256
 	maxRowsInFlight = 512
 	maxBodyBytes    = 64 << 20
@@ -102,7 +102,8 @@ func (p *dataPlane) front(
 	name string, ready func() error, registry *prometheus.Registry, log *slog.Logger,
 ) *server.Server {
 	return server.New(p.set, p.queue, p.images, server.Options{
-		Name: name, MaxBodyBytes: maxBodyBytes, MaxRows: maxRequestRows, MaxRowsInFlight: maxRowsInFlight,
+		Name: name, MaxBodyBytes: maxBodyBytes, RequestBytes: arch.RequestBytes,
+		MaxRows: maxRequestRows, MaxRowsInFlight: maxRowsInFlight,
 		Ready: ready, Log: log, Registry: registry, Texts: p.texts,
 	})
 }

@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	// processBytes is what a runtime takes that serves nothing (40 MiB), and the requests that it reads meanwhile.
-	processBytes = 128 << 20
+	// processBytes is what a runtime takes that serves nothing: 40 MiB, and some to spare.
+	processBytes = 64 << 20
 	// tokenizerCode is what the tokenizer takes whatever its vocabulary: it is compiled when the pod starts.
 	tokenizerCode = 64 << 20
 	// heapPercent of a pod's memory limit is Go's own (GOMEMLIMIT): near it garbage is collected more often. The rest is
@@ -50,7 +50,8 @@ func (s *scope) tooSmall() string {
 	adapters := placement.LimitsOf(s.pool).Bytes
 	batch := s.model.BatchBytes(arch.MaxBatchRows, int(maxRank(s.pool)))
 	texts := s.tokenizers()
-	sum := base.SizeBytes + adapters + batch + texts + processBytes
+	requests := s.requests()
+	sum := base.SizeBytes + adapters + batch + texts + requests + processBytes
 	if goMemoryLimit(limit) >= sum {
 		return ""
 	}
@@ -59,10 +60,18 @@ func (s *scope) tooSmall() string {
 		instances = fmt.Sprintf(", %d instances of its tokenizer %s", arch.MaxTokenizers, mebibytes(texts))
 	}
 	return fmt.Sprintf("spec.template.resources.limits.memory: expected at least %s, found %s: the base model takes %s, "+
-		"adapters may take %s (spec.adapters.memory), a batch of %d rows %s%s and the process itself %s, "+
-		"and a tenth stays free",
+		"adapters may take %s (spec.adapters.memory), a batch of %d rows %s%s, "+
+		"requests %s and the process itself %s, and a tenth stays free",
 		mebibytes(least(sum)), mebibytes(limit), mebibytes(base.SizeBytes), mebibytes(adapters),
-		arch.MaxBatchRows, mebibytes(batch), instances, mebibytes(processBytes))
+		arch.MaxBatchRows, mebibytes(batch), instances, mebibytes(requests), mebibytes(processBytes))
+}
+
+// requests is what requests may take beside the batch that is computed, with the images that are decoded.
+func (s *scope) requests() int64 {
+	if s.model.Image == nil {
+		return arch.RequestBytes
+	}
+	return arch.RequestBytes + arch.DecodingBytes
 }
 
 // tokenizers is what the instances of the base's tokenizer may take, with the file that they are made of; 0 where it

@@ -76,12 +76,13 @@ func TestTooSmall(t *testing.T) {
 		name, config string
 		base         string // its size
 		batch        [2]int // mebibytes, from and to
+		requests     string // mebibytes
 	}{
-		{"google/vit-base-patch16-224", `{"model_type": "vit", "num_labels": 1000}`, "331Mi", [2]int{320, 400}},
+		{"google/vit-base-patch16-224", `{"model_type": "vit", "num_labels": 1000}`, "331Mi", [2]int{320, 400}, "576"},
 		// 32 rows of 512 tokens.
-		{"google-bert/bert-base-uncased", `{"model_type": "bert"}`, "418Mi", [2]int{800, 1000}},
+		{"google-bert/bert-base-uncased", `{"model_type": "bert"}`, "418Mi", [2]int{800, 1000}, "384"},
 		// 32 rows of 8192 tokens would be 16 GiB: a batch has two of them.
-		{"answerdotai/ModernBERT-base", `{"model_type": "modernbert"}`, "571Mi", [2]int{800, 1200}},
+		{"answerdotai/ModernBERT-base", `{"model_type": "modernbert"}`, "571Mi", [2]int{800, 1200}, "384"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			model := describe(t, c.config)
@@ -96,7 +97,8 @@ func TestTooSmall(t *testing.T) {
 				t.Errorf("no limit: expected nothing, found %q", why)
 			}
 			expected := regexp.MustCompile(`expected at least (\d+)Mi, found 1Gi: the base model takes ` + c.base + `, ` +
-				`adapters may take 2Gi \(spec.adapters.memory\), a batch of 32 rows (\d+)Mi and the process itself 128Mi`)
+				`adapters may take 2Gi \(spec.adapters.memory\), a batch of 32 rows (\d+)Mi, ` +
+				`requests ` + c.requests + `Mi and the process itself 64Mi, and a tenth stays free$`)
 			why := of("1Gi", "2Gi").tooSmall()
 			found := expected.FindStringSubmatch(why)
 			if found == nil {
@@ -142,7 +144,7 @@ func TestTheTokenizersOfAPodAreCounted(t *testing.T) {
 	if want := 2*tokenizer.Memory(64<<10) + 5 + tokenizerCode; with.tokenizers() != want || without.tokenizers() != 0 {
 		t.Errorf("expected %d bytes and none, found %d and %d", want, with.tokenizers(), without.tokenizers())
 	}
-	const said = ", 2 instances of its tokenizer 161Mi and the process itself 128Mi"
+	const said = ", 2 instances of its tokenizer 161Mi, requests 384Mi and the process itself 64Mi"
 	if why := with.tooSmall(); !strings.Contains(why, said) {
 		t.Errorf("expected %q, found %q", said, why)
 	}

@@ -194,8 +194,8 @@ func start(t *testing.T, source agent.Source, r *registrytest.Registry, dir, bas
 		StartedAt: time.Now(), Log: log, Backoff: func(int) time.Duration { return time.Millisecond },
 	})
 	front := httptest.NewServer(server.New(p.set, queue, nil, server.Options{
-		Name: "digits", MaxBodyBytes: 1 << 20, MaxRows: 8, MaxRowsInFlight: 64, Ready: p.agent.Ready, Log: log,
-		Registry: metrics,
+		Name: "digits", MaxBodyBytes: 1 << 20, RequestBytes: 64 << 20, MaxRows: 8, MaxRowsInFlight: 64,
+		Ready: p.agent.Ready, Log: log, Registry: metrics,
 	}).Handler())
 	p.url = front.URL
 	ctx, cancel := context.WithCancel(t.Context())

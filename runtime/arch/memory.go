@@ -8,6 +8,14 @@ const (
 	MaxBatchTokens = 1 << 14
 )
 
+// What requests take of memory together, whatever is asked: RequestBytes from the first byte of a body to the answer,
+// enough for the largest request of 256 images of 224 x 224; DecodingBytes while images are decoded, enough for the
+// largest.
+const (
+	RequestBytes  = 384 << 20
+	DecodingBytes = 192 << 20
+)
+
 // MaxTokenizers is how many instances of a tokenizer a process has at most: one encodes thousands of texts a second,
 // and each has a vocabulary of its own, so more would take memory for nothing.
 const MaxTokenizers = 2

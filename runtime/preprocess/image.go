@@ -82,6 +82,9 @@ func (p *Image) Pixels(encoded []byte) (*tensor.Dense, error) {
 	return tensor.New(tensor.WithShape(p.channels, p.height, p.width), tensor.WithBacking(pixels)), nil
 }
 
+// Values is how many values the pixel_values of one image are.
+func (p *Image) Values() int { return p.channels * p.height * p.width }
+
 // resized is the image in its new size, or the middle of it, [height, width, channels]. What is smaller than its crop
 // is laid on black. Of an image far longer than wide most is never computed.
 func (p *Image) resized(source *picture) []uint8 {

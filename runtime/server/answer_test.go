@@ -206,7 +206,7 @@ func TestAnAnswerTooLargeIsRefusedFirst(t *testing.T) {
 	}
 	request := &inferRequest{Inputs: []inputTensor{{Name: "input_ids", Datatype: "INT64", Shape: []int64{2, 3}}}}
 	m := &model{labels: make([]string, maxLogits/2+1), task: arch.Sequence}
-	_, err := s.answer(t.Context(), m, "", request, nil)
+	_, err := s.answer(t.Context(), m, "", request, nil, nil)
 	if err == nil || err.Error() !=
 		"expected an answer of at most 1048576 logits, found 2 rows of 524289: ask for fewer rows" {
 		t.Errorf("expected the answer to be too large, found %v", err)

@@ -12,55 +12,65 @@ import (
 )
 
 const (
-	// bodyStep is how much of a body is reserved and read at a time: a client that has sent nothing holds no more.
+	// bodyStep is how much of a body is read at a time, and room taken for: a client that has sent nothing holds no more.
 	bodyStep = 256 << 10
+	// leastStep is what a request holds though its body be a few bytes.
+	leastStep = 4 << 10
 	// stepTime is how long a step may take: some 50 KB a second. A client that stalls is let go.
 	stepTime = 5 * time.Second
+	// bodyTime is how long all of it may take: what a large one holds is the less for others.
+	bodyTime = time.Minute
 	// writeTime is how long a client may take over its answer.
 	writeTime = 30 * time.Second
 )
 
-// readBody reads a bounded body. What all requests together hold of bodies is bounded too; release gives back this
-// one's part.
-func (s *Server) readBody(w http.ResponseWriter, r *http.Request) (body []byte, release func(), err error) {
+// readBody reads a bounded body, and takes of the memory that all requests have what it is going to hold.
+func (s *Server) readBody(w http.ResponseWriter, r *http.Request, own *share) ([]byte, error) {
 	if err := checkContent(r.Header); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	limit := s.options.MaxBodyBytes
 	tooLarge := failure(http.StatusRequestEntityTooLarge, "the body is over the limit of %d bytes", limit)
 	if r.ContentLength > limit {
-		return nil, nil, tooLarge
+		return nil, tooLarge
 	}
-	held := int64(0)
-	giveBack := func() { s.bodies.Release(held) }
-	defer func() {
-		if err != nil {
-			giveBack()
-		}
-	}()
 	control := http.NewResponseController(w)
+	end := time.Now().Add(bodyTime)
 	var buffer bytes.Buffer
-	for {
-		if !s.bodies.TryAcquire(bodyStep) {
-			return nil, nil, tryLater(http.StatusTooManyRequests, errors.New("too many request bodies in flight"))
+	for left := r.ContentLength; left != 0; left = r.ContentLength - int64(buffer.Len()) {
+		step := int64(bodyStep)
+		if left > 0 { // else it says nothing of its length
+			step = min(step, left)
 		}
-		held += bodyStep
-		_ = control.SetReadDeadline(time.Now().Add(stepTime)) // a writer without deadlines is a test's
-		n, err := io.CopyN(&buffer, r.Body, bodyStep)
+		if !own.take(bodyCopies * max(step, leastStep)) {
+			return nil, tryLater(http.StatusTooManyRequests, errFull)
+		}
+		deadline := time.Now().Add(stepTime)
+		if deadline.After(end) {
+			deadline = end
+		}
+		_ = control.SetReadDeadline(deadline) // a writer without deadlines is a test's
+		n, err := io.CopyN(&buffer, r.Body, step)
+		ended := errors.Is(err, io.EOF)
 		switch {
 		case int64(buffer.Len()) > limit:
-			return nil, nil, tooLarge
-		case errors.Is(err, io.EOF):
-			// The step's time is over: the wait for the answer has none, though net/http reads on to see the client leave.
-			_ = control.SetReadDeadline(time.Time{})
-			return buffer.Bytes(), giveBack, nil
+			return nil, tooLarge
+		case errors.Is(err, os.ErrDeadlineExceeded) && deadline.Equal(end):
+			return nil, failure(http.StatusRequestTimeout, "expected the body in %s, found %d bytes", bodyTime, buffer.Len())
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			return nil, nil, failure(http.StatusRequestTimeout, "expected %d bytes of the body in %s, found %d",
-				bodyStep, stepTime, n)
-		case err != nil:
-			return nil, nil, badRequest("the body ended early, after %d bytes", buffer.Len())
+			return nil, failure(http.StatusRequestTimeout, "expected %d bytes of the body in %s, found %d",
+				step, stepTime, n)
+		case err != nil && !ended:
+			return nil, badRequest("the body ended early, after %d bytes", buffer.Len())
+		}
+		if ended {
+			break
 		}
 	}
+	// The step's time is over: the wait for the answer has none, though net/http reads on to see the client leave.
+	_ = control.SetReadDeadline(time.Time{})
+	own.keep(bodyCopies * max(int64(buffer.Len()), leastStep)) // without a length the last step was a whole one
+	return buffer.Bytes(), nil
 }
 
 func checkContent(h http.Header) error {

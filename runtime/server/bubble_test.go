@@ -59,17 +59,18 @@ func inBubble(t *testing.T, test func(t *testing.T, f *front, engine *held, netw
 	})
 }
 
-// What all bodies under way hold is bounded; one more is refused at once, and taken when they are answered.
-func TestBodiesInFlightAreBounded(t *testing.T) {
+// What all requests under way hold is bounded; one more is refused at once, and taken when they are answered.
+func TestTheMemoryOfRequestsIsBounded(t *testing.T) {
 	inBubble(t, func(t *testing.T, f *front, engine *held, _ pipes) {
 		type reply struct {
 			code   int
 			body   string
 			header http.Header
 		}
-		const most = 16 // each holds a quarter of what a body may be
+		const most = 32 // each has an eighth of what a body may be
 		replies := make(chan reply, most+1)
 		body := imageRequest(t, 1)
+		body += strings.Repeat(" ", maxBodyBytes/8-len(body))
 		ask := func() {
 			code, answer, header := f.do(t, "POST", "/v2/models/digits/infer", body)
 			replies <- reply{code, answer, header}
@@ -86,7 +87,7 @@ func TestBodiesInFlightAreBounded(t *testing.T) {
 		if len(replies) == 0 {
 			t.Error("expected one more to be refused, found it waiting")
 		} else if got := <-replies; got.code != http.StatusTooManyRequests || got.header.Get("Retry-After") == "" ||
-			!strings.Contains(got.body, "too many request bodies in flight") {
+			!strings.Contains(got.body, "too many requests in flight") {
 			t.Errorf("expected 429 with Retry-After, found %+v", got)
 		}
 		for range most / 4 { // batches of four rows, and one that was alone
@@ -140,7 +141,7 @@ func TestAClientThatStallsIsLetGo(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		const message = `{"error":"expected 262144 bytes of the body in 5s, found 10"}`
+		const message = `{"error":"expected 1000 bytes of the body in 5s, found 10"}`
 		if response.StatusCode != http.StatusRequestTimeout || string(body) != message {
 			t.Errorf("expected 408 with %s, found %d with %s", message, response.StatusCode, body)
 		}

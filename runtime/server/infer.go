@@ -10,7 +10,8 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/switchyard-dev/switchyard/runtime/adapters"
+	"github.com/go-json-experiment/json"
+
 	"github.com/switchyard-dev/switchyard/runtime/arch"
 	"github.com/switchyard-dev/switchyard/runtime/batcher"
 	"github.com/switchyard-dev/switchyard/runtime/quote"
@@ -38,27 +39,28 @@ func (s *Server) infer(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	response, err := s.respond(w, r, m)
+	own := &share{of: s.memory}
+	defer own.giveBack()
+	raw, err := s.respond(w, r, m, own)
 	if err != nil {
 		return err
 	}
-	// What the body held has been given back by now: a client that is slow to read holds up nobody.
-	writeJSON(w, http.StatusOK, response)
+	own.keep(int64(len(raw))) // a client that is slow to read holds no more
+	writeRaw(w, http.StatusOK, raw)
 	return nil
 }
 
-// respond reads a request and has it answered.
-func (s *Server) respond(w http.ResponseWriter, r *http.Request, m model) (*inferResponse, error) {
+// respond reads a request and has it answered, in JSON.
+func (s *Server) respond(w http.ResponseWriter, r *http.Request, m model, own *share) ([]byte, error) {
 	ctx, cancel, err := deadline(r)
 	if err != nil {
 		return nil, err
 	}
 	defer cancel()
-	body, release, err := s.readBody(w, r)
+	body, err := s.readBody(w, r, own)
 	if err != nil {
 		return nil, err
 	}
-	defer release()
 	request, err := decodeRequest(body)
 	if err != nil {
 		return nil, err
@@ -67,20 +69,20 @@ func (s *Server) respond(w http.ResponseWriter, r *http.Request, m model) (*infe
 	if err != nil {
 		return nil, err
 	}
-	answers, err := s.answer(ctx, &m, r.PathValue("version"), request, chosen)
+	answers, err := s.answer(ctx, &m, r.PathValue("version"), request, chosen, own)
 	if err != nil {
 		return nil, err
 	}
 	if len(request.Outputs) == 0 && !slices.ContainsFunc(answers, func(a answer) bool { return a.tokens != nil }) {
 		chosen = slices.DeleteFunc(chosen, func(o output) bool { return o.entities }) // nobody has any
 	}
-	return &inferResponse{m.name, m.revision, request.ID, tensors(chosen, answers)}, nil
+	return json.Marshal(&inferResponse{m.name, m.revision, request.ID, tensors(chosen, answers)})
 }
 
 // answer checks what a request asks, row by row, and has it computed. Names are resolved to revisions only here, once
 // the body is read: a request whose body came slowly is not answered by a revision of long ago.
 func (s *Server) answer(
-	ctx context.Context, m *model, version string, request *inferRequest, chosen []output,
+	ctx context.Context, m *model, version string, request *inferRequest, chosen []output, own *share,
 ) (answers []answer, err error) {
 	given, asked, err := s.inputsOf(request)
 	if err != nil {
@@ -95,7 +97,7 @@ func (s *Server) answer(
 			quote.Name(given.source.name), s.options.MaxRows, n)
 	}
 	defer func() { s.metrics.observeRows(n, err) }()
-	held := &held{s.adapters, make(map[string]*adapters.Lease)}
+	held := s.newHeld()
 	inBatcher := false
 	defer func() {
 		if !inBatcher {
@@ -112,10 +114,15 @@ func (s *Server) answer(
 	if err := checkSize(models, given.tokens(), chosen); err != nil {
 		return nil, err
 	}
-	if !s.rowsHeld.TryAcquire(int64(n)) {
+	if err := given.plausible(); err != nil {
+		return nil, err
+	}
+	if err := s.takeRows(own, held, given, models, chosen); err != nil {
+		return nil, err
+	}
+	if !held.rows.take(int64(n)) {
 		return nil, tryLater(http.StatusTooManyRequests, errors.New("too many rows in flight"))
 	}
-	defer s.rowsHeld.Release(int64(n))
 	inputs, err := given.source.decode(ctx, given)
 	if err != nil {
 		return nil, err
@@ -187,18 +194,12 @@ func checkHeads(models []model) error {
 	return nil
 }
 
-// maxLogits bounds the answer to one request: of each logit some 25 bytes are sent, as it is and as a probability.
+// maxLogits bounds the answer to one request.
 const maxLogits = 1 << 20
 
 // checkSize bounds the answer to rows of so many tokens at most.
 func checkSize(models []model, tokens int, chosen []output) error {
-	width := 0
-	for _, m := range models {
-		width = max(width, len(m.labels))
-	}
-	if slices.ContainsFunc(chosen, func(o output) bool { return o.tokens }) {
-		width *= tokens
-	}
+	width := widest(models, tokens, chosen)
 	if n := width * len(models); n > maxLogits {
 		return badRequest("expected an answer of at most %d logits, found %d rows of %d: ask for fewer rows",
 			maxLogits, len(models), width)

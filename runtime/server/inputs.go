@@ -12,6 +12,7 @@ import (
 
 	"gorgonia.org/tensor"
 
+	"github.com/switchyard-dev/switchyard/runtime/arch"
 	"github.com/switchyard-dev/switchyard/runtime/engine"
 	"github.com/switchyard-dev/switchyard/runtime/preprocess"
 	"github.com/switchyard-dev/switchyard/runtime/preprocess/text"
@@ -193,17 +194,13 @@ func (s *Server) images(ctx context.Context, g *given) ([]decoded, error) {
 	return rows, nil
 }
 
-const (
-	// pixelBytes is what decoding takes for a pixel at most.
-	pixelBytes = 12
-	// decodingBytes is what the images that are decoded at once may take: the largest that there is does.
-	decodingBytes = pixelBytes << 24
-)
+// pixelBytes is what decoding takes for a pixel at most: of the largest image that there is, arch.DecodingBytes.
+const pixelBytes = 12
 
 // decodeImage decodes one image of so many pixels, when there is room for it: a small file can be a large picture.
 func (s *Server) decodeImage(ctx context.Context, image []byte, area int64) (*tensor.Dense, error) {
-	share := int64(decodingBytes / runtime.GOMAXPROCS(0)) // at least: there is a CPU for each
-	room := min(max(pixelBytes*area, share), decodingBytes)
+	share := int64(arch.DecodingBytes / runtime.GOMAXPROCS(0)) // at least: there is a CPU for each
+	room := min(max(pixelBytes*area, share), arch.DecodingBytes)
 	if err := s.decoding.Acquire(ctx, room); err != nil {
 		return nil, err
 	}

@@ -104,6 +104,9 @@ func open(dec *jsontext.Decoder, begin jsontext.Kind, what string) error {
 // decodeRequest reads a request's JSON. Unknown and repeated members are errors: what is accepted must count.
 func decodeRequest(body []byte) (*inferRequest, error) {
 	var r inferRequest
+	if tooManyMembers(body) {
+		return nil, badRequest("malformed request: expected objects of some members, found thousands of them")
+	}
 	if err := json.Unmarshal(body, &r, json.RejectUnknownMembers(true)); err != nil {
 		return nil, badRequest("%s", r.locate(err))
 	}

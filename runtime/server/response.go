@@ -201,6 +201,11 @@ func writeJSON(w http.ResponseWriter, code int, body any) {
 	if err != nil {
 		code, raw = http.StatusInternalServerError, []byte(`{"error":"internal error: the answer is not valid JSON"}`)
 	}
+	writeRaw(w, code, raw)
+}
+
+// writeRaw writes a JSON answer.
+func writeRaw(w http.ResponseWriter, code int, raw []byte) {
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTime)) // as in readBody
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Content-Length", strconv.Itoa(len(raw)))

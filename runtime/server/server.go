@@ -25,7 +25,8 @@ import (
 type Options struct {
 	Texts        *text.Tokenizer // of the base; nil where it takes no texts, or says nothing of how
 	Name         string          // of the base model in requests
-	MaxBodyBytes int64           // of one request's body; of all in flight, four times that
+	MaxBodyBytes int64           // of one request's body
+	RequestBytes int64           // of memory that all requests may take together, but for images that are being decoded
 	MaxRows      int             // of one request
 	// MaxRowsInFlight bounds the rows of all requests, from their decoding to their answer.
 	MaxRowsInFlight int
@@ -46,7 +47,7 @@ type Server struct {
 	takes      *arch.Description // what the base takes
 	inputs     []input
 	metrics    *metrics
-	bodies     *semaphore.Weighted // bytes of request bodies in flight
+	memory     *semaphore.Weighted // bytes that requests take together, from the first of the body to the answer
 	rowsHeld   *semaphore.Weighted // rows decoded and not yet answered
 	decoding   *semaphore.Weighted // bytes that images take while they are decoded
 	leaving    atomic.Bool
@@ -69,14 +70,13 @@ func New(set *adapters.Set, queue *batcher.Batcher, images *preprocess.Image, op
 	if options.Ready == nil {
 		options.Ready = func() error { return nothingLoading(set) }
 	}
-	const bodiesInFlight = 4
 	s := &Server{
 		options: options, adapters: set, batcher: queue, preprocess: images,
 		base: baseModel(options.Name, digest, description), takes: description,
 		metrics:  newMetrics(options.Registry, set, queue),
-		bodies:   semaphore.NewWeighted(bodiesInFlight * options.MaxBodyBytes),
+		memory:   semaphore.NewWeighted(options.RequestBytes),
 		rowsHeld: semaphore.NewWeighted(int64(options.MaxRowsInFlight)),
-		decoding: semaphore.NewWeighted(decodingBytes),
+		decoding: semaphore.NewWeighted(arch.DecodingBytes),
 	}
 	s.inputs = s.inputsFor()
 	return s
@@ -211,6 +211,15 @@ func modelOf(name string, a *engine.Adapter) model {
 type held struct {
 	set    *adapters.Set
 	leases map[string]*adapters.Lease
+	inputs share // bytes of the rows' inputs
+	rows   share
+}
+
+func (s *Server) newHeld() *held {
+	return &held{
+		set: s.adapters, leases: make(map[string]*adapters.Lease),
+		inputs: share{of: s.memory}, rows: share{of: s.rowsHeld},
+	}
 }
 
 func (h *held) acquire(name string) (model, error) {
@@ -230,4 +239,6 @@ func (h *held) release() {
 	for _, lease := range h.leases {
 		lease.Release()
 	}
+	h.inputs.giveBack()
+	h.rows.giveBack()
 }

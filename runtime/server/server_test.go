@@ -38,6 +38,8 @@ const sample = "../../hack/samples/digits"
 
 const (
 	maxBodyBytes = 1 << 20
+	// requestBytes is enough for 32 bodies of an eighth of that, and their rows.
+	requestBytes = 32*3*maxBodyBytes/8 + 512<<10
 	maxRows      = 8
 )
 
@@ -115,7 +117,7 @@ func newServerOf(
 	})
 	t.Cleanup(queue.Close)
 	s := server.New(set, queue, images, server.Options{
-		Name: name, MaxBodyBytes: maxBodyBytes, MaxRows: maxRows, MaxRowsInFlight: 64,
+		Name: name, MaxBodyBytes: maxBodyBytes, RequestBytes: requestBytes, MaxRows: maxRows, MaxRowsInFlight: 64,
 		Log: slog.New(slog.DiscardHandler), Registry: registry, Texts: openTokenizer(t, base),
 	})
 	return &front{server: s, set: set, metrics: promhttp.HandlerFor(registry, promhttp.HandlerOpts{})}
@@ -597,7 +599,7 @@ func TestSlowClientsHoldUpNobody(t *testing.T) {
 // A body without a length is cut off at the limit.
 func TestAChunkedBodyIsBounded(t *testing.T) {
 	f := newFront(t)
-	for range 5 { // what is refused is not held: four such bodies would be all that may be in flight
+	for range 5 { // what is refused is not held: four such bodies would be more than may be in flight
 		endless := io.LimitReader(repeating(' '), 64*maxBodyBytes)
 		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, f.URL+"/v2/models/digits/infer", endless)
 		if err != nil {
@@ -690,13 +692,14 @@ func TestABusyEngine(t *testing.T) {
 	}
 	var waiting sync.WaitGroup
 	codes := make(chan int, 8)
-	for range 8 { // of 8 rows each: all the rows there may be
+	// All the rows there may be, with the one that the engine has though nobody waits for it any more.
+	for _, rows := range []int{maxRows, maxRows, maxRows, maxRows, maxRows, maxRows, maxRows, maxRows - 1} {
 		waiting.Go(func() {
-			code, _, _ := f.do(t, "POST", path, imageRequest(t, maxRows))
+			code, _, _ := f.do(t, "POST", path, imageRequest(t, rows))
 			codes <- code
 		})
 	}
-	for !strings.Contains(f.scrape(), "switchyard_queue_rows 64\n") { // until all of them wait
+	for !strings.Contains(f.scrape(), "switchyard_queue_rows 63\n") { // until all of them wait
 	}
 	code, body, header := f.do(t, "POST", path, imageRequest(t, 1))
 	if code != http.StatusTooManyRequests || header.Get("Retry-After") == "" ||

@@ -1,0 +1,206 @@
+package server
+
+import (
+	"bytes"
+	"errors"
+	"math"
+	"net/http"
+	"slices"
+
+	"github.com/go-json-experiment/json/jsontext"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/switchyard-dev/switchyard/runtime/arch"
+	"github.com/switchyard-dev/switchyard/runtime/quote"
+)
+
+// What things take in memory, in bytes.
+const (
+	// bodyCopies is what a byte of a body takes at most: a buffer that doubles as it grows has up to two, and half as many
+	// before; then it goes, and the tensors' data and the strings made of it have one each.
+	bodyCopies = 3
+	// tokenBytes is a token of a text: id, type, offsets and what the row is made of, in lists that double.
+	tokenBytes = 64
+	// wordBytes is a token of a text in which entities are found: up to one of them, in JSON within JSON.
+	wordBytes = 300
+	// valueBytes is a pixel of one channel, or a logit.
+	valueBytes = 4
+	// logitBytes is a logit of an answer: as a probability too, and both as text, in a buffer that doubles.
+	logitBytes = 80
+)
+
+// errFull says that what requests hold of the memory that they have is all there is.
+var errFull = errors.New("too many requests in flight: they hold all the memory there is for them")
+
+// share is what one request holds of what all have together.
+type share struct {
+	of *semaphore.Weighted
+	n  int64
+}
+
+// take takes so much more, or tells that there is no room now.
+func (s *share) take(n int64) bool {
+	if !s.of.TryAcquire(n) {
+		return false
+	}
+	s.n += n
+	return true
+}
+
+// keep gives back what is more than n.
+func (s *share) keep(n int64) {
+	if s.n > n {
+		s.of.Release(s.n - n)
+		s.n = n
+	}
+}
+
+func (s *share) giveBack() { s.keep(0) }
+
+// takeRows takes what the rows and their answers take beside the body. What could never be had is refused for good.
+func (s *Server) takeRows(own *share, held *held, g *given, models []model, chosen []output) error {
+	inputs, answers := s.inputBytes(g), answerBytes(g, models, chosen)
+	if most := s.options.RequestBytes - own.n; inputs+answers > most {
+		return failure(http.StatusRequestEntityTooLarge,
+			"input %s: expected rows that take at most %d bytes in memory, with their answers, found %d: ask for fewer rows",
+			quote.Name(g.source.name), most, inputs+answers)
+	}
+	if !held.inputs.take(inputs) || !own.take(answers) {
+		return tryLater(http.StatusTooManyRequests, errFull)
+	}
+	return nil
+}
+
+// inputBytes is what the rows' inputs take, decoded.
+func (s *Server) inputBytes(g *given) int64 {
+	switch {
+	case s.takes.Text != nil:
+		return tokenBytes * g.tokensInAll()
+	case len(g.shape) > 1: // pixel_values
+		return valueBytes * elements(g.shape)
+	}
+	return valueBytes * elements(g.shape) * int64(s.preprocess.Values())
+}
+
+// answerBytes is what the rows' answers take, from their logits to their text.
+func answerBytes(g *given, models []model, chosen []output) int64 {
+	rows, tokens := int64(len(models)), g.tokensInAll()
+	labels, total := int64(0), int64(0)
+	ofTokens := false
+	for _, m := range models {
+		labels = max(labels, int64(len(m.labels)))
+		total += logitBytes * int64(len(m.labels))
+		ofTokens = ofTokens || m.task == arch.Token
+	}
+	if !ofTokens {
+		return total
+	}
+	total += valueBytes * labels * tokens
+	for _, o := range chosen {
+		switch {
+		case o.tokens: // each row as long as the longest
+			total += logitBytes * labels * rows * min(tokens, int64(g.tokens()))
+		case o.entities:
+			total += wordBytes * tokens
+		}
+	}
+	return total
+}
+
+// tokensInAll is how many tokens all rows have at most.
+func (g *given) tokensInAll() int64 {
+	const (
+		expansion = 12 // a normalizer makes of some three bytes eighteen characters
+		special   = 8  // tokens of no text
+	)
+	rows := int64(g.shape[0])
+	most := rows * int64(g.tokens())
+	if len(g.shape) > 1 {
+		return most
+	}
+	text := len(g.tensors[g.source.name].Data)
+	for _, name := range g.source.beside {
+		if beside := g.tensors[name]; beside != nil {
+			text += len(beside.Data)
+		}
+	}
+	return min(most, expansion*int64(text)+special*rows)
+}
+
+// plausible refuses a shape that has more elements than its data can be: each takes two bytes at least, with its comma.
+// All that is computed of a shape later has no more than that.
+func (g *given) plausible() error {
+	in := g.tensors[g.source.name]
+	if in.Data.Kind() != '[' {
+		return badRequest("input %s: data: expected a list", quote.Name(in.Name))
+	}
+	n, found := elements(g.shape), int64(len(in.Data))
+	if n <= found/2 {
+		return nil
+	}
+	if n <= math.MaxInt32 { // says where one is missing
+		if err := in.each(g.shape, func(int, jsontext.Value) error { return nil }); err != nil {
+			return err
+		}
+	}
+	return badRequest("input %s: data: expected %d elements, flat or in lists nested as the shape %s, found %d bytes",
+		quote.Name(in.Name), n, quote.Shape(g.shape), found)
+}
+
+// elements is the product of a shape, of positive dimensions, or the largest number there is.
+func elements(shape []int) int64 {
+	n := int64(1)
+	for _, d := range shape {
+		if n > math.MaxInt64/int64(d) {
+			return math.MaxInt64
+		}
+		n *= int64(d)
+	}
+	return n
+}
+
+// widest is how many logits a row's answer has at most.
+func widest(models []model, tokens int, chosen []output) int {
+	width := 0
+	for _, m := range models {
+		width = max(width, len(m.labels))
+	}
+	if slices.ContainsFunc(chosen, func(o output) bool { return o.tokens }) {
+		width *= tokens
+	}
+	return width
+}
+
+// tooManyMembers tells whether JSON has more members of objects than any request: a decoder keeps all names of an
+// object, and each takes ten times what it takes in the body.
+func tooManyMembers(body []byte) bool {
+	const most = 4096
+	members := 0
+	for len(body) > 0 && members <= most {
+		quoted := bytes.IndexByte(body, '"')
+		if quoted < 0 {
+			quoted = len(body)
+		}
+		members += bytes.Count(body[:quoted], []byte(":"))
+		body = afterString(body[min(quoted+1, len(body)):])
+	}
+	return members > most
+}
+
+// afterString is what follows a JSON string whose quote has been read.
+func afterString(body []byte) []byte {
+	for {
+		end := bytes.IndexByte(body, '"')
+		if end < 0 {
+			return nil
+		}
+		escapes := 0
+		for escapes < end && body[end-1-escapes] == '\\' {
+			escapes++
+		}
+		body = body[end+1:]
+		if escapes%2 == 0 {
+			return body
+		}
+	}
+}
