@@ -14,6 +14,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -192,7 +193,14 @@ func TestHostileArchives(t *testing.T) {
 			}
 			fetcher := newFetcher(artifact.FetcherOptions{AdapterBytes: 1 << 20, Entries: 64})
 			from := artifact.Origin{URL: web(t, gives(c.data)) + "/a.tar.gz?" + secretQuery}
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
 			_, err := fetcher.Fetch(t.Context(), artifact.Adapter, from, "", dir)
+			runtime.ReadMemStats(&after)
+			// It is unpacked through buffers of a fixed size, by a server in this process.
+			if found, most := after.TotalAlloc-before.TotalAlloc, uint64(2<<20+2*len(c.data)); found > most {
+				t.Errorf("expected at most %d bytes allocated for %d, found %d", most, len(c.data), found)
+			}
 			expectError(t, err, artifact.Invalid, false, c.text)
 			where := `source "` + strings.TrimSuffix(from.URL, "?"+secretQuery) + `": `
 			if !strings.HasPrefix(err.Error(), where) {

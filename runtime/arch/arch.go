@@ -144,6 +144,9 @@ var parsers = map[string]func(raw []byte, labels int) (*architecture, error){
 	"xlm-roberta": parseXLMRoBERTa,
 }
 
+// ModelTypes lists the model types that there are parsers for, sorted.
+func ModelTypes() []string { return slices.Sorted(maps.Keys(parsers)) }
+
 // Parse reads a base's config.json; tensors are the names of what its files hold. Its errors name the field, what was
 // expected and what was found.
 func Parse(raw []byte, tensors []string) (*Description, error) {
@@ -190,7 +193,7 @@ func parse(raw []byte) (d *Description, prefix string, architectures []string, e
 	switch {
 	case !ok:
 		err = fmt.Errorf("model_type: expected one of %s, found %s",
-			strings.Join(slices.Sorted(maps.Keys(parsers)), ", "), quote.Name(head.ModelType))
+			strings.Join(ModelTypes(), ", "), quote.Name(head.ModelType))
 	case !isEmpty(head.Quantization):
 		err = fmt.Errorf("quantization_config: quantized bases are not supported, found %s",
 			quote.Text(string(head.Quantization)))

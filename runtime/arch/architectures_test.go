@@ -12,10 +12,11 @@ import (
 
 // Every architecture has its own defaults and a small config here.
 func TestEveryArchitectureHasDefaults(t *testing.T) {
-	const all = "bert, deberta-v2, deit, dinov2, distilbert, modernbert, roberta, vit, xlm-roberta"
-	_, err := parse([]byte(`{"model_type": "?"}`))
-	expectError(t, err, "expected one of "+all+", found")
-	for _, name := range strings.Split(all, ", ") {
+	for _, name := range arch.ModelTypes() {
+		if tinies[name] == "" {
+			t.Errorf("%s: expected a small config", name)
+			continue
+		}
 		for _, raw := range []string{`{"model_type": "` + name + `"}`, tinies[name]} {
 			d, err := parse([]byte(raw))
 			if err != nil {
@@ -78,6 +79,11 @@ func TestParametersOfRealModels(t *testing.T) {
 			`{"model_type": "modernbert", "hidden_size": 1024, "num_hidden_layers": 28, "num_attention_heads": 16,
 				"intermediate_size": 2624}`,
 			"ModernBertForSequenceClassification", 395_833_346,
+		},
+		{ // mmBERT
+			`{"model_type": "modernbert", "vocab_size": 256000, "max_position_embeddings": 8192, "local_attention": 128,
+				"global_rope_theta": 160000, "local_rope_theta": 160000}`,
+			"ModernBertForSequenceClassification", 307_531_778,
 		},
 		{
 			`{"model_type": "modernbert", "attention_bias": true, "mlp_bias": true, "norm_bias": true,

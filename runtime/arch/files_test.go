@@ -164,6 +164,9 @@ func TestSpellings(t *testing.T) {
 	}
 	for architecture, config := range tinies {
 		raw := []byte(config)
+		if prefixes[architecture] == "" {
+			t.Errorf("%s: expected the prefix of its trunk", architecture)
+		}
 		plain, all := mustParse(t, raw), names(t, raw)
 		for how, change := range map[string]func(name string) string{
 			"plain":          func(name string) string { return name },

@@ -102,6 +102,28 @@ func TestABatchTakesWhatItIsSaidToTake(t *testing.T) {
 	}
 }
 
+// A row of many thousand tokens, as mmBERT takes, has no matrix of all pairs of them: of 8,192 that alone would be 256
+// MiB a head.
+func TestALongTextTakesWhatItIsSaidToTake(t *testing.T) {
+	if testing.Short() {
+		t.Skip("not in the short form")
+	}
+	base := open(t, `{"model_type": "modernbert", "vocab_size": 100, "hidden_size": 8, "num_hidden_layers": 2,
+		"num_attention_heads": 1, "intermediate_size": 8, "max_position_embeddings": 8192, "num_labels": 4,
+		"global_attn_every_n_layers": 2, "local_attention": 128}`)
+	e := engine.New(base, 2)
+	defer e.Close()
+	batch := engine.Batch{
+		Inputs: []engine.Input{{IDs: slices.Repeat([]int32{1}, base.Description.Text.MaxTokens)}}, Rows: []engine.Row{{}},
+	}
+	said := base.Description.BatchBytes(1, 0)
+	most := peak(func() { run(t, e, batch) })
+	t.Logf("%d tokens took %d bytes at once, and are said to take %d", base.Description.Text.MaxTokens, most, said)
+	if most > said {
+		t.Errorf("expected at most %d bytes, found %d", said, most)
+	}
+}
+
 // fullBatch is as many rows as may be computed together, each as long as may be.
 func fullBatch(d *arch.Description, adapter *engine.Adapter) engine.Batch {
 	var batch engine.Batch

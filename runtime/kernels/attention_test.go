@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"math"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"testing"
 
@@ -96,6 +97,33 @@ func TestAttention(t *testing.T) {
 		a.Dst = nans(tokens * width) // what stood there before is nobody's business
 		p.Attention(a)
 		near(t, "attention "+c.name, a.Dst, attend(a), 1e-5)
+	}
+}
+
+// Scores are kept for one query at a time: four times the tokens take four times the memory, not sixteen times.
+func TestTheMemoryOfAttentionIsLinear(t *testing.T) {
+	const (
+		dim, tokens, times = 2, 512, 4
+		few                = 4 << 10 // bytes that do not depend on tokens
+	)
+	p := newPool(t, 2)
+	allocated := func(tokens, window int) uint64 {
+		x := make([]float32, tokens*dim)
+		a := kernels.Attention{
+			Q: x, K: x, V: x, Heads: 1, Dim: dim, Scale: 1, Window: window, Rows: []kernels.Span{{Start: 0, End: tokens}},
+			Dst: make([]float32, tokens*dim),
+		}
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		p.Attention(a)
+		runtime.ReadMemStats(&after)
+		return after.TotalAlloc - before.TotalAlloc
+	}
+	for _, window := range []int{0, 8} {
+		short, long := allocated(tokens, window), allocated(times*tokens, window)
+		if long > times*short+few {
+			t.Errorf("a window of %d: %d tokens took %d bytes, %d times as many %d", window, tokens, short, times, long)
+		}
 	}
 }
 

@@ -2,7 +2,9 @@ package peft
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
 
@@ -84,7 +86,9 @@ func Load(folder *weights.Folder, base *arch.Description, settings Settings) (*A
 	}
 	var f files
 	var err error
-	if f.config, err = folder.ReadFile(configFile, maxJSON); err != nil {
+	if f.config, err = folder.ReadFile(configFile, maxJSON); errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w%s", err, within(folder))
+	} else if err != nil {
 		return nil, err
 	}
 	c, err := parseConfig(f.config, base)
@@ -104,6 +108,25 @@ func Load(folder *weights.Folder, base *arch.Description, settings Settings) (*A
 		return nil, err
 	}
 	return parse(f, c, base, settings)
+}
+
+// within names the folders in a folder that have a config: PEFT saves each adapter of a model that has several in one.
+func within(folder *weights.Folder) string {
+	const most = 8
+	entries, err := folder.Entries()
+	if err != nil {
+		return "" // the config is missing all the same
+	}
+	var found []string
+	for _, e := range entries {
+		if len(found) < most && e.IsDir() && folder.Exists(e.Name()+"/"+configFile) {
+			found = append(found, quote.Name(e.Name()))
+		}
+	}
+	if len(found) == 0 {
+		return ""
+	}
+	return ": expected the folder of one adapter, found adapters in " + strings.Join(found, ", ")
 }
 
 // files are an adapter's files as they were read.

@@ -656,6 +656,22 @@ func TestFilesRefused(t *testing.T) {
 	}
 }
 
+// PEFT saves each adapter of a model that has several in a folder of its own: their names are what somebody needs who
+// gave the folder above.
+func TestAFolderOfSeveralAdapters(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"a", "b"} {
+		if err := os.CopyFS(filepath.Join(dir, name), os.DirFS(headed(t).Write())); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Mkdir(filepath.Join(dir, "runs"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	_, err := loadDir(t, dir)
+	expectError(t, err, `no such file or directory: expected the folder of one adapter, found adapters in "a", "b"`)
+}
+
 // A pickle beside the safetensors file is left alone, as PEFT leaves it.
 func TestPickleBesideIsIgnored(t *testing.T) {
 	without := mustLoad(t, headed(t))

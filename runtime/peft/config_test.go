@@ -3,6 +3,7 @@ package peft_test
 import (
 	"fmt"
 	"maps"
+	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -174,11 +175,11 @@ func TestFieldsRefused(t *testing.T) {
 		{"rank_pattern", many(4097, `"p%d": 2`), `rank_pattern: expected at most 4096 patterns, found more`},
 		{
 			"rank_pattern", many(9, `"p%d{999}": 2`),
-			`expected regular expressions of at most 8192 instructions in all, found more`,
+			`expected regular expressions of at most 2048 instructions in all, found more`,
 		},
 		{
 			"alpha_pattern", `{"((x{9}){9}){9}(x{999}y){1}(x{999}){1}((x{999})){1}x{999}x{999}x{999}x{999}x{999}": 2}`,
-			`expected regular expressions of at most 8192 instructions in all, found more`,
+			`expected regular expressions of at most 2048 instructions in all, found more`,
 		},
 
 		{"modules_to_save", `"classifier"`, `modules_to_save: expected null or a list of module names, found "classifier"`},
@@ -295,5 +296,19 @@ func TestConfigsRefused(t *testing.T) {
 			_, err := load(t, wrappers.Adapter(t).File("adapter_config.json", []byte(c.config)))
 			expectError(t, err, c.err)
 		})
+	}
+}
+
+// Whoever is refused finds the field in the docs.
+func TestRefusedFieldsAreDocumented(t *testing.T) {
+	page, err := os.ReadFile("../../docs/compatibility.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(string(page), "| refused | why |")
+	for _, field := range peft.RefusedFields() {
+		if !strings.Contains(table, field) {
+			t.Errorf("docs/compatibility.md: expected %s in the table of what is refused", field)
+		}
 	}
 }

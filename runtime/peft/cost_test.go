@@ -35,13 +35,19 @@ func cost(t *testing.T, base *arch.Description, a *wrappers.AdapterFolder) (leas
 	return least, allocated
 }
 
+// deepBERT is a base of so many small layers.
+func deepBERT(t *testing.T, layers int) *arch.Description {
+	t.Helper()
+	return describe(t, fmt.Sprintf(`{"model_type": "bert", "vocab_size": 10, "hidden_size": 8, "num_hidden_layers": %d,
+		"num_attention_heads": 2, "intermediate_size": 16, "max_position_embeddings": 6, "num_labels": 3,
+		"architectures": ["BertForSequenceClassification"]}`, layers))
+}
+
 // Sixteen times the file takes some sixteen times as long, and as much memory: what grew with the square would take 256
 // times.
 func TestWhatValidationCostsFollowsTheFile(t *testing.T) {
 	const layers = 64
-	base := describe(t, fmt.Sprintf(`{"model_type": "bert", "vocab_size": 10, "hidden_size": 8, "num_hidden_layers": %d,
-		"num_attention_heads": 2, "intermediate_size": 16, "max_position_embeddings": 6, "num_labels": 3,
-		"architectures": ["BertForSequenceClassification"]}`, layers))
+	base := deepBERT(t, layers)
 	patterns := strings.TrimPrefix(many(16, `"x%d.*y": 2`), "{")
 	of := func(n int) *wrappers.AdapterFolder {
 		a := bare(t).Set("rank_pattern", json.RawMessage("{"+patterns))
@@ -111,15 +117,69 @@ func TestHostileExpressions(t *testing.T) {
 			}
 		}
 	}
-	layers := make([]string, 0, 64)
-	for i := range 64 {
-		layers = append(layers, fmt.Sprintf(`"((.*)*(a|a?)*%d)*x": 2`, i))
-	}
-	began := time.Now()
-	if _, err := load(t, headed(t).Set("rank_pattern", raw("{"+strings.Join(layers, ",")+"}"))); err != nil {
+	if _, err := load(t, headed(t).Set("rank_pattern", raw(hungry(64)))); err != nil {
 		t.Error(err)
 	}
-	if took := time.Since(began); took > 5*time.Second {
-		t.Errorf("expected an answer at once, found one after %v", took)
+}
+
+// hungry is an object of so many patterns, each of which needs many steps for a path.
+func hungry(n int) string { return many(n, `"((.*)*(a|a?)*%d)*x": 2`) }
+
+// The most that a small config can ask for, on a base of many modules: as many instructions as patterns may have, in
+// both fields, and as many names of modules to save as there may be.
+func TestTheHungriestConfig(t *testing.T) {
+	if testing.Short() {
+		t.Skip("not in the short form")
+	}
+	const layers, patterns, names = 64, 64, 1024
+	base := deepBERT(t, layers)
+	saved := make([]string, names)
+	for i := range saved {
+		saved[i] = fmt.Sprintf("classifier%d", i)
+	}
+	a := bare(t).Set("rank_pattern", raw(hungry(patterns))).Set("alpha_pattern", raw(hungry(patterns))).
+		Set("modules_to_save", saved)
+	for layer := range layers {
+		for _, linear := range []string{"query", "key", "value"} {
+			a.Update(fmt.Sprintf("bert.encoder.layer.%d.attention.self.%s", layer, linear), 8, 8)
+		}
+	}
+	took, allocated := cost(t, base, a)
+	t.Logf("%v and %d bytes for a config of %d and a file of %d", took, allocated, len(a.Config()), len(a.Model()))
+	if took > 5*time.Second {
+		t.Errorf("expected an answer within seconds, found one after %v", took)
+	}
+	if most := uint64(64 * (len(a.Config()) + len(a.Model()))); allocated > most {
+		t.Errorf("expected at most %d bytes allocated, found %d", most, allocated)
+	}
+}
+
+// What a config takes in memory follows its size, whatever it is full of.
+func TestAConfigCostsWhatItsSizeIs(t *testing.T) {
+	const size = 1 << 20
+	list := func(element string) json.RawMessage {
+		return raw("[" + strings.Repeat(element+",", 4000) + element + "]")
+	}
+	for name, a := range map[string]*wrappers.AdapterFolder{
+		"names":            headed(t).Set("target_modules", list(`"abcdefgh"`)),
+		"ids":              headed(t).Set("trainable_token_indices", list("7")),
+		"patterns":         headed(t).Set("rank_pattern", raw(many(4000, `"x%d.y": 2`))),
+		"expressions":      headed(t).Set("rank_pattern", raw(hungry(64))),
+		"lists in lists":   headed(t).Set("eva_config", raw(strings.Repeat("[", 9000)+strings.Repeat("]", 9000))),
+		"objects":          headed(t).Set("eva_config", raw(strings.Repeat(`{"a":`, 9000)+"1"+strings.Repeat("}", 9000))),
+		"a long text":      headed(t).Set("target_modules", strings.Repeat("x", size/2)),
+		"an escaped text":  headed(t).Set("target_modules", raw(`"`+strings.Repeat(`\u0041`, size/8)+`"`)),
+		"an unknown field": headed(t).Set("x", strings.Repeat("x", size/2)),
+	} {
+		config, model, base := a.Config(), a.Model(), tinyViT(t)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, err := peft.Parse(config, model, nil, base)
+		runtime.ReadMemStats(&after)
+		found, most := after.TotalAlloc-before.TotalAlloc, uint64(1<<20+64*len(config))
+		t.Logf("%s: %d bytes for a config of %d (%.60v)", name, found, len(config), err)
+		if found > most {
+			t.Errorf("%s: expected at most %d bytes allocated for a config of %d, found %d", name, most, len(config), found)
+		}
 	}
 }

@@ -2,6 +2,8 @@ package peft
 
 import (
 	"encoding/json"
+	"maps"
+	"slices"
 
 	"github.com/switchyard-dev/switchyard/runtime/arch"
 )
@@ -14,6 +16,9 @@ func Parse(config, model, labels []byte, base *arch.Description) (*Adapter, erro
 	}
 	return parse(files{config, model, labels}, c, base, Settings{})
 }
+
+// RefusedFields lists the fields of a config that are refused if they ask for anything.
+func RefusedFields() []string { return slices.Sorted(maps.Keys(refused)) }
 
 // Differs says in what a tokenizer is another than the base's.
 func (t *Tokenizer) Differs(base *Tokenizer) string { return t.differs(base) }

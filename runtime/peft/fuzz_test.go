@@ -13,8 +13,18 @@ import (
 // Whatever a config says, it is refused with a short error or gives an adapter that fits the base.
 func FuzzConfig(f *testing.F) {
 	base, model := tinyViT(f), headed(f).Model()
+	// A base of texts has rows of embeddings and a choice of heads, too.
+	bert, rows := describe(f, tinyBERT), bare(f).Set("task_type", "TOKEN_CLS").
+		Set("trainable_token_indices", raw(`{"token_type_embeddings": [1]}`)).Saved("classifier", 3, 8).
+		Zip("bert.embeddings.token_type_embeddings.token_adapter.trainable_tokens_delta", 1, 8)
 	f.Add(headed(f).Config())
+	f.Add(rows.Config())
 	f.Fuzz(func(t *testing.T, config []byte) {
+		if a, err := peft.Parse(config, rows.Model(), nil, bert); err == nil && (len(a.Saved) != 1 || len(a.Labels) != 3) {
+			t.Fatalf("expected all that the model file holds, found %+v", a)
+		} else if err != nil && (a != nil || len(err.Error()) > 2000) {
+			t.Fatalf("expected no adapter and a short error, found %v and %d bytes", a, len(err.Error()))
+		}
 		a, err := peft.Parse(config, model, nil, base)
 		if err != nil {
 			// Errors of encoding/json repeat a character, all others what is cut to 200 bytes, quoted at most fourfold.

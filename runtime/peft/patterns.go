@@ -18,7 +18,8 @@ const (
 	maxPatternLength = 256     // the longest module path is about 60
 	// maxPatternSize bounds the compiled size, in instructions, of the patterns of one field that need a regular
 	// expression: x{1000} is seven bytes and a thousand instructions. Plain paths do not count.
-	maxPatternSize = 1 << 13
+	// Matching takes as many steps for each byte of a path: of the largest base it is some seconds.
+	maxPatternSize = 1 << 11
 )
 
 // pattern is one entry of rank_pattern or alpha_pattern.

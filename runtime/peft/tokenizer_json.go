@@ -60,6 +60,25 @@ func (v *vocabulary) beside(expected vocabulary) string {
 	return "as many others"
 }
 
+const (
+	// maxPart bounds what is no list of words: the largest has a table of characters, half a megabyte in base64.
+	maxPart = 4 << 20
+	// maxWord bounds a piece with its score, and a merge.
+	maxWord = 64 << 10
+)
+
+// decodeUpTo reads a value of at most so many bytes: what it becomes takes some thirty times that.
+func decodeUpTo(dec *jsontext.Decoder, most int, to any) error {
+	raw, err := dec.ReadValue()
+	if err != nil {
+		return err
+	}
+	if len(raw) > most {
+		return fmt.Errorf("expected at most %d bytes, found %d", most, len(raw))
+	}
+	return json.Unmarshal(raw, to, jsontext.AllowDuplicateNames(true))
+}
+
 // ReadTokenizer reads a tokenizer.json, piece by piece: a vocabulary may be large.
 func ReadTokenizer(r io.Reader) (*Tokenizer, error) {
 	t := &Tokenizer{parts: map[string]string{}, added: map[int]addedToken{}}
@@ -80,8 +99,8 @@ func (t *Tokenizer) read(dec *jsontext.Decoder) error {
 			return t.readModel(dec)
 		case slices.Contains(parts, name):
 			var part any
-			if err := json.UnmarshalDecode(dec, &part); err != nil {
-				return err
+			if err := decodeUpTo(dec, maxPart, &part); err != nil {
+				return fmt.Errorf("%s: %w", name, err)
 			}
 			return t.keep(name, part)
 		}
@@ -134,8 +153,8 @@ func (t *Tokenizer) readModel(dec *jsontext.Decoder) error {
 			kind = "WordPiece"
 		}
 		var value any
-		if err := json.UnmarshalDecode(dec, &value); err != nil {
-			return err
+		if err := decodeUpTo(dec, maxPart, &value); err != nil {
+			return fmt.Errorf("model: %s: %w", quote.Name(name), err)
 		}
 		model[name] = value
 		return nil
@@ -170,8 +189,8 @@ const precision = 1e4
 func (t *Tokenizer) readPiece(dec *jsontext.Decoder, id int) error {
 	const expected = "vocab: %d: expected a piece and its score"
 	var pair []any
-	if err := json.UnmarshalDecode(dec, &pair); err != nil {
-		return err
+	if err := decodeUpTo(dec, maxWord, &pair); err != nil {
+		return fmt.Errorf("vocab: %d: %w", id, err)
 	}
 	if len(pair) != 2 {
 		return fmt.Errorf(expected, id)
@@ -188,8 +207,8 @@ func (t *Tokenizer) readPiece(dec *jsontext.Decoder, id int) error {
 // readMerge reads a pair of a BPE: two strings or, in older files, both in one.
 func (t *Tokenizer) readMerge(dec *jsontext.Decoder, place int) error {
 	var merge any
-	if err := json.UnmarshalDecode(dec, &merge); err != nil {
-		return err
+	if err := decodeUpTo(dec, maxWord, &merge); err != nil {
+		return fmt.Errorf("merges: %d: %w", place, err)
 	}
 	joined, ok := merge.(string)
 	if pair, isPair := merge.([]any); isPair && len(pair) == 2 {

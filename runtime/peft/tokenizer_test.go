@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -319,6 +320,18 @@ func TestTokenizersThatCannotBeRead(t *testing.T) {
 		{"tokenizer.json", `{"added_tokens": [{"content": "x"}]}`, `tokenizer.json: added_tokens: "x": expected an id`},
 		{"tokenizer.json", `{"added_tokens": [{"id": null, "content": "x"}]}`, `added_tokens: "x": expected an id`},
 		{"tokenizer.json", `{"normalizer": ` + strings.Repeat("[", 1<<15), "tokenizer.json: "},
+		{
+			"tokenizer.json", `{"normalizer": "` + strings.Repeat("x", 4<<20) + `"}`,
+			"tokenizer.json: normalizer: expected at most 4194304 bytes, found 4194306",
+		},
+		{
+			"tokenizer.json", `{"model": {"vocab": [["` + strings.Repeat("x", 1<<16) + `", 0]]}}`,
+			"tokenizer.json: vocab: 0: expected at most 65536 bytes, found 65543",
+		},
+		{
+			"tokenizer.json", `{"model": {"merges": ["` + strings.Repeat("x", 1<<16) + `"]}}`,
+			"tokenizer.json: merges: 0: expected at most 65536 bytes, found 65538",
+		},
 		{"vocab.txt", strings.Repeat("x", 1<<17), "vocab.txt: bufio.Scanner: token too long"},
 		{"vocab.txt", strings.Repeat("\n", 1<<20+1), "vocab.txt: expected at most 1048576 words, found more"},
 		{"added_tokens.json", `{"x": null}`, `added_tokens.json: "x": expected an id, found null`},
@@ -332,6 +345,31 @@ func TestTokenizersThatCannotBeRead(t *testing.T) {
 		err := check(t, base, map[string][]byte{c.file: []byte(c.content)})
 		if err == nil || !strings.Contains(err.Error(), c.err) || len(err.Error()) > 1000 {
 			t.Errorf("%s %.40s: expected %q, found %v", c.file, c.content, c.err, err)
+		}
+	}
+}
+
+// What a file takes in memory follows its size, whatever it is full of.
+func TestATokenizerCostsWhatItsSizeIs(t *testing.T) {
+	list := func(n int, element string) string { return strings.TrimSuffix(strings.Repeat(element+",", n), ",") }
+	for name, raw := range map[string]string{
+		"words":   `{"model": {"vocab": ` + many(100_000, `"w%d": 7`) + `}}`,
+		"pieces":  `{"model": {"vocab": [` + list(100_000, `["piece", -1.5]`) + `]}}`,
+		"merges":  `{"model": {"merges": [` + list(100_000, `["a", "b"]`) + `]}}`,
+		"tokens":  `{"added_tokens": [` + list(60_000, `{"id": 7, "content": "x"}`) + `]}`,
+		"numbers": `{"normalizer": [` + list(1_000_000, `0`) + `]}`,
+		"objects": `{"normalizer": [` + list(100_000, `{"a": 1}`) + `]}`,
+		"nesting": `{"normalizer": ` + strings.Repeat("[", 9000) + strings.Repeat("]", 9000) + `}`,
+		"skipped": `{"decoder": [` + list(1_000_000, `0`) + `]}`,
+	} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, err := peft.ReadTokenizer(strings.NewReader(raw))
+		runtime.ReadMemStats(&after)
+		found, most := after.TotalAlloc-before.TotalAlloc, uint64(1<<20+200*len(raw))
+		t.Logf("%s: %d bytes for a file of %d (%.60v)", name, found, len(raw), err)
+		if found > most {
+			t.Errorf("%s: expected at most %d bytes allocated for a file of %d, found %d", name, most, len(raw), found)
 		}
 	}
 }

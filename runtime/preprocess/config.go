@@ -160,10 +160,10 @@ func take(fields map[string]json.RawMessage, name string) (json.RawMessage, bool
 // processorOf is the processor that a file names, or the model's if it names none, and whether its sizes of one number
 // are squares.
 func processorOf(fields map[string]json.RawMessage, modelType string) (c *config, toSquare bool, err error) {
-	found := processors[0]
+	found, known := processors[0], false
 	for _, p := range processors {
 		if p.modelType == modelType {
-			found = p
+			found, known = p, true
 		}
 	}
 	for _, field := range []string{"feature_extractor_type", "image_processor_type"} { // the latter counts
@@ -175,17 +175,24 @@ func processorOf(fields map[string]json.RawMessage, modelType string) (c *config
 		if json.Unmarshal(value, &name) != nil {
 			return nil, false, fmt.Errorf("%s: expected a string, found %s", field, quote.Text(string(value)))
 		}
+		if name == "" {
+			continue
+		}
+		known = false
 		var names []string
-		known := false
 		for _, p := range processors {
 			if slices.Contains(p.names, name) {
 				found, known = p, true
 			}
 			names = append(names, p.names...)
 		}
-		if name != "" && !known {
+		if !known {
 			return nil, false, fmt.Errorf("%s: expected one of %s, found %s", field, strings.Join(names, ", "), quote.Name(name))
 		}
+	}
+	if !known {
+		return nil, false, fmt.Errorf("image_processor_type: expected the name of a processor, found none, "+
+			"and a base of the type %s has none by default", quote.Name(modelType))
 	}
 	defaults := found.defaults
 	return &defaults, found.toSquare, nil

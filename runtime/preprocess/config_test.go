@@ -142,7 +142,7 @@ func TestConfigsThatAreRefused(t *testing.T) {
 			"expected finite pixel values, found +Inf for byte 1"},
 	} {
 		t.Run(c.config, func(t *testing.T) {
-			_, err := ParseImage([]byte(c.config), Base{Channels: 3, Height: 224, Width: 224})
+			_, err := ParseImage([]byte(c.config), Base{ModelType: "vit", Channels: 3, Height: 224, Width: 224})
 			if err == nil || err.Error() != c.want {
 				t.Errorf("expected %q, found %q", c.want, err)
 			}
@@ -158,7 +158,7 @@ func TestSizesThatABaseTakesBesides(t *testing.T) {
 		`{"image_processor_type": "BitImageProcessor", "crop_size": {"height": 98, "width": 140}}`: {98, 140},
 		`{"size": 28}`: {28, 28},
 	} {
-		p, err := ParseImage([]byte(config), Base{Channels: 3, Height: 518, Width: 518, Takes: takes})
+		p, err := ParseImage([]byte(config), Base{ModelType: "vit", Channels: 3, Height: 518, Width: 518, Takes: takes})
 		if err != nil {
 			t.Errorf("%s: %v", config, err)
 			continue
@@ -171,24 +171,42 @@ func TestSizesThatABaseTakesBesides(t *testing.T) {
 			t.Errorf("%s: expected pixels of that size, found %v, %v", config, pixels, err)
 		}
 	}
-	_, err := ParseImage([]byte(`{"size": 225}`), Base{Channels: 3, Height: 518, Width: 518, Takes: takes})
+	base := Base{ModelType: "vit", Channels: 3, Height: 518, Width: 518, Takes: takes}
+	_, err := ParseImage([]byte(`{"size": 225}`), base)
 	const refused = "preprocessor_config.json: size: expected 518 x 518, what the base takes, found 225 x 225"
 	if err == nil || err.Error() != refused {
 		t.Errorf("expected %q, found %v", refused, err)
 	}
 }
 
+// A base of a type that no processor is known for has its steps only where the file names one that is.
+func TestAProcessorOfAnotherModel(t *testing.T) {
+	base := Base{ModelType: "beit", Channels: 3, Height: 224, Width: 224}
+	if _, err := ParseImage([]byte(`{"image_processor_type": "ViTImageProcessor"}`), base); err != nil {
+		t.Error(err)
+	}
+	const want = "preprocessor_config.json: image_processor_type: expected the name of a processor, found none, " +
+		`and a base of the type "beit" has none by default`
+	for _, config := range []string{`{}`, `{"image_processor_type": ""}`, `{"image_processor_type": null}`} {
+		if _, err := ParseImage([]byte(config), base); err == nil || err.Error() != want {
+			t.Errorf("%s: expected %q, found %v", config, want, err)
+		}
+	}
+}
+
 // A file that names no processor is read as that of the model's type, as AutoImageProcessor does.
 func TestAProcessorWithoutAName(t *testing.T) {
 	for modelType, name := range map[string]string{
-		"vit": "ViTImageProcessor", "deit": "DeiTImageProcessor", "dinov2": "BitImageProcessor", "": "ViTImageProcessor",
+		"vit": "ViTImageProcessor", "deit": "DeiTImageProcessor", "dinov2": "BitImageProcessor",
 	} {
 		base := Base{ModelType: modelType, Channels: 3, Height: 224, Width: 224}
 		unnamed, err := ParseImage([]byte(`{}`), base)
 		if err != nil {
 			t.Fatal(err)
 		}
-		named, err := ParseImage([]byte(`{"image_processor_type": "`+name+`"}`), Base{Channels: 3, Height: 224, Width: 224})
+		another := base
+		another.ModelType = "vit"
+		named, err := ParseImage([]byte(`{"image_processor_type": "`+name+`"}`), another)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -227,7 +245,7 @@ func TestBasesThatAreRefused(t *testing.T) {
 			"preprocessor_config.json: image_mean: expected 1 values, one a channel, found 3",
 		},
 	} {
-		base := Base{Channels: c.channels, Height: c.height, Width: c.width}
+		base := Base{ModelType: "vit", Channels: c.channels, Height: c.height, Width: c.width}
 		if _, err := ParseImage([]byte(c.config), base); err == nil || err.Error() != c.want {
 			t.Errorf("%s for %dx%dx%d: expected %q, found %q", c.config, c.channels, c.height, c.width, c.want, err)
 		}
@@ -238,7 +256,7 @@ func FuzzParseImage(f *testing.F) {
 	f.Add([]byte(`{"size": {"height": 224, "width": 224}, "resample": 3, "image_mean": [0.1, 0.2, 0.3]}`))
 	f.Add([]byte(`{"size": 224, "do_pad": false, "image_std": 1e-40, "rescale_factor": 1e38, "x": [[{}]]}`))
 	f.Fuzz(func(t *testing.T, config []byte) {
-		p, err := ParseImage(config, Base{Channels: 3, Height: 224, Width: 224})
+		p, err := ParseImage(config, Base{ModelType: "vit", Channels: 3, Height: 224, Width: 224})
 		if err != nil {
 			return
 		}

@@ -37,6 +37,10 @@ func TestImagesThatAreRefused(t *testing.T) {
 			"HEIC", []byte("\x00\x00\x00\x18ftypheic"),
 			"not an image in a supported format (PNG, JPEG, WebP, GIF, BMP): found HEIC",
 		},
+		{
+			"AVIF", []byte("\x00\x00\x00\x18ftypavif"),
+			"not an image in a supported format (PNG, JPEG, WebP, GIF, BMP): found AVIF",
+		},
 		{"signature alone", good[:8], "broken PNG: unexpected EOF"},
 		{"header alone", good[:33], "broken PNG: unexpected EOF"},
 		{"cut in its pixels", good[:len(good)-40], "broken PNG: not enough pixel data"},

@@ -65,7 +65,7 @@ func (c goldenCase) parse(t *testing.T, config map[string]any) *Image {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := ParseImage(raw, Base{Channels: c.Channels, Height: c.Height, Width: c.Width})
+	p, err := ParseImage(raw, Base{ModelType: "vit", Channels: c.Channels, Height: c.Height, Width: c.Width})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -221,7 +221,7 @@ func BenchmarkResize(b *testing.B) {
 
 func mustParse(t testing.TB, config string, channels, height, width int) *Image {
 	t.Helper()
-	p, err := ParseImage([]byte(config), Base{Channels: channels, Height: height, Width: width})
+	p, err := ParseImage([]byte(config), Base{ModelType: "vit", Channels: channels, Height: height, Width: width})
 	if err != nil {
 		t.Fatal(err)
 	}

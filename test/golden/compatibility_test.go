@@ -21,8 +21,10 @@ var update = flag.Bool("update", false, "write docs/compatibility.md anew")
 // page is the table of what the golden cases show, between two lines of docs/compatibility.md.
 const page = "../../docs/compatibility.md"
 
-// columns are the architectures by their config's model_type.
-var columns = []struct{ name, modelType string }{
+// column is an architecture, by its config's model_type.
+type column struct{ name, modelType string }
+
+var columns = []column{
 	{"ViT", "vit"},
 	{"DeiT", "deit"},
 	{"DINOv2", "dinov2"},
@@ -149,9 +151,18 @@ func TestTheTableOfCompatibilityIsWhatTheCasesShow(t *testing.T) {
 			}
 		}
 	}
+	for _, modelType := range arch.ModelTypes() {
+		if !slices.ContainsFunc(columns, func(c column) bool { return c.modelType == modelType }) {
+			t.Errorf("expected a column for %s", modelType)
+		}
+	}
 	before, err := os.ReadFile(page)
 	if err != nil {
 		t.Fatal(err)
+	}
+	line := "- `model_type`: " + strings.Join(arch.ModelTypes(), ", ") + ".\n"
+	if !bytes.Contains(before, []byte(line)) {
+		t.Errorf("%s: expected the line %q", page, line)
 	}
 	const begin, end = "<!-- table -->\n", "<!-- end of the table -->\n"
 	head, rest, found := bytes.Cut(before, []byte(begin))

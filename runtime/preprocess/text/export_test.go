@@ -1,5 +1,10 @@
 package text
 
+import "time"
+
+// Wait has calls end after a time.
+func (t *Tokenizer) Wait(patience time.Duration) { t.patience = patience }
+
 // Replace has instances to come read another tokenizer.json, and forgets those that are there.
 func (t *Tokenizer) Replace(tokenizer []byte) {
 	t.resolved.Tokenizer = tokenizer

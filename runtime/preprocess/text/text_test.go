@@ -8,6 +8,8 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +17,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/switchyard-dev/switchyard/runtime/preprocess/text"
 	"github.com/switchyard-dev/switchyard/runtime/preprocess/tokenfiles"
@@ -202,7 +205,57 @@ func TestTextsRefused(t *testing.T) {
 	}
 }
 
-// An instance that has trapped, or takes too long, is thrown away, and the next text is encoded by another.
+// A call that takes too long ends, and its instance is thrown away.
+func TestACallThatTakesTooLong(t *testing.T) {
+	tokenizer := open(t, tokenfiles.Files{Tokenizer: read(t, "wordpiece", "tokenizer.json")}, 16)
+	tokenizer.Wait(time.Millisecond)
+	_, err := tokenizer.Encode(t.Context(), strings.Repeat("a ", tokenfiles.MaxText(16)/2), nil, false)
+	var refused *text.InputError
+	if err == nil || errors.As(err, &refused) || err.Error() != "the tokenizer did not end within 1ms" {
+		t.Errorf("expected it to be ended, found %v", err)
+	}
+	if in := tokenizer.MemoryInUse(); len(in) != 0 {
+		t.Errorf("expected no instance kept, found %d", len(in))
+	}
+	tokenizer.Wait(time.Minute)
+	if e, err := tokenizer.Encode(t.Context(), "a text", nil, false); err != nil || len(e.IDs) < 3 {
+		t.Errorf("the next text: expected its tokens, found %+v, %v", e, err)
+	}
+}
+
+// The module is compiled once for all processes that have the folder.
+func TestTheModuleIsCompiledOnce(t *testing.T) {
+	dir := t.TempDir()
+	resolved := tokenfiles.Resolved{Tokenizer: read(t, "wordpiece", "tokenizer.json"), MaxTokens: 16}
+	kept := map[string]time.Time{}
+	for process := range 2 {
+		tokenizer, err := text.Open(t.Context(), resolved, text.Options{Instances: 1, Memory: room, CacheDir: dir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := tokenizer.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+		found := map[string]time.Time{}
+		if err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+			if err != nil || entry.IsDir() {
+				return err
+			}
+			info, err := entry.Info()
+			found[path] = info.ModTime()
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if process == 0 && len(found) > 0 {
+			kept = found
+		} else if !maps.Equal(found, kept) || len(kept) == 0 {
+			t.Errorf("process %d: expected what was compiled to be kept and read again, %v, found %v", process, kept, found)
+		}
+	}
+}
+
+// An instance that has trapped is thrown away, and the next text is encoded by another.
 func TestATrapCostsOneInstance(t *testing.T) {
 	whole := string(read(t, "wordpiece", "tokenizer.json"))
 	resolved := tokenfiles.Resolved{Tokenizer: []byte(whole), MaxTokens: 16}
@@ -250,6 +303,9 @@ func TestManyCallersAtOnce(t *testing.T) {
 		})
 	}
 	callers.Wait()
+	if in := tokenizer.MemoryInUse(); len(in) < 1 || len(in) > 2 {
+		t.Errorf("expected as many instances as may be used at once, 2 at most, found %d", len(in))
+	}
 }
 
 // The module that is committed is what its digest says and, where the compiler is at hand, what its source makes.

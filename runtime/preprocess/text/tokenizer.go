@@ -40,6 +40,7 @@ type Tokenizer struct {
 	resolved tokenfiles.Resolved
 	room     *semaphore.Weighted
 	idle     chan *instance
+	patience time.Duration
 }
 
 // Options of a Tokenizer.
@@ -77,6 +78,7 @@ func Open(ctx context.Context, resolved tokenfiles.Resolved, o Options) (*Tokeni
 	t := &Tokenizer{
 		runtime: wazero.NewRuntimeWithConfig(ctx, config), resolved: resolved,
 		room: semaphore.NewWeighted(int64(o.Instances)), idle: make(chan *instance, o.Instances),
+		patience: patience,
 	}
 	var err error
 	if t.compiled, err = t.runtime.CompileModule(ctx, module); err != nil {
@@ -143,7 +145,7 @@ func (t *Tokenizer) with(ctx context.Context, call func(context.Context, *instan
 	}
 	defer t.room.Release(1)
 	// Not the caller's: one that goes away would cost an instance.
-	calling, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+	calling, cancel := context.WithTimeout(context.WithoutCancel(ctx), t.patience)
 	defer cancel()
 	var i *instance
 	select {
@@ -161,7 +163,9 @@ func (t *Tokenizer) with(ctx context.Context, call func(context.Context, *instan
 		}
 		err = errors.Join(err, i.module.Close(calling))
 	}()
-	err = call(calling, i)
+	if err = call(calling, i); i.broken && calling.Err() != nil {
+		err = fmt.Errorf("the tokenizer did not end within %s", t.patience)
+	}
 	isWhole = !i.broken
 	return err
 }
@@ -329,7 +333,7 @@ func (i *instance) call(ctx context.Context, name string, args ...uint64) (uint6
 	if err != nil {
 		i.broken = true
 		if ctx.Err() != nil {
-			return 0, fmt.Errorf("the tokenizer did not end within %s", patience)
+			return 0, ctx.Err()
 		}
 		return 0, fmt.Errorf("the tokenizer gave up: %w", i.failure(ctx))
 	}
