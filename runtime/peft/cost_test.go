@@ -176,7 +176,8 @@ func TestAConfigCostsWhatItsSizeIs(t *testing.T) {
 		runtime.ReadMemStats(&before)
 		_, err := peft.Parse(config, model, nil, base)
 		runtime.ReadMemStats(&after)
-		found, most := after.TotalAlloc-before.TotalAlloc, uint64(4<<20+64*len(config)) // compiled expressions are bounded apart
+		// Compiled expressions are bounded apart.
+		found, most := after.TotalAlloc-before.TotalAlloc, uint64(4<<20+64*len(config))
 		t.Logf("%s: %d bytes for a config of %d (%.60v)", name, found, len(config), err)
 		if found > most {
 			t.Errorf("%s: expected at most %d bytes allocated for a config of %d, found %d", name, most, len(config), found)
