@@ -29,7 +29,7 @@ import (
 )
 
 const (
-	// Beside the memory that requests take, which arch bounds.
+	// What one request may be, and how many rows wait. The memory that all take is arch.RequestBytes.
 	maxRequestRows  = 256
 	maxRowsInFlight = 512
 	maxBodyBytes    = 64 << 20

@@ -199,7 +199,13 @@ const maxLogits = 1 << 20
 
 // checkSize bounds the answer to rows of so many tokens at most.
 func checkSize(models []model, tokens int, chosen []output) error {
-	width := widest(models, tokens, chosen)
+	width := 0
+	for _, m := range models {
+		width = max(width, len(m.labels))
+	}
+	if slices.ContainsFunc(chosen, func(o output) bool { return o.tokens }) {
+		width *= tokens
+	}
 	if n := width * len(models); n > maxLogits {
 		return badRequest("expected an answer of at most %d logits, found %d rows of %d: ask for fewer rows",
 			maxLogits, len(models), width)

@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"slices"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"gorgonia.org/tensor"
 
 	"github.com/switchyard-dev/switchyard/runtime/arch"
@@ -136,6 +137,16 @@ func (g *given) rows() (n int, err error) {
 		}
 	}
 	return g.shape[0], nil
+}
+
+// plausible refuses a shape that has more elements than its data can be: each takes two bytes at least, with its comma.
+// What is computed of a shape later has no more than that.
+func (g *given) plausible() error {
+	in := g.tensors[g.source.name]
+	if product(g.shape) <= len(in.Data)/2 {
+		return nil
+	}
+	return in.each(g.shape, func(int, jsontext.Value) error { return nil }) // says where one is missing
 }
 
 // tokens is how many a row of a text has at most.

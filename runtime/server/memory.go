@@ -1,13 +1,9 @@
 package server
 
 import (
-	"bytes"
 	"errors"
-	"math"
 	"net/http"
-	"slices"
 
-	"github.com/go-json-experiment/json/jsontext"
 	"golang.org/x/sync/semaphore"
 
 	"github.com/switchyard-dev/switchyard/runtime/arch"
@@ -77,9 +73,9 @@ func (s *Server) inputBytes(g *given) int64 {
 	case s.takes.Text != nil:
 		return tokenBytes * g.tokensInAll()
 	case len(g.shape) > 1: // pixel_values
-		return valueBytes * elements(g.shape)
+		return valueBytes * int64(product(g.shape))
 	}
-	return valueBytes * elements(g.shape) * int64(s.preprocess.Values())
+	return valueBytes * int64(g.shape[0]*s.preprocess.Values())
 }
 
 // answerBytes is what the rows' answers take, from their logits to their text.
@@ -125,82 +121,4 @@ func (g *given) tokensInAll() int64 {
 		}
 	}
 	return min(most, expansion*int64(text)+special*rows)
-}
-
-// plausible refuses a shape that has more elements than its data can be: each takes two bytes at least, with its comma.
-// All that is computed of a shape later has no more than that.
-func (g *given) plausible() error {
-	in := g.tensors[g.source.name]
-	if in.Data.Kind() != '[' {
-		return badRequest("input %s: data: expected a list", quote.Name(in.Name))
-	}
-	n, found := elements(g.shape), int64(len(in.Data))
-	if n <= found/2 {
-		return nil
-	}
-	if n <= math.MaxInt32 { // says where one is missing
-		if err := in.each(g.shape, func(int, jsontext.Value) error { return nil }); err != nil {
-			return err
-		}
-	}
-	return badRequest("input %s: data: expected %d elements, flat or in lists nested as the shape %s, found %d bytes",
-		quote.Name(in.Name), n, quote.Shape(g.shape), found)
-}
-
-// elements is the product of a shape, of positive dimensions, or the largest number there is.
-func elements(shape []int) int64 {
-	n := int64(1)
-	for _, d := range shape {
-		if n > math.MaxInt64/int64(d) {
-			return math.MaxInt64
-		}
-		n *= int64(d)
-	}
-	return n
-}
-
-// widest is how many logits a row's answer has at most.
-func widest(models []model, tokens int, chosen []output) int {
-	width := 0
-	for _, m := range models {
-		width = max(width, len(m.labels))
-	}
-	if slices.ContainsFunc(chosen, func(o output) bool { return o.tokens }) {
-		width *= tokens
-	}
-	return width
-}
-
-// tooManyMembers tells whether JSON has more members of objects than any request: a decoder keeps all names of an
-// object, and each takes ten times what it takes in the body.
-func tooManyMembers(body []byte) bool {
-	const most = 4096
-	members := 0
-	for len(body) > 0 && members <= most {
-		quoted := bytes.IndexByte(body, '"')
-		if quoted < 0 {
-			quoted = len(body)
-		}
-		members += bytes.Count(body[:quoted], []byte(":"))
-		body = afterString(body[min(quoted+1, len(body)):])
-	}
-	return members > most
-}
-
-// afterString is what follows a JSON string whose quote has been read.
-func afterString(body []byte) []byte {
-	for {
-		end := bytes.IndexByte(body, '"')
-		if end < 0 {
-			return nil
-		}
-		escapes := 0
-		for escapes < end && body[end-1-escapes] == '\\' {
-			escapes++
-		}
-		body = body[end+1:]
-		if escapes%2 == 0 {
-			return body
-		}
-	}
 }

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"maps"
@@ -133,6 +134,40 @@ func decodeRequest(body []byte) (*inferRequest, error) {
 		}
 	}
 	return &r, nil
+}
+
+// tooManyMembers tells whether JSON has more members of objects than any request: a decoder keeps all names of an
+// object, and each takes ten times what it takes in the body.
+func tooManyMembers(body []byte) bool {
+	const most = 4096
+	members := 0
+	for len(body) > 0 && members <= most {
+		quoted := bytes.IndexByte(body, '"')
+		if quoted < 0 {
+			quoted = len(body)
+		}
+		members += bytes.Count(body[:quoted], []byte(":"))
+		body = afterString(body[min(quoted+1, len(body)):])
+	}
+	return members > most
+}
+
+// afterString is what follows a JSON string whose quote has been read.
+func afterString(body []byte) []byte {
+	for {
+		end := bytes.IndexByte(body, '"')
+		if end < 0 {
+			return nil
+		}
+		escapes := 0
+		for escapes < end && body[end-1-escapes] == '\\' {
+			escapes++
+		}
+		body = body[end+1:]
+		if escapes%2 == 0 {
+			return body
+		}
+	}
 }
 
 // refuseParameters names a parameter that would be ignored. The binary tensor extension announces itself by parameters;
@@ -368,9 +403,14 @@ func (s *scanner) literal() jsontext.Value {
 	return literal
 }
 
+// product is how many elements a shape of positive dimensions has, or the largest number there is: a shape is a
+// stranger's word.
 func product(shape []int) int {
 	n := 1
 	for _, d := range shape {
+		if n > math.MaxInt/d {
+			return math.MaxInt
+		}
 		n *= d
 	}
 	return n

@@ -28,7 +28,7 @@ type Options struct {
 	MaxBodyBytes int64           // of one request's body
 	RequestBytes int64           // of memory that all requests may take together, but for images that are being decoded
 	MaxRows      int             // of one request
-	// MaxRowsInFlight bounds the rows of all requests, from their decoding to their answer.
+	// MaxRowsInFlight bounds the rows of all requests, from their decoding until the batcher lets go of them.
 	MaxRowsInFlight int
 	// Ready is nil once the server has all that it should begin with; else it says what is missing. A nil Ready asks
 	// that no adapter is still loading.
@@ -48,7 +48,7 @@ type Server struct {
 	inputs     []input
 	metrics    *metrics
 	memory     *semaphore.Weighted // bytes that requests take together, from the first of the body to the answer
-	rowsHeld   *semaphore.Weighted // rows decoded and not yet answered
+	rowsHeld   *semaphore.Weighted // rows decoded, of which the batcher has not let go
 	decoding   *semaphore.Weighted // bytes that images take while they are decoded
 	leaving    atomic.Bool
 	draining   atomic.Bool
@@ -207,7 +207,8 @@ func modelOf(name string, a *engine.Adapter) model {
 	return model{name, a.Digest, a.Labels, a.Head.Task, a.Problem, a}
 }
 
-// held are the adapters that one request asks, each resolved once: all its rows of a name get the same revision.
+// held is what one request's rows hold until the batcher lets go of them, and the adapters that they ask, each resolved
+// once: all its rows of a name get the same revision.
 type held struct {
 	set    *adapters.Set
 	leases map[string]*adapters.Lease
