@@ -170,7 +170,7 @@ func (p *Plan) fill(
 		if pod.fresh {
 			state = pod.report.State(current)
 		}
-		next := step(current, a.Digest, state, pod.stranded(a.Name))
+		next := step(current, a.Digest, state, pod.stranded(current))
 		if next.Digest != current.Digest {
 			wishes = append(wishes, wish{a, next, len(entries)})
 			next = current

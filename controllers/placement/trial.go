@@ -140,7 +140,7 @@ func tryOut(members []Adapter, views []view, spare bool) trials {
 func firstStranded(pods []*view, members []Adapter, digest string) *view {
 	for _, v := range pods {
 		for _, a := range members {
-			if a.Digest == digest && v.stranded(a.Name) {
+			if e, ok := Entry(v.Assignment, a.Name); ok && a.Digest == digest && v.stranded(e) {
 				return v
 			}
 		}
@@ -148,11 +148,10 @@ func firstStranded(pods []*view, members []Adapter, digest string) *view {
 	return nil
 }
 
-// stranded tells whether a pod comes up and cannot pull the revision with which it is to answer for an adapter, as when
+// stranded tells whether a pod comes up and cannot pull the revision with which it is to answer for an entry, as when
 // the artifact registry has lost it: soon it is ready without, and takes the place of a pod that still has it.
-func (v *view) stranded(adapter string) bool {
-	e, ok := Entry(v.Assignment, adapter)
-	if !ok || !v.fresh || Ready(v.Pod.Pod) || v.report.State(e) != Failed || v.report.Answers(e) != "" {
+func (v *view) stranded(e v1alpha1.AssignedAdapter) bool {
+	if !v.fresh || v.report.State(e) != Failed || v.report.Answers(e) != "" || Ready(v.Pod.Pod) {
 		return false
 	}
 	return v.report.Failure(e).Reason == v1alpha1.FailurePullFailed
