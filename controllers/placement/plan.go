@@ -162,7 +162,7 @@ func (p *Plan) fill(
 		}
 		if !ok {
 			if e, ok := begin(a, former); ok {
-				wishes = append(wishes, wish{a, e, -1})
+				wishes = append(wishes, wish{a, e, -1, ""})
 			}
 			continue
 		}
@@ -170,9 +170,9 @@ func (p *Plan) fill(
 		if pod.fresh {
 			state = pod.report.State(current)
 		}
-		next := step(current, a.Digest, state, pod.stranded(current))
+		next := step(current, a.Digest, state)
 		if next.Digest != current.Digest {
-			wishes = append(wishes, wish{a, next, len(entries)})
+			wishes = append(wishes, wish{a, next, len(entries), pod.missed(current)})
 			next = current
 		}
 		used.add(a.Bytes, next.FallbackDigest != "")
@@ -181,7 +181,7 @@ func (p *Plan) fill(
 	// Then what is new to it, as far as there is room, in the order of age.
 	for _, w := range wishes {
 		if w.at >= 0 && (w.entry.FallbackDigest == "" || entries[w.at].FallbackDigest != "") {
-			entries[w.at] = w.entry // takes no more than it did
+			entries[w.at] = w.grant(&used) // takes no more than it did
 			continue
 		}
 		why := used.take(w.adapter.Bytes)
@@ -222,10 +222,21 @@ type wish struct {
 	adapter Adapter
 	entry   v1alpha1.AssignedAdapter
 	at      int
+	missed  string // what the pod could not pull, in whose place it is
 }
 
-// step is the next entry on an adapter's way to a digest in one pod, which may be stranded.
-func step(current v1alpha1.AssignedAdapter, digest string, state State, stranded bool) v1alpha1.AssignedAdapter {
+// grant is the entry, with what was missed beside it if there is room: that may be there again before the next is known
+// to be any better.
+func (w *wish) grant(used *room) v1alpha1.AssignedAdapter {
+	granted := w.entry
+	if w.missed != "" && used.take(w.adapter.Bytes) == "" {
+		granted.FallbackDigest = w.missed
+	}
+	return granted
+}
+
+// step is the next entry on an adapter's way to a digest in one pod.
+func step(current v1alpha1.AssignedAdapter, digest string, state State) v1alpha1.AssignedAdapter {
 	next := current
 	switch {
 	case digest == "" || digest == current.Digest:
@@ -234,8 +245,6 @@ func step(current v1alpha1.AssignedAdapter, digest string, state State, stranded
 		}
 	case state == Failed && digest == current.FallbackDigest:
 		next.Digest, next.FallbackDigest = digest, ""
-	case stranded: // what it cannot pull may be there again before the next is known to be any better
-		next.Digest, next.FallbackDigest = digest, cmp.Or(current.FallbackDigest, current.Digest)
 	case state == Failed:
 		next.Digest = digest // the fallback, if there is one, is what answers
 	case state == Served || current.FallbackDigest == "" || digest == current.FallbackDigest:

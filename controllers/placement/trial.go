@@ -154,7 +154,19 @@ func (v *view) stranded(e v1alpha1.AssignedAdapter) bool {
 	if !v.fresh || v.report.State(e) != Failed || v.report.Answers(e) != "" || Ready(v.Pod.Pod) {
 		return false
 	}
-	return v.report.Failure(e).Reason == v1alpha1.FailurePullFailed
+	if e.FallbackDigest != "" {
+		e.Digest = e.FallbackDigest
+	}
+	failure := v.report.Failure(e)
+	return failure != nil && failure.Reason == v1alpha1.FailurePullFailed
+}
+
+// missed is the digest over which the pod is stranded, where it has that alone.
+func (v *view) missed(e v1alpha1.AssignedAdapter) string {
+	if e.FallbackDigest == "" && v.stranded(e) {
+		return e.Digest
+	}
+	return ""
 }
 
 // hold gives each trial to the pods that have it already, and returns those that are still at it.

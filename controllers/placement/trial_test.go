@@ -273,6 +273,24 @@ func TestFirstPod(t *testing.T) {
 			},
 			want: "p=A q=B/A r=A", first: "q",
 		},
+		"and one that has nothing to answer with, as what was new failed too": {
+			adapter: adapter("a", "C", 0), spare: true,
+			pods: []placement.Pod{
+				member(up("p", 0).Template("old"), has("A", "")),
+				member(aged("q", 1).Template("new").Running(start),
+					has("B", "A").Failed("a", "B", "TrialFailed", "").Failed("a", "A", "PullFailed", "")),
+			},
+			want: "p=A q=C/A", first: "q",
+		},
+		"but not as long as what it answers with may come": {
+			adapter: adapter("a", "C", 0), spare: true,
+			pods: []placement.Pod{
+				member(up("p", 0).Template("old"), has("A", "")),
+				member(aged("q", 1).Template("new").Running(start),
+					has("B", "A").Failed("a", "B", "PullFailed", "").Pending("a", "A")),
+			},
+			want: "p=A q=B/A",
+		},
 		"none that could pull it": {
 			spare: true,
 			pods: []placement.Pod{
@@ -396,5 +414,22 @@ func TestSpares(t *testing.T) {
 				t.Errorf("expected %v, found %v", c.want, got)
 			}
 		})
+	}
+}
+
+// In a full pool a pod that cannot pull what it is to answer with gets what is known to be served in its place: there
+// is no room for both, and it has nothing.
+func TestAStrandedPodOfAFullPool(t *testing.T) {
+	pods := []placement.Pod{
+		member(up("p", 0), has("B", "")),
+		member(aged("q", 1).Running(start), has("A", "").Failed("a", "A", "PullFailed", "")),
+	}
+	for count, want := range map[int]string{1: "", 2: "A"} {
+		plan := placement.EveryPod("pool", []placement.Adapter{proven(adapter("a", "B", 0))}, pods,
+			placement.Limits{Count: count, Bytes: 1000})
+		entries := plan.Specs["q"].Adapters
+		if len(entries) != 1 || entries[0].Digest != "B" || entries[0].FallbackDigest != want || len(plan.Full) > 0 {
+			t.Errorf("%d revisions: expected B with the fallback %q, found %+v, %+v", count, want, entries, plan.Full)
+		}
 	}
 }
