@@ -81,13 +81,12 @@ func (s *Server) inputBytes(g *given) int64 {
 // answerBytes is what the rows' answers take, from their logits to their text.
 func answerBytes(g *given, models []model, chosen []output) int64 {
 	rows, tokens := int64(len(models)), g.tokensInAll()
-	labels, total := int64(0), int64(0)
-	ofTokens := false
+	labels, ofTokens := int64(0), false
 	for _, m := range models {
 		labels = max(labels, int64(len(m.labels)))
-		total += logitBytes * int64(len(m.labels))
 		ofTokens = ofTokens || m.task == arch.Token
 	}
+	total := logitBytes * labels * rows // each as wide as the widest
 	if !ofTokens {
 		return total
 	}
@@ -96,12 +95,15 @@ func answerBytes(g *given, models []model, chosen []output) int64 {
 		switch {
 		case o.tokens: // each row as long as the longest
 			total += logitBytes * labels * rows * min(tokens, int64(g.tokens()))
-		case o.entities:
+		case o.entities && g.isText():
 			total += wordBytes * tokens
 		}
 	}
 	return total
 }
+
+// isText tells whether the rows are single texts, in which alone entities are found.
+func (g *given) isText() bool { return g.source.name == "text" && g.tensors["text_pair"] == nil }
 
 // tokensInAll is how many tokens all rows have at most.
 func (g *given) tokensInAll() int64 {

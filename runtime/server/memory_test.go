@@ -42,25 +42,28 @@ func TestRowsTakeMemory(t *testing.T) {
 		code            int
 		says            string
 	}{
-		"ids": {given: ids, models: sequences, inputs: 20 * tokenBytes, answers: 8 * logitBytes},
+		"ids": {given: ids, models: sequences, inputs: 20 * tokenBytes, answers: 10 * logitBytes},
 		"texts have no more tokens than their bytes": {
 			given: textOf([]int{2}, `["abcd","e"]`), models: sequences,
-			inputs: (12*12 + 2*8) * tokenBytes, answers: 8 * logitBytes,
+			inputs: (12*12 + 2*8) * tokenBytes, answers: 10 * logitBytes,
 		},
 		"nor than the model takes": {
 			given:  textOf([]int{2}, strings.Repeat("x", 500)),
-			models: sequences, inputs: 1024 * tokenBytes, answers: 8 * logitBytes,
+			models: sequences, inputs: 1024 * tokenBytes, answers: 10 * logitBytes,
 		},
 		"logits of tokens are there though nobody asks for them": {
-			given: ids, models: ofTokens, inputs: 20 * tokenBytes, answers: 8*logitBytes + 5*20*valueBytes,
+			given: ids, models: ofTokens, inputs: 20 * tokenBytes, answers: 10*logitBytes + 5*20*valueBytes,
 		},
 		"an answer for each token": {
 			given: ids, models: ofTokens, chosen: perToken, inputs: 20 * tokenBytes,
-			answers: 8*logitBytes + 5*20*valueBytes + 5*20*logitBytes,
+			answers: 10*logitBytes + 5*20*valueBytes + 5*20*logitBytes,
 		},
 		"entities": {
-			given: ids, models: ofTokens, chosen: found, inputs: 20 * tokenBytes,
-			answers: 8*logitBytes + 5*20*valueBytes + 20*wordBytes,
+			given: textOf([]int{2}, `["abcd","e"]`), models: ofTokens, chosen: found, inputs: (12*12 + 2*8) * tokenBytes,
+			answers: 10*logitBytes + (5*valueBytes+wordBytes)*(12*12+2*8),
+		},
+		"entities of ids, which have none": {
+			given: ids, models: ofTokens, chosen: found, inputs: 20 * tokenBytes, answers: 10*logitBytes + 5*20*valueBytes,
 		},
 		"no room now": {
 			given: ids, models: sequences, others: all - 1000, code: http.StatusTooManyRequests,
@@ -68,7 +71,7 @@ func TestRowsTakeMemory(t *testing.T) {
 		},
 		"no room ever": {
 			given: ids, models: sequences, own: all - 1000, code: http.StatusRequestEntityTooLarge,
-			says: `input "input_ids": expected rows that take at most 1000 bytes in memory, with their answers, found 1920`,
+			says: `input "input_ids": expected rows that take at most 1000 bytes in memory, with their answers, found 2080`,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -703,7 +703,7 @@ func TestABusyEngine(t *testing.T) {
 	}
 	code, body, header := f.do(t, "POST", path, imageRequest(t, 1))
 	if code != http.StatusTooManyRequests || header.Get("Retry-After") == "" ||
-		!strings.Contains(body, "too many rows in flight") { // the queue is full too, and would say so
+		!strings.Contains(body, "too many rows in flight") { // the queue, which has one row less, would say otherwise
 		t.Errorf("beyond the bound: expected 429 with Retry-After, found %d: %s", code, body)
 	}
 	close(engine.open)
