@@ -132,10 +132,11 @@ func hungry(n int) string { return many(n, `"((.*)*(a|a?)*%d)*x": 2`) }
 // The most that a small config can ask for, on a base of many modules: as many instructions as patterns may have, in
 // both fields, and as many names of modules to save as there may be.
 func TestTheHungriestConfig(t *testing.T) {
+	const patterns, names = 64, 1024
+	layers := 64
 	if testing.Short() {
-		t.Skip("not in the short form")
+		layers = 4
 	}
-	const layers, patterns, names = 64, 64, 1024
 	base := deepBERT(t, layers)
 	saved := make([]string, names)
 	for i := range saved {
@@ -153,7 +154,8 @@ func TestTheHungriestConfig(t *testing.T) {
 	if took > 5*time.Second {
 		t.Errorf("expected an answer within seconds, found one after %v", took)
 	}
-	if most := uint64(64 * (len(a.Config()) + len(a.Model()))); allocated > most {
+	// The race detector, under which the short form runs, has regexp's pools forget what they keep.
+	if most := uint64(64 * (len(a.Config()) + len(a.Model()))); !testing.Short() && allocated > most {
 		t.Errorf("expected at most %d bytes allocated, found %d", most, allocated)
 	}
 }

@@ -110,6 +110,7 @@ type Tokenizer struct {
 	merges vocabulary         // of a BPE: pairs, by their place
 	parts  map[string]string  // the other parts, each in its canonical form; nil of a bare vocabulary
 	added  map[int]addedToken // by id
+	kept   int                // bytes of the file that became parts
 
 	unigram bool
 }

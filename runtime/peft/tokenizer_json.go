@@ -61,8 +61,8 @@ func (v *vocabulary) beside(expected vocabulary) string {
 }
 
 const (
-	// maxPart bounds what is no list of words: the largest has a table of characters, half a megabyte in base64.
-	maxPart = 4 << 20
+	// maxParts bounds all that is no list of words: the largest has a table of characters, half a megabyte in base64.
+	maxParts = 4 << 20
 	// maxWord bounds a piece with its score, and a merge.
 	maxWord = 64 << 10
 )
@@ -77,6 +77,14 @@ func decodeUpTo(dec *jsontext.Decoder, most int, to any) error {
 		return fmt.Errorf("expected at most %d bytes, found %d", most, len(raw))
 	}
 	return json.Unmarshal(raw, to, jsontext.AllowDuplicateNames(true))
+}
+
+// decodePart reads a value that is kept, of as many bytes as are left of those for all parts.
+func (t *Tokenizer) decodePart(dec *jsontext.Decoder, to any) error {
+	from := dec.InputOffset()
+	err := decodeUpTo(dec, maxParts-t.kept, to)
+	t.kept += int(dec.InputOffset() - from)
+	return err
 }
 
 // ReadTokenizer reads a tokenizer.json, piece by piece: a vocabulary may be large.
@@ -99,7 +107,7 @@ func (t *Tokenizer) read(dec *jsontext.Decoder) error {
 			return t.readModel(dec)
 		case slices.Contains(parts, name):
 			var part any
-			if err := decodeUpTo(dec, maxPart, &part); err != nil {
+			if err := t.decodePart(dec, &part); err != nil {
 				return fmt.Errorf("%s: %w", name, err)
 			}
 			return t.keep(name, part)
@@ -153,7 +161,7 @@ func (t *Tokenizer) readModel(dec *jsontext.Decoder) error {
 			kind = "WordPiece"
 		}
 		var value any
-		if err := decodeUpTo(dec, maxPart, &value); err != nil {
+		if err := t.decodePart(dec, &value); err != nil {
 			return fmt.Errorf("model: %s: %w", quote.Name(name), err)
 		}
 		model[name] = value

@@ -152,7 +152,7 @@ func (t *Tokenizer) with(ctx context.Context, call func(context.Context, *instan
 	case i = <-t.idle:
 	default:
 		if i, err = t.instantiate(calling); err != nil {
-			return err
+			return t.late(calling, err)
 		}
 	}
 	isWhole := false
@@ -163,10 +163,16 @@ func (t *Tokenizer) with(ctx context.Context, call func(context.Context, *instan
 		}
 		err = errors.Join(err, i.module.Close(calling))
 	}()
-	if err = call(calling, i); i.broken && calling.Err() != nil {
-		err = fmt.Errorf("the tokenizer did not end within %s", t.patience)
-	}
+	err = t.late(calling, call(calling, i))
 	isWhole = !i.broken
+	return err
+}
+
+// late is the error of what has had its time, which is no caller's deadline.
+func (t *Tokenizer) late(calling context.Context, err error) error {
+	if err != nil && calling.Err() != nil {
+		return fmt.Errorf("the tokenizer did not end within %s", t.patience)
+	}
 	return err
 }
 
