@@ -17,7 +17,7 @@ from texts import OUT as TOKENIZERS, TEXTS
 
 OUT = Path(__file__).parents[2] / "test" / "golden" / "testdata" / "entities"
 LABELS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC", "MISC"]
-UNKNOWN = dict(wordpiece="[UNK]", bytelevel="<unk>", unigram="<unk>")
+UNKNOWN = dict(wordpiece="[UNK]", bytelevel="<unk>", bytefallback="<unk>", unigram="<unk>")
 
 
 def main() -> None:

@@ -20,9 +20,11 @@ OUT = Path(__file__).parents[2] / "runtime" / "peft" / "testdata" / "tokenizers"
 VERSION = transformers.__version__.split(".")[0]
 BERT = dict(unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", pad_token="[PAD]", mask_token="[MASK]")
 ROBERTA = dict(unk_token="<unk>", cls_token="<s>", sep_token="</s>", pad_token="<pad>", mask_token="<mask>")
+GEMMA = dict(unk_token="<unk>", bos_token="<bos>", eos_token="<eos>", pad_token="<pad>", mask_token="<mask>")
 KINDS = dict(
     wordpiece=("bert", BERT | dict(tokenizer_class="BertTokenizer")),
     bytelevel=("roberta", ROBERTA | dict(tokenizer_class="RobertaTokenizer")),
+    bytefallback=("modernbert", GEMMA | dict(tokenizer_class="PreTrainedTokenizerFast")),
     unigram=("bert", ROBERTA | dict(tokenizer_class="PreTrainedTokenizerFast")),
 )
 

@@ -23,7 +23,7 @@ from transformers import BertTokenizer, PreTrainedTokenizerFast
 
 ROOT = Path(__file__).parents[2]
 OUT = ROOT / "runtime" / "preprocess" / "text" / "testdata"
-KINDS = ["wordpiece", "bytelevel", "unigram"]
+KINDS = ["wordpiece", "bytelevel", "bytefallback", "unigram"]
 
 TEXTS = [
     "", " ", "a", "Hello, world!", "The quick brown fox jumps over the lazy dog.", "naïve café – Straße", "ÀÉÎÕÜ àéîõü",

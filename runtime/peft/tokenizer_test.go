@@ -97,6 +97,7 @@ func TestTheSameTokenizerIsFine(t *testing.T) {
 	}{
 		"WordPiece, written anew": {"wordpiece", func(object) {}},
 		"BPE, written anew":       {"bytelevel", func(object) {}},
+		"BPE of bytes, anew":      {"bytefallback", func(object) {}},
 		"Unigram, written anew":   {"unigram", func(object) {}},
 		"cut and padded, with another decoder": {"wordpiece", func(file object) {
 			file["truncation"] = object{"direction": "Right", "max_length": 128, "strategy": "LongestFirst", "stride": 0}
@@ -151,7 +152,7 @@ func TestTheSameTokenizerIsFine(t *testing.T) {
 // given.
 func TestWhatTransformersSavesIsTheSameTokenizer(t *testing.T) {
 	saved, err := filepath.Glob("testdata/tokenizers/*.json")
-	if err != nil || len(saved) < 6 {
+	if err != nil || len(saved) < 8 {
 		t.Fatalf("expected a file of each kind and version, found %v, %v", saved, err)
 	}
 	for _, path := range saved {
@@ -373,7 +374,7 @@ func TestATokenizerCostsWhatItsSizeIs(t *testing.T) {
 
 // Whatever a tokenizer.json holds, it is read or refused shortly, the same each time, and is itself.
 func FuzzTokenizer(f *testing.F) {
-	for _, kind := range []string{"wordpiece", "bytelevel", "unigram"} {
+	for _, kind := range []string{"wordpiece", "bytelevel", "bytefallback", "unigram"} {
 		f.Add(tokenizerJSON(f, kind))
 	}
 	base := readTokenizer(f, tokenizerJSON(f, "wordpiece"))

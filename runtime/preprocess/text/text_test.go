@@ -112,7 +112,7 @@ func (g *golden) compare(t *testing.T, tokenizer *text.Tokenizer) {
 }
 
 func TestTokensAreThoseOfPythonsLibrary(t *testing.T) {
-	for _, kind := range []string{"wordpiece", "bytelevel", "unigram"} {
+	for _, kind := range []string{"wordpiece", "bytelevel", "bytefallback", "unigram"} {
 		t.Run(kind, func(t *testing.T) {
 			g := readGolden(t, kind, "golden.json")
 			g.compare(t, open(t, tokenfiles.Files{Tokenizer: read(t, kind, "tokenizer.json")}, g.MaxTokens))
@@ -138,7 +138,7 @@ func (g *golden) vocabulary(t *testing.T) tokenfiles.Files {
 
 // Texts that are too long lose their beginning where tokenizer_config.json says so.
 func TestTextsCutOnTheLeft(t *testing.T) {
-	for _, kind := range []string{"wordpiece", "bytelevel", "unigram"} {
+	for _, kind := range []string{"wordpiece", "bytelevel", "bytefallback", "unigram"} {
 		t.Run(kind, func(t *testing.T) {
 			g := readGolden(t, kind, "left.json")
 			g.compare(t, open(t, tokenfiles.Files{Tokenizer: read(t, kind, "tokenizer.json"), Config: g.Config}, g.MaxTokens))
