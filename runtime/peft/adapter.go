@@ -119,9 +119,14 @@ func within(folder *weights.Folder) string {
 	}
 	var found []string
 	for _, e := range entries {
-		if len(found) < most && e.IsDir() && folder.Exists(e.Name()+"/"+configFile) {
-			found = append(found, quote.Name(e.Name()))
+		if !e.IsDir() || !folder.Exists(e.Name()+"/"+configFile) {
+			continue
 		}
+		if len(found) == most {
+			found = append(found, "and more")
+			break
+		}
+		found = append(found, quote.Name(e.Name()))
 	}
 	if len(found) == 0 {
 		return ""

@@ -659,17 +659,23 @@ func TestFilesRefused(t *testing.T) {
 // PEFT saves each adapter of a model that has several in a folder of its own: their names are what somebody needs who
 // gave the folder above.
 func TestAFolderOfSeveralAdapters(t *testing.T) {
-	dir := t.TempDir()
-	for _, name := range []string{"a", "b"} {
-		if err := os.CopyFS(filepath.Join(dir, name), os.DirFS(headed(t).Write())); err != nil {
-			t.Fatal(err)
+	dir, one := t.TempDir(), os.DirFS(headed(t).Write())
+	add := func(names ...string) {
+		for _, name := range names {
+			if err := os.CopyFS(filepath.Join(dir, name), one); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
+	add("a", "b")
 	if err := os.Mkdir(filepath.Join(dir, "runs"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	_, err := loadDir(t, dir)
 	expectError(t, err, `no such file or directory: expected the folder of one adapter, found adapters in "a", "b"`)
+	add("c", "d", "e", "f", "g", "h", "i")
+	_, err = loadDir(t, dir)
+	expectError(t, err, `in "a", "b", "c", "d", "e", "f", "g", "h", and more`)
 }
 
 // A pickle beside the safetensors file is left alone, as PEFT leaves it.

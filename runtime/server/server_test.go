@@ -667,13 +667,17 @@ func TestReadinessWaitsForLoadingAndEndsWithDraining(t *testing.T) {
 	}
 }
 
-// held is an engine that waits for the test before each batch.
+// held is an engine that waits for the test before each batch, and tells when it has one.
 type held struct {
 	batcher.Runner
-	open chan struct{}
+	taken, open chan struct{}
 }
 
 func (h *held) Run(batch engine.Batch) ([]*tensor.Dense, error) {
+	select {
+	case h.taken <- struct{}{}:
+	case <-h.open:
+	}
 	<-h.open
 	return h.Runner.Run(batch)
 }
@@ -682,31 +686,41 @@ func (h *held) Run(batch engine.Batch) ([]*tensor.Dense, error) {
 func TestABusyEngine(t *testing.T) {
 	var engine *held
 	f := newFrontOver(t, func(e batcher.Runner) batcher.Runner {
-		engine = &held{Runner: e, open: make(chan struct{})}
+		engine = &held{Runner: e, taken: make(chan struct{}), open: make(chan struct{})}
 		return engine
 	})
+	release := sync.OnceFunc(func() { close(engine.open) })
+	defer release()
 	const path = "/v2/models/digits/infer"
-	code, body, _ := f.do(t, "POST", path, imageRequest(t, 1), "Switchyard-Timeout-Ms", "20")
-	if code != http.StatusGatewayTimeout {
-		t.Errorf("past its deadline: expected 504, found %d: %s", code, body)
-	}
 	var waiting sync.WaitGroup
-	codes := make(chan int, 8)
-	// All the rows there may be, with the one that the engine has though nobody waits for it any more.
-	for _, rows := range []int{maxRows, maxRows, maxRows, maxRows, maxRows, maxRows, maxRows, maxRows - 1} {
+	codes := make(chan int, 9)
+	ask := func(rows int) {
 		waiting.Go(func() {
 			code, _, _ := f.do(t, "POST", path, imageRequest(t, rows))
 			codes <- code
 		})
 	}
+	ask(1)
+	<-engine.taken
+	code, body, _ := f.do(t, "POST", path, imageRequest(t, 1), "Switchyard-Timeout-Ms", "20")
+	if code != http.StatusGatewayTimeout {
+		t.Errorf("past its deadline: expected 504, found %d: %s", code, body)
+	}
+	// All the rows there may be, with the one that the engine has and the one that nobody waits for any more.
+	for _, rows := range []int{maxRows, maxRows, maxRows, maxRows, maxRows, maxRows, maxRows, maxRows - 2} {
+		ask(rows)
+	}
 	for !strings.Contains(f.scrape(), "switchyard_queue_rows 63\n") { // until all of them wait
+		if len(codes) > 0 {
+			t.Fatalf("expected all requests to wait, found one answered with %d", <-codes)
+		}
 	}
 	code, body, header := f.do(t, "POST", path, imageRequest(t, 1))
 	if code != http.StatusTooManyRequests || header.Get("Retry-After") == "" ||
 		!strings.Contains(body, "too many rows in flight") { // the queue, which has one row less, would say otherwise
 		t.Errorf("beyond the bound: expected 429 with Retry-After, found %d: %s", code, body)
 	}
-	close(engine.open)
+	release()
 	waiting.Wait()
 	close(codes)
 	for code := range codes {
