@@ -676,7 +676,7 @@ type held struct {
 func (h *held) Run(batch engine.Batch) ([]*tensor.Dense, error) {
 	select {
 	case h.taken <- struct{}{}:
-	case <-h.open:
+	default: // nobody asks
 	}
 	<-h.open
 	return h.Runner.Run(batch)
@@ -686,7 +686,7 @@ func (h *held) Run(batch engine.Batch) ([]*tensor.Dense, error) {
 func TestABusyEngine(t *testing.T) {
 	var engine *held
 	f := newFrontOver(t, func(e batcher.Runner) batcher.Runner {
-		engine = &held{Runner: e, taken: make(chan struct{}), open: make(chan struct{})}
+		engine = &held{Runner: e, taken: make(chan struct{}, 1), open: make(chan struct{})}
 		return engine
 	})
 	release := sync.OnceFunc(func() { close(engine.open) })
