@@ -79,7 +79,10 @@ func newDataPlane(
 
 // openTokenizer is nil where the base takes no texts, or has no tokenizer: then they have to come as ids.
 func openTokenizer(ctx context.Context, base *model.Base, cacheDir string) (*text.Tokenizer, error) {
-	files := tokenfiles.Files{Tokenizer: base.Tokenizer, Config: base.TokenizerConfig, Vocab: base.Vocab}
+	files := tokenfiles.Files{
+		Tokenizer: base.Tokenizer, Config: base.TokenizerConfig, Vocab: base.Vocab, Added: base.AddedTokens,
+		Specials: base.SpecialTokens,
+	}
 	if base.Description.Text == nil || !files.Any() {
 		return nil, nil //nolint:nilnil // as said above
 	}

@@ -22,14 +22,15 @@ func shardedBase(t *testing.T) (dir string, files []string) {
 	b := wrappers.Base(t, tinyText).Sharded(3)
 	for _, name := range []string{
 		"tokenizer.json", "tokenizer_config.json", "vocab.txt", "preprocessor_config.json",
-		"README.md", "special_tokens_map.json", "pytorch_model.bin", "model-1-of-3.safetensors",
+		"added_tokens.json", "special_tokens_map.json", "README.md", "pytorch_model.bin", "model-1-of-3.safetensors",
 	} {
 		b.File(name, []byte(`{"name": "`+name+`"}`))
 	}
+	b.File("added_tokens.json", []byte(`{}`))
 	return b.Write(), []string{
-		"config.json", "model-00001-of-00003.safetensors", "model-00002-of-00003.safetensors",
+		"added_tokens.json", "config.json", "model-00001-of-00003.safetensors", "model-00002-of-00003.safetensors",
 		"model-00003-of-00003.safetensors", "model.safetensors.index.json", "preprocessor_config.json",
-		"tokenizer.json", "tokenizer_config.json", "vocab.txt",
+		"special_tokens_map.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt",
 	}
 }
 

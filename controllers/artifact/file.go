@@ -68,9 +68,29 @@ func (a *stored) tokenizer(ctx context.Context, revision string) (*peft.Tokenize
 		case wrong != nil:
 			return nil, fmt.Errorf("base model %s: %w", revision, wrong)
 		}
+		if f.name == baseVocabulary {
+			if err := a.addTokens(ctx, revision, tokenizer); err != nil {
+				return nil, err
+			}
+		}
 		return tokenizer, nil
 	}
 	return nil, nil //nolint:nilnil // as said above
+}
+
+// addTokens adds to a base's vocab.txt what is said beside it.
+func (a *stored) addTokens(ctx context.Context, revision string, vocabulary *peft.Tokenizer) error {
+	var lost error // what could not be read, which is no fault of the base's
+	err := addTokens(vocabulary, func(name string) (raw []byte, err error) {
+		if _, ok := a.layer(name); ok {
+			raw, lost = a.read(ctx, name, maxConfig)
+		}
+		return raw, lost
+	})
+	if err != nil && lost == nil {
+		err = fmt.Errorf("base model %s: %w", revision, err)
+	}
+	return err
 }
 
 // tensors are the names of a base's tensors: by its index, or by the header of its one file. The header is not checked

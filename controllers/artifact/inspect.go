@@ -88,9 +88,27 @@ func readTokenizer(folder *weights.Folder, base *arch.Description) (*peft.Tokeni
 			return nil, err
 		}
 		tokenizer, err := f.read(file)
-		return tokenizer, errors.Join(err, file.Close())
+		if err = errors.Join(err, file.Close()); err != nil || f.name != baseVocabulary {
+			return tokenizer, err
+		}
+		return tokenizer, addTokens(tokenizer, func(name string) ([]byte, error) {
+			return folder.ReadOptional(name, maxConfig)
+		})
 	}
 	return nil, nil //nolint:nilnil // as said above
+}
+
+// addTokens adds what files of a base say beside a vocab.txt; read gives nil for one that is not there.
+func addTokens(vocabulary *peft.Tokenizer, read func(name string) ([]byte, error)) error {
+	config, err := read(baseTokenizerConfig)
+	if err != nil {
+		return err
+	}
+	added, err := read(baseAddedTokens)
+	if err != nil {
+		return err
+	}
+	return vocabulary.Add(config, added)
 }
 
 // checkInputs holds what a base's files say of its images or texts to what a pod makes of them, which would end over
@@ -118,6 +136,8 @@ func checkTexts(folder *weights.Folder, base *arch.Description) error {
 		{baseTokenizer, peft.MaxTokenizer, &files.Tokenizer},
 		{baseTokenizerConfig, maxConfig, &files.Config},
 		{baseVocabulary, peft.MaxTokenizer, &files.Vocab},
+		{baseAddedTokens, maxConfig, &files.Added},
+		{baseSpecialTokens, maxConfig, &files.Specials},
 	} {
 		var err error
 		if *f.to, err = folder.ReadOptional(f.name, f.limit); err != nil {

@@ -151,6 +151,12 @@ func TestBasesRefused(t *testing.T) {
 				File("tokenizer_config.json", []byte(`{"do_lower_case": false}`)),
 			`tokenizer_config.json: do_lower_case: expected true, as tokenizer.json has it, found false`,
 		},
+		{
+			"a token that its tokenizer lacks",
+			wrappers.Base(t, tinyText).File("tokenizer.json", readText(t, "wordpiece", "tokenizer.json")).
+				File("added_tokens.json", []byte(`{"[E1]": 600}`)),
+			`added_tokens.json: "[E1]": expected a token that tokenizer.json has in added_tokens, found one of the id 600`,
+		},
 		{"nothing of it", wrappers.Base(t, tinyConfig).Without("vit", "classifier"), ` and `},
 		{
 			"a pickle", wrappers.Base(t, tinyConfig).File("model.safetensors", nil).File("pytorch_model.bin", []byte{}),

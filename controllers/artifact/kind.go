@@ -25,6 +25,8 @@ const (
 	baseTokenizer       = "tokenizer.json"        //nolint:gosec // the name of a file
 	baseTokenizerConfig = "tokenizer_config.json" //nolint:gosec // the name of a file
 	baseVocabulary      = "vocab.txt"
+	baseAddedTokens     = "added_tokens.json"       //nolint:gosec // the name of a file
+	baseSpecialTokens   = "special_tokens_map.json" //nolint:gosec // the name of a file
 	// baseArtifactType is runtime/model's, which cannot be imported here; a test holds them together.
 	baseArtifactType = "application/vnd.switchyard.base.v1"
 )
@@ -61,8 +63,10 @@ func (k Kind) format() format {
 			artifactType: baseArtifactType,
 			required:     []string{baseConfig, weights.ModelFile},
 			sharded:      true,
-			optional:     []string{basePreprocessor, baseTokenizer, baseTokenizerConfig, baseVocabulary},
-			pickle:       "pytorch_model.bin",
+			optional: []string{
+				basePreprocessor, baseTokenizer, baseTokenizerConfig, baseVocabulary, baseAddedTokens, baseSpecialTokens,
+			},
+			pickle: "pytorch_model.bin",
 		}
 	}
 	panic(fmt.Sprintf("artifact: kind %q is none of ours", string(k)))

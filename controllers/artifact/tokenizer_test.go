@@ -96,7 +96,11 @@ func TestWhatTheRegistryKnowsOfATokenizer(t *testing.T) {
 	}{
 		"a tokenizer.json": {wrappers.Base(t, tinyText).File("tokenizer.json", tokenizer), true},
 		"a vocab.txt":      {wrappers.Base(t, tinyText).File("vocab.txt", readText(t, "vocab", "vocab.txt")), true},
-		"neither":          {wrappers.Base(t, tinyText), false},
+		"a vocab.txt with tokens": {
+			wrappers.Base(t, tinyText).File("vocab.txt", readText(t, "vocab", "vocab.txt")).
+				File("added_tokens.json", []byte(`{"[E1]": 600}`)).File("tokenizer_config.json", []byte(`{}`)), true,
+		},
+		"neither": {wrappers.Base(t, tinyText), false},
 	} {
 		p := pack(t, artifact.Base, c.base.Write(), peft.Settings{})
 		if err := s.Push(t.Context(), repo, p); err != nil {
@@ -106,12 +110,34 @@ func TestWhatTheRegistryKnowsOfATokenizer(t *testing.T) {
 			t.Errorf("%s: expected %v, found %v, %v", name, c.has, found.Tokenizer, err)
 		}
 	}
+	added := wrappers.Base(t, tinyText).File("vocab.txt", readText(t, "vocab", "vocab.txt")).
+		File("added_tokens.json", []byte(`{"[E1]": 600}`)).Write()
+	p := pack(t, artifact.Base, added, peft.Settings{})
+	if err := s.Push(t.Context(), repo, p); err != nil {
+		t.Fatal(err)
+	}
+	known, err := s.Base(t.Context(), repo, p.Digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	inspected, _, err := artifact.InspectBase(openFolder(t, added))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for from, base := range map[string]artifact.BaseModel{"the registry": known, "the folder": inspected} {
+		other := tuned(t).File("added_tokens.json", []byte(`{"[E2]": 600}`)).Write()
+		const want = `added_tokens.json: added tokens: 600: expected "[E1]", found "[E2]"`
+		_, err := artifact.InspectAdapter(openFolder(t, other), base, peft.Settings{})
+		if err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("by %s: expected %q, found %v", from, want, err)
+		}
+	}
 	bad := wrappers.Base(t, tinyText).File("tokenizer.json", []byte(`{"model": {"vocab": {"a": null}}}`)).Write()
 	const want = `tokenizer.json: vocab: "a": expected an id, found null`
 	if _, _, err := artifact.InspectBase(openFolder(t, bad)); err == nil || err.Error() != want {
 		t.Errorf("a bad one: expected %q, found %v", want, err)
 	}
-	p := pack(t, artifact.Base, bad, peft.Settings{})
+	p = pack(t, artifact.Base, bad, peft.Settings{})
 	if err := s.Push(t.Context(), repo, p); err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,7 @@
     vocab/vocab.txt                    a BERT without a tokenizer.json: the words of wordpiece
     vocab/NAME.txt                     other such files
     vocab/NAME.json                    what transformers' BertTokenizer makes of texts, by a tokenizer_config.json
+                                       and the files beside it
 """
 
 import json
@@ -62,7 +63,16 @@ DECODED = dict(
 NAMED = {"[PAD]": "<pad>", "[UNK]": "<unk>", "[CLS]": "<s>", "[SEP]": "</s>", "[MASK]": "<mask>"}
 MASKED = ["the <mask> of it", "a<mask>b", "  <mask>  <mask> ", "<pad><unk> </s>  x<s>", "x<pad>y <pad> z"]
 
-# By name: the tokenizer_config.json, the vocabulary if it is not vocab.txt, and texts beside the usual ones.
+# Words and tokens that are added to a vocabulary: as transformers 4.34 writes them, and as those before did.
+ADDED = ["[E1] version [E1]version", "[e1] the Version of versions, [E1]s", "x[E1]y  [E1]  z", "theses, THE Thé version"]
+WORDS = Tokenizer.from_file(str(OUT / "wordpiece" / "tokenizer.json")).get_vocab()
+E1, VERSION, THE = len(WORDS), len(WORDS) + 1, WORDS["the"]
+WORD = dict(special=False, normalized=True)
+LISTED = dict(additional_special_tokens=["[E1]", "the"])
+MAP = {field: {k: v for k, v in token.items() if k != "__type"} for field, token in OBJECTS.items()}
+MAP["mask_token"] = "<mask>"
+
+# By name: the tokenizer_config.json, the vocabulary if it is not vocab.txt, texts beside the usual ones, and other files.
 VOCABULARIES = dict(
     lower=({},),
     cased=(dict(do_lower_case=False, strip_accents=False),),
@@ -73,6 +83,14 @@ VOCABULARIES = dict(
     decoder=(DECODED, "named.txt", MASKED),
     twice=({}, "twice.txt", ["the theses of others, the s"]),
     left=(LEFT, "vocab.txt", LONG),
+    added=(dict(), "vocab.txt", ADDED, {"added_tokens.json": {"version": VERSION, "[E1]": E1, "the": THE}}),
+    added_cased=(dict(do_lower_case=False), "vocab.txt", ADDED, {"added_tokens.json": {"[E1]": E1, "version": VERSION}}),
+    added_special=(LISTED, "vocab.txt", ADDED, {"added_tokens.json": {"[E1]": E1, "version": VERSION}}),
+    added_decoder=(dict(additional_special_tokens=["[E1]"], added_tokens_decoder={
+        str(THE): decoded("the", **WORD), str(E1): decoded("[E1]", rstrip=True), str(VERSION): decoded("version", **WORD),
+    }), "vocab.txt", ADDED, {"added_tokens.json": {"not read": 0}, "special_tokens_map.json": {"cls_token": "not read"}}),
+    map=(dict(cls_token="not read"), "named.txt", MASKED, {"special_tokens_map.json": MAP}),
+    map_words=(dict(), "vocab.txt", ADDED, {"special_tokens_map.json": dict(additional_special_tokens=["the"])}),
 )
 
 
@@ -92,11 +110,12 @@ def write(path: Path, config: dict, cases: list[dict], **more) -> None:
     path.write_text(json.dumps(dict(max_tokens=MAX_TOKENS) | more | dict(config=config, cases=cases)))
 
 
-def old_bert(vocab: Path, config: dict) -> BertTokenizer:
+def old_bert(vocab: Path, config: dict, files: dict) -> BertTokenizer:
     """The tokenizer of a folder as old BERTs have it."""
     with tempfile.TemporaryDirectory() as folder:
         shutil.copy(vocab, Path(folder, "vocab.txt"))
-        Path(folder, "tokenizer_config.json").write_text(json.dumps(config))
+        for name, content in (files | {"tokenizer_config.json": config}).items():
+            Path(folder, name).write_text(json.dumps(content))
         return BertTokenizer.from_pretrained(folder)
 
 
@@ -130,9 +149,9 @@ def write_vocabularies(folder: Path) -> None:
     }.items():
         (folder / name).write_text("".join(word + "\n" for word in lines))
     for name, (config, *more) in VOCABULARIES.items():
-        vocab, texts = more or ("vocab.txt", [])
-        cases = cut(old_bert(folder / vocab, config), TEXTS + texts)
-        other = dict(vocab=vocab) if vocab != "vocab.txt" else {}
+        vocab, texts, files = (*more, {})[:3] if more else ("vocab.txt", [], {})
+        cases = cut(old_bert(folder / vocab, config, files), TEXTS + texts)
+        other = (dict(vocab=vocab) if vocab != "vocab.txt" else {}) | (dict(files=files) if files else {})
         write(folder / f"{name.replace('_', '-')}.json", config, cases, **other)
 
 

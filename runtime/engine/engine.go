@@ -72,7 +72,11 @@ func tokenizerOf(base *model.Base) (*peft.Tokenizer, error) {
 	case base.Description.Text != nil && base.Tokenizer != nil:
 		return peft.ReadTokenizer(bytes.NewReader(base.Tokenizer))
 	case base.Description.Text != nil && base.Vocab != nil:
-		return peft.ReadVocabulary(bytes.NewReader(base.Vocab))
+		tokenizer, err := peft.ReadVocabulary(bytes.NewReader(base.Vocab))
+		if err != nil {
+			return nil, err
+		}
+		return tokenizer, tokenizer.Add(base.TokenizerConfig, base.AddedTokens)
 	}
 	return nil, nil //nolint:nilnil // as Tokenizer says
 }

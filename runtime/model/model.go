@@ -65,6 +65,8 @@ type Base struct {
 	Tokenizer       []byte // tokenizer.json
 	TokenizerConfig []byte // tokenizer_config.json
 	Vocab           []byte // vocab.txt
+	AddedTokens     []byte // added_tokens.json
+	SpecialTokens   []byte // special_tokens_map.json
 }
 
 const (
@@ -77,8 +79,8 @@ const (
 )
 
 // Open reads a base from a HuggingFace folder: config.json, the weights (weights.OpenModel) and, where they are,
-// preprocessor_config.json, tokenizer.json, tokenizer_config.json and vocab.txt. The weights are mapped only while they
-// are packed.
+// preprocessor_config.json, tokenizer.json, tokenizer_config.json, vocab.txt, added_tokens.json and
+// special_tokens_map.json. The weights are mapped only while they are packed.
 func Open(folder *weights.Folder) (*Base, error) {
 	config, err := folder.ReadFile("config.json", maxConfig)
 	if err != nil {
@@ -95,6 +97,8 @@ func Open(folder *weights.Folder) (*Base, error) {
 		{"tokenizer.json", maxTokenizer, &base.Tokenizer},
 		{"tokenizer_config.json", maxConfig, &base.TokenizerConfig},
 		{"vocab.txt", maxTokenizer, &base.Vocab},
+		{"added_tokens.json", maxConfig, &base.AddedTokens},
+		{"special_tokens_map.json", maxConfig, &base.SpecialTokens},
 	} {
 		if *f.to, err = folder.ReadOptional(f.name, f.most); err != nil {
 			return nil, err

@@ -237,6 +237,14 @@ func TestBasesThatDoNotFit(t *testing.T) {
 			"a tokenizer's too large", base("bert").File("tokenizer_config.json", make([]byte, 4<<20+1)),
 			`file "tokenizer_config.json": expected at most 4194304 bytes, found 4194305`,
 		},
+		{
+			"added tokens too large", base("bert").File("added_tokens.json", make([]byte, 4<<20+1)),
+			`file "added_tokens.json": expected at most 4194304 bytes, found 4194305`,
+		},
+		{
+			"special tokens too large", base("bert").File("special_tokens_map.json", make([]byte, 4<<20+1)),
+			`file "special_tokens_map.json": expected at most 4194304 bytes, found 4194305`,
+		},
 	} {
 		_, err := open(t, c.base)
 		if err == nil || !strings.HasPrefix(err.Error(), c.want) {
@@ -297,6 +305,8 @@ func TestTheDigestIsOfWhatChangesAnswers(t *testing.T) {
 		"a tokenizer's config":  base().File("tokenizer_config.json", []byte("{}")),
 		"a vocabulary":          base().File("vocab.txt", []byte("{}")),
 		"another vocabulary":    base().File("vocab.txt", []byte("[]")),
+		"added tokens":          base().File("added_tokens.json", []byte("{}")),
+		"special tokens":        base().File("special_tokens_map.json", []byte("{}")),
 		"two shards":            base().Sharded(2),
 		"three shards":          base().Sharded(3),
 		"a value in two shards": base().Sharded(2).Tensor(value),
@@ -320,15 +330,18 @@ func TestShards(t *testing.T) {
 // The files that say how inputs are made are handed out as they are.
 func TestFilesForInputs(t *testing.T) {
 	plain := mustOpen(t, wrappers.Base(t, configs["bert"]))
-	if plain.Preprocessor != nil || plain.Tokenizer != nil || plain.TokenizerConfig != nil || plain.Vocab != nil {
-		t.Errorf("expected none, found %q, %q, %q, %q",
-			plain.Preprocessor, plain.Tokenizer, plain.TokenizerConfig, plain.Vocab)
+	if plain.Preprocessor != nil || plain.Tokenizer != nil || plain.TokenizerConfig != nil || plain.Vocab != nil ||
+		plain.AddedTokens != nil || plain.SpecialTokens != nil {
+		t.Errorf("expected none, found %q, %q, %q, %q, %q, %q", plain.Preprocessor, plain.Tokenizer,
+			plain.TokenizerConfig, plain.Vocab, plain.AddedTokens, plain.SpecialTokens)
 	}
 	base := mustOpen(t, wrappers.Base(t, configs["bert"]).
 		File("preprocessor_config.json", []byte("1")).File("tokenizer.json", []byte("2")).
-		File("tokenizer_config.json", []byte("3")).File("vocab.txt", []byte("4")))
-	found := string(base.Preprocessor) + string(base.Tokenizer) + string(base.TokenizerConfig) + string(base.Vocab)
-	if found != "1234" {
+		File("tokenizer_config.json", []byte("3")).File("vocab.txt", []byte("4")).
+		File("added_tokens.json", []byte("5")).File("special_tokens_map.json", []byte("6")))
+	found := string(base.Preprocessor) + string(base.Tokenizer) + string(base.TokenizerConfig) + string(base.Vocab) +
+		string(base.AddedTokens) + string(base.SpecialTokens)
+	if found != "123456" {
 		t.Errorf("expected each file's own content, found %s", found)
 	}
 }

@@ -49,6 +49,7 @@ func CheckTokenizer(folder *weights.Folder, base *Tokenizer) error {
 	if base == nil {
 		return nil
 	}
+	vocabulary := false
 	switch {
 	case folder.Exists(tokenizerFile): // transformers reads no other then
 		return checkFile(folder, tokenizerFile, base, ReadTokenizer)
@@ -56,7 +57,9 @@ func CheckTokenizer(folder *weights.Folder, base *Tokenizer) error {
 		if err := checkFile(folder, vocabFile, base, ReadVocabulary); err != nil {
 			return err
 		}
+		vocabulary = true
 	}
+	all := map[int]addedToken{}
 	for _, f := range []struct {
 		name string
 		read func(raw []byte) (map[int]string, error)
@@ -76,7 +79,11 @@ func CheckTokenizer(folder *weights.Folder, base *Tokenizer) error {
 			if what := base.lacks(id, added[id]); what != "" {
 				return otherTokenizer(f.name, what)
 			}
+			all[id] = addedToken{Content: added[id]}
 		}
+	}
+	if what := base.beyond(all); vocabulary && what != "" {
+		return otherTokenizer(vocabFile, what)
 	}
 	return nil
 }
@@ -182,7 +189,10 @@ func (t *Tokenizer) differs(base *Tokenizer) string {
 				return what
 			}
 		}
-		return ""
+		if t.parts == nil { // what was added to it is in other files
+			return ""
+		}
+		return base.beyond(t.added)
 	}
 	for _, id := range slices.Sorted(maps.Keys(t.added)) {
 		known, ok := base.added[id]
@@ -225,6 +235,38 @@ func (t *Tokenizer) lacks(id int, content string) string {
 	return ""
 }
 
+// beyond says which of the tokens that the base has beyond its vocabulary are not among these; "" if all are.
+func (t *Tokenizer) beyond(found map[int]addedToken) string {
+	for _, id := range slices.Sorted(maps.Keys(t.added)) {
+		if _, ok := found[id]; id >= t.words.size && !ok {
+			return fmt.Sprintf("added tokens: %d: expected %s, found none", id, quote.Name(t.added[id].Content))
+		}
+	}
+	return ""
+}
+
+// Add adds to a vocab.txt the tokens that are said beside it: by the added_tokens_decoder of tokenizer_config.json or,
+// where it has none, by added_tokens.json; nil is a file that is not there.
+func (t *Tokenizer) Add(config, addedTokens []byte) error {
+	var added map[int]string
+	var err error
+	if config != nil {
+		if added, err = readTokenizerConfig(config); err != nil {
+			return fmt.Errorf("%s: %w", tokenizerConfigFile, err)
+		}
+	}
+	if added == nil && addedTokens != nil {
+		if added, err = readAddedTokens(addedTokens); err != nil {
+			return fmt.Errorf("%s: %w", addedTokensFile, err)
+		}
+	}
+	t.added = make(map[int]addedToken, len(added))
+	for id, content := range added {
+		t.added[id] = addedToken{Content: content}
+	}
+	return nil
+}
+
 // flags are what a token is beside its content, as JSON.
 func (a addedToken) flags() string {
 	return fmt.Sprintf("special %t, single_word %t, lstrip %t, rstrip %t, normalized %t",
@@ -247,14 +289,17 @@ func readAddedTokens(raw []byte) (map[int]string, error) {
 	return added, nil
 }
 
-// readTokenizerConfig reads the tokens that a tokenizer_config.json lists, by id. All else in it is said by a
-// tokenizer's other files too, or says how texts are cut.
+// readTokenizerConfig reads the tokens that a tokenizer_config.json lists, by id; nil if it lists none. All else
+// in it is said by a tokenizer's other files too, or says how texts are cut.
 func readTokenizerConfig(raw []byte) (map[int]string, error) {
 	var config struct {
 		Added map[string]addedToken `json:"added_tokens_decoder"`
 	}
 	if err := json.Unmarshal(raw, &config); err != nil {
 		return nil, errors.New(quote.Text(err.Error()))
+	}
+	if config.Added == nil {
+		return nil, nil //nolint:nilnil // as said above
 	}
 	added := make(map[int]string, len(config.Added))
 	for key, token := range config.Added {

@@ -301,6 +301,93 @@ func TestVocabularies(t *testing.T) {
 	}
 }
 
+// A base's tokens may stand beside its vocab.txt; an adapter's tokenizer has to have the same.
+func TestTokensBesideABasesVocabulary(t *testing.T) {
+	vocab := readText(t, "vocab", "vocab.txt")
+	base := func(config, added string) *peft.Tokenizer {
+		words, err := peft.ReadVocabulary(bytes.NewReader(vocab))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := words.Add([]byte(config), []byte(added)); err != nil {
+			t.Fatal(err)
+		}
+		return words
+	}
+	const tokens = `{"[E1]": 600, "version": 601}`
+	legacy := base(`{}`, tokens)
+	decoder := base(
+		`{"added_tokens_decoder": {"4": {"content": "[MASK]"}, "600": {"content": "[E1]"}}}`, `{"not read": 7}`,
+	)
+	whole := func(added ...any) []byte {
+		return edited(t, tokenizerJSON(t, "wordpiece"), func(file object) {
+			file["added_tokens"] = append(file["added_tokens"].([]any), added...)
+		})
+	}
+	e1, version := object{"id": 600, "content": "[E1]"}, object{"id": 601, "content": "version"}
+	for _, c := range []struct {
+		name  string
+		base  *peft.Tokenizer
+		files map[string][]byte
+		err   string
+	}{
+		{"the same", legacy, map[string][]byte{"vocab.txt": vocab, "added_tokens.json": []byte(tokens)}, ""},
+		{
+			"the same by a config", decoder,
+			map[string][]byte{
+				"vocab.txt": vocab, "tokenizer_config.json": []byte(`{"added_tokens_decoder": {"600": {"content": "[E1]"}}}`),
+			},
+			"",
+		},
+		{"the tokenizer made of it", legacy, map[string][]byte{"tokenizer.json": whole(e1, version)}, ""},
+		{"some of them alone", legacy, map[string][]byte{"added_tokens.json": []byte(`{"[E1]": 600}`)}, ""},
+		{
+			"another of that id", legacy,
+			map[string][]byte{"vocab.txt": vocab, "added_tokens.json": []byte(`{"[E2]": 600, "version": 601}`)},
+			`added_tokens.json: added tokens: 600: expected "[E1]", found "[E2]"`,
+		},
+		{
+			"one more", decoder,
+			map[string][]byte{"vocab.txt": vocab, "added_tokens.json": []byte(tokens)},
+			`added_tokens.json: added tokens: 601: expected none, found "version"`,
+		},
+		{
+			"none", legacy,
+			map[string][]byte{"vocab.txt": vocab},
+			`vocab.txt: added tokens: 600: expected "[E1]", found none`,
+		},
+		{
+			"one less", legacy,
+			map[string][]byte{"vocab.txt": vocab, "added_tokens.json": []byte(`{"[E1]": 600}`)},
+			`vocab.txt: added tokens: 601: expected "version", found none`,
+		},
+		{
+			"one less in a tokenizer.json", legacy,
+			map[string][]byte{"tokenizer.json": whole(e1)},
+			`tokenizer.json: added tokens: 601: expected "version", found none`,
+		},
+		{
+			"a vocabulary beside a tokenizer.json that has more", readTokenizer(t, whole(e1)),
+			map[string][]byte{"vocab.txt": vocab},
+			`vocab.txt: added tokens: 600: expected "[E1]", found none`,
+		},
+	} {
+		err := check(t, c.base, c.files)
+		if c.err == "" && err != nil || c.err != "" && (err == nil || !strings.HasPrefix(err.Error(), c.err)) {
+			t.Errorf("%s: expected %q, found %v", c.name, c.err, err)
+		}
+	}
+	for _, c := range []struct{ config, added, err string }{
+		{`{}`, `{"x": null}`, `added_tokens.json: "x": expected an id, found null`},
+		{`[]`, `{}`, "tokenizer_config.json: "},
+	} {
+		words := base(`{}`, `{}`)
+		if err := words.Add([]byte(c.config), []byte(c.added)); err == nil || !strings.HasPrefix(err.Error(), c.err) {
+			t.Errorf("%s, %s: expected %q, found %v", c.config, c.added, c.err, err)
+		}
+	}
+}
+
 // What cannot be read is refused shortly, and none of it is taken for the base's.
 func TestTokenizersThatCannotBeRead(t *testing.T) {
 	base := readTokenizer(t, tokenizerJSON(t, "wordpiece"))

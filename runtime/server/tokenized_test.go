@@ -44,7 +44,10 @@ func TestMain(m *testing.M) {
 // openTokenizer opens the tokenizer of a base that has one.
 func openTokenizer(t *testing.T, base *model.Base) *text.Tokenizer {
 	t.Helper()
-	files := tokenfiles.Files{Tokenizer: base.Tokenizer, Config: base.TokenizerConfig, Vocab: base.Vocab}
+	files := tokenfiles.Files{
+		Tokenizer: base.Tokenizer, Config: base.TokenizerConfig, Vocab: base.Vocab, Added: base.AddedTokens,
+		Specials: base.SpecialTokens,
+	}
 	if !files.Any() {
 		return nil
 	}

@@ -28,7 +28,11 @@ type golden struct {
 	MaxTokens int             `json:"max_tokens"`
 	Vocab     string          `json:"vocab"` // the file's name; "" is vocab.txt
 	Config    json.RawMessage `json:"config"`
-	Cases     []struct {
+	Files     struct {
+		Added    json.RawMessage `json:"added_tokens.json"`
+		Specials json.RawMessage `json:"special_tokens_map.json"`
+	} `json:"files"`
+	Cases []struct {
 		Text    string   `json:"text"`
 		Pair    *string  `json:"pair"`
 		IDs     []int32  `json:"ids"`
@@ -122,7 +126,10 @@ func TestTokensAreThoseOfPythonsLibrary(t *testing.T) {
 
 // A BERT that has no tokenizer.json gets the one that transformers would make.
 func TestAVocabularyIsEnoughForABERT(t *testing.T) {
-	for _, name := range []string{"lower", "cased", "chinese", "accents", "lower-accents", "objects", "decoder", "twice"} {
+	for _, name := range []string{
+		"lower", "cased", "chinese", "accents", "lower-accents", "objects", "decoder", "twice",
+		"added", "added-cased", "added-special", "added-decoder", "map", "map-words",
+	} {
 		t.Run(name, func(t *testing.T) {
 			g := readGolden(t, "vocab", name+".json")
 			g.compare(t, open(t, g.vocabulary(t), g.MaxTokens))
@@ -133,7 +140,10 @@ func TestAVocabularyIsEnoughForABERT(t *testing.T) {
 // vocabulary is the files of a BERT that has no tokenizer.json.
 func (g *golden) vocabulary(t *testing.T) tokenfiles.Files {
 	t.Helper()
-	return tokenfiles.Files{Vocab: read(t, "vocab", cmp.Or(g.Vocab, "vocab.txt")), Config: g.Config}
+	return tokenfiles.Files{
+		Vocab: read(t, "vocab", cmp.Or(g.Vocab, "vocab.txt")), Config: g.Config,
+		Added: g.Files.Added, Specials: g.Files.Specials,
+	}
 }
 
 // Texts that are too long lose their beginning where tokenizer_config.json says so.

@@ -8,9 +8,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/switchyard-dev/switchyard/runtime/quote"
@@ -21,6 +19,8 @@ type Files struct {
 	Tokenizer []byte // tokenizer.json
 	Config    []byte // tokenizer_config.json
 	Vocab     []byte // vocab.txt, of old BERTs
+	Added     []byte // added_tokens.json, of transformers before 4.34
+	Specials  []byte // special_tokens_map.json, likewise
 }
 
 // MaxText bounds a text, or the two of a pair together, in bytes, where so many tokens of it count: eight bytes a
@@ -49,41 +49,11 @@ type config struct {
 	StripAccents    *bool            `json:"strip_accents"`
 	ChineseChars    *bool            `json:"tokenize_chinese_chars"`
 	AddPrefixSpace  *bool            `json:"add_prefix_space"`
-	UnknownToken    token            `json:"unk_token"`
-	ClassToken      token            `json:"cls_token"`
-	SeparatorToken  token            `json:"sep_token"`
-	PaddingToken    token            `json:"pad_token"`
-	MaskToken       token            `json:"mask_token"`
+
+	specialTokens
 
 	WordTokenizer    string `json:"word_tokenizer_type"` // of a BertJapaneseTokenizer
 	SubwordTokenizer string `json:"subword_tokenizer_type"`
-}
-
-// token is a special token: its content, and how it is found in texts.
-type token struct {
-	Content    string `json:"content"`
-	SingleWord bool   `json:"single_word"`
-	LeftStrip  bool   `json:"lstrip"`
-	RightStrip bool   `json:"rstrip"`
-	Normalized bool   `json:"normalized"`
-}
-
-// UnmarshalJSON reads it as a text, which is its content, or as an object.
-func (t *token) UnmarshalJSON(raw []byte) error {
-	type plain token
-	var object plain
-	if json.Unmarshal(raw, &object) == nil && object.Content != "" {
-		*t = token(object)
-		return nil
-	}
-	var text *string
-	if err := json.Unmarshal(raw, &text); err != nil {
-		return err
-	}
-	if text != nil {
-		*t = token{Content: *text}
-	}
-	return nil
 }
 
 // Resolved is what Files come to.
@@ -98,18 +68,19 @@ type Resolved struct {
 // Resolve reads the files of a model of some type that takes so many tokens. Where transformers' tokenizer class would
 // go by tokenizer_config.json and not by what tokenizer.json says, the two have to agree.
 func (f Files) Resolve(modelType string, most int) (Resolved, error) {
-	c := config{
-		ClassToken: token{Content: "[CLS]"}, SeparatorToken: token{Content: "[SEP]"}, PaddingToken: token{Content: "[PAD]"},
-		MaskToken: token{Content: "[MASK]"},
-	}
+	var c config
 	if f.Config != nil {
 		if err := json.Unmarshal(f.Config, &c); err != nil {
-			return Resolved{}, fmt.Errorf("tokenizer_config.json: %w", err)
+			return Resolved{}, fmt.Errorf("%s: %w", configFile, err)
 		}
+	}
+	added, named, err := f.readAdded(&c)
+	if err != nil {
+		return Resolved{}, err
 	}
 	isOf := c.classOf(modelType)
 	if c.UnknownToken.Content == "" {
-		c.UnknownToken = token{Content: unknown[isOf]}
+		c.UnknownToken = special(unknown[isOf])
 	}
 	r := Resolved{
 		Tokenizer: f.Tokenizer, MaxTokens: most, Unknown: c.UnknownToken.Content,
@@ -122,7 +93,10 @@ func (f Files) Resolve(modelType string, most int) (Resolved, error) {
 	if f.Tokenizer != nil {
 		_ = json.Unmarshal(f.Tokenizer, &whole) // what is wrong with it says who reads all of it
 		if err := c.agree(&whole, isOf); err != nil {
-			return Resolved{}, fmt.Errorf("tokenizer_config.json: %w", err)
+			return Resolved{}, fmt.Errorf("%s: %w", configFile, err)
+		}
+		if err := added.haveIn(whole.Added, named); err != nil {
+			return Resolved{}, err
 		}
 	}
 	switch side := cmp.Or(c.TruncationSide, strings.ToLower(whole.Truncation.Direction), "right"); side {
@@ -130,8 +104,7 @@ func (f Files) Resolve(modelType string, most int) (Resolved, error) {
 		r.TruncateLeft = true
 	case "right":
 	default:
-		return Resolved{}, fmt.Errorf("tokenizer_config.json: truncation_side: expected left or right, found %s",
-			quote.Name(side))
+		return Resolved{}, fmt.Errorf("%s: truncation_side: expected left or right, found %s", configFile, quote.Name(side))
 	}
 	if f.Tokenizer != nil {
 		return r, nil
@@ -140,8 +113,7 @@ func (f Files) Resolve(modelType string, most int) (Resolved, error) {
 		return Resolved{}, fmt.Errorf("expected a tokenizer.json for a %s, found only a vocab.txt",
 			cmp.Or(c.Class, modelType))
 	}
-	var err error
-	r.Tokenizer, err = c.wordPiece(f.Vocab)
+	r.Tokenizer, err = c.wordPiece(f.Vocab, added, named)
 	return r, err
 }
 
@@ -180,6 +152,7 @@ func (c *config) classOf(modelType string) int {
 
 // tokenizer is what of a tokenizer.json a tokenizer_config.json has a say in.
 type tokenizer struct {
+	Added      fileTokens `json:"added_tokens"`
 	Truncation struct {
 		Direction string `json:"direction"`
 	} `json:"truncation"`
@@ -235,13 +208,13 @@ func (c *config) agree(file *tokenizer, isOf int) error {
 }
 
 // wordPiece is the tokenizer.json that transformers makes of a BERT's vocab.txt.
-func (c *config) wordPiece(vocab []byte) ([]byte, error) {
+func (c *config) wordPiece(vocab []byte, added addedTokens, named []namedToken) ([]byte, error) {
 	for field, value := range map[string]string{
 		"word_tokenizer_type": c.WordTokenizer, "subword_tokenizer_type": c.SubwordTokenizer,
 	} {
 		if value != "" {
-			return nil, fmt.Errorf("tokenizer_config.json: %s: expected none beside a vocab.txt alone, found %s",
-				field, quote.Name(value))
+			return nil, fmt.Errorf("%s: %s: expected none beside a vocab.txt alone, found %s",
+				configFile, field, quote.Name(value))
 		}
 	}
 	words := map[string]int{} // by line: of a word that stands twice the last
@@ -255,39 +228,30 @@ func (c *config) wordPiece(vocab []byte) ([]byte, error) {
 	if err := lines.Err(); err != nil {
 		return nil, fmt.Errorf("vocab.txt: %w", err)
 	}
+	c.specialTokens = c.withDefaults()
+	ids, err := added.addTo(words)
+	if err != nil {
+		return nil, err
+	}
+	tokens, err := c.tokens(words, ids, added, named)
+	if err != nil {
+		return nil, err
+	}
+	if _, ok := words[c.UnknownToken.Content]; !ok {
+		return nil, fmt.Errorf("vocab.txt: expected the word %s, found none", quote.Name(c.UnknownToken.Content))
+	}
 	type object = map[string]any
-	var added []object
-	specials := []token{c.PaddingToken, c.UnknownToken, c.ClassToken, c.SeparatorToken, c.MaskToken}
-	for _, id := range slices.Sorted(maps.Keys(c.Added)) {
-		word := c.Added[id] // which has the last word on how it is found in texts
-		at := slices.IndexFunc(specials, func(special token) bool { return special.Content == word.Content })
-		if at < 0 || strconv.Itoa(words[word.Content]) != id {
-			return nil, fmt.Errorf("tokenizer_config.json: added_tokens_decoder: %s: expected none but the special words of "+
-				"vocab.txt, found %s: save a tokenizer.json, which has it", quote.Name(id), quote.Name(word.Content))
-		}
-		specials[at] = word
-	}
-	for _, special := range specials {
-		id, ok := words[special.Content]
-		if !ok {
-			return nil, fmt.Errorf("vocab.txt: expected the word %s, found none", quote.Name(special.Content))
-		}
-		added = append(added, object{
-			"id": id, "content": special.Content, "single_word": special.SingleWord, "lstrip": special.LeftStrip,
-			"rstrip": special.RightStrip, "normalized": special.Normalized, "special": true,
-		})
-	}
 	piece := func(kind string, id any, sequence int) object {
 		return object{kind: object{"id": id, "type_id": sequence}}
 	}
 	lower := c.DoLowerCase == nil || *c.DoLowerCase
 	chinese := c.ChineseChars == nil || *c.ChineseChars
-	ids := func(special string) object {
-		return object{"id": special, "ids": []int{words[special]}, "tokens": []string{special}}
+	specialOf := func(content string) object {
+		return object{"id": content, "ids": []int{ids[content]}, "tokens": []string{content}}
 	}
 	cls, sep := c.ClassToken.Content, c.SeparatorToken.Content
 	return json.Marshal(object{
-		"version": "1.0", "truncation": nil, "padding": nil, "added_tokens": added,
+		"version": "1.0", "truncation": nil, "padding": nil, "added_tokens": tokens,
 		"normalizer": object{
 			"type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": chinese, "strip_accents": c.StripAccents,
 			"lowercase": lower,
@@ -300,7 +264,7 @@ func (c *config) wordPiece(vocab []byte) ([]byte, error) {
 				piece("SpecialToken", cls, 0), piece("Sequence", "A", 0), piece("SpecialToken", sep, 0),
 				piece("Sequence", "B", 1), piece("SpecialToken", sep, 1),
 			},
-			"special_tokens": object{cls: ids(cls), sep: ids(sep)},
+			"special_tokens": object{cls: specialOf(cls), sep: specialOf(sep)},
 		},
 		"decoder": object{"type": "WordPiece", "prefix": "##", "cleanup": true},
 		"model": object{

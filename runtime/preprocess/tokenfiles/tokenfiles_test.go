@@ -73,12 +73,18 @@ func TestWhatAConfigSays(t *testing.T) {
 		want                     tokenfiles.Resolved
 	}{
 		{"bert", `{}`, `{}`, tokenfiles.Resolved{Unknown: "[UNK]"}},
-		{"bert", `{}`, `{"unk_token": {"content": "?"}}`, tokenfiles.Resolved{Unknown: "?"}},
+		{
+			"bert", `{"added_tokens": [{"id": 3, "content": "?"}]}`, `{"unk_token": {"content": "?"}}`,
+			tokenfiles.Resolved{Unknown: "?"},
+		},
 		{"roberta", `{}`, `{}`, tokenfiles.Resolved{Unknown: "<unk>"}},
 		{"xlm-roberta", `{}`, `{"model_max_length": 512}`, tokenfiles.Resolved{Unknown: "<unk>"}},
 		{"bert", `{}`, `{"tokenizer_class": "XLMRobertaTokenizerFast"}`, tokenfiles.Resolved{Unknown: "<unk>"}},
 		{"bert", `{}`, `{"tokenizer_class": "PreTrainedTokenizerFast"}`, tokenfiles.Resolved{}},
-		{"modernbert", `{}`, `{"unk_token": "[UNK]"}`, tokenfiles.Resolved{Unknown: "[UNK]"}},
+		{
+			"modernbert", `{"added_tokens": [{"id": 3, "content": "[UNK]"}]}`, `{"unk_token": "[UNK]"}`,
+			tokenfiles.Resolved{Unknown: "[UNK]"},
+		},
 		{"modernbert", `{}`, `{"truncation_side": "left"}`, tokenfiles.Resolved{TruncateLeft: true}},
 		{"modernbert", `{"truncation": {"direction": "Left"}}`, `{}`, tokenfiles.Resolved{TruncateLeft: true}},
 		{"modernbert", `{"truncation": {"direction": "Left"}}`, `{"truncation_side": "right"}`, tokenfiles.Resolved{}},
@@ -159,17 +165,12 @@ func TestVocabulariesThatAreNotEnough(t *testing.T) {
 		{`{"added_tokens_decoder": {"4": {"content": "[MASK]"}}}`, ""},
 		{`{"tokenizer_class": "BertJapaneseTokenizer"}`, "expected a tokenizer.json for a BertJapaneseTokenizer, "},
 		{`{"word_tokenizer_type": "mecab"}`, "tokenizer_config.json: word_tokenizer_type: expected none "},
-		{
-			`{"added_tokens_decoder": {"6": {"content": "[USER]"}}}`,
-			`tokenizer_config.json: added_tokens_decoder: "6": `,
-		},
-		{
-			`{"added_tokens_decoder": {"5": {"content": "a", "special": true}}}`,
-			`tokenizer_config.json: added_tokens_decoder: "5": `,
-		},
+		{`{"added_tokens_decoder": {"6": {"content": "[USER]"}}}`, ""},
+		{`{"added_tokens_decoder": {"5": {"content": "a", "special": true}}}`, ""},
 		{
 			`{"added_tokens_decoder": {"3": {"content": "[MASK]"}}}`,
-			`tokenizer_config.json: added_tokens_decoder: "3": `,
+			`tokenizer_config.json: added_tokens_decoder: "[MASK]": expected the id 4, as it has beside the 6 words of ` +
+				"vocab.txt, found 3",
 		},
 		{`{"subword_tokenizer_type": "character"}`, "tokenizer_config.json: subword_tokenizer_type: "},
 		{

@@ -140,7 +140,8 @@ func (r *Registry) Base(folder string) string {
 		r.t.Fatal(err)
 	}
 	return r.push(model.ArtifactType, folder, []byte("{}"), append(files, "config.json",
-		"preprocessor_config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt")...)
+		"preprocessor_config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "added_tokens.json",
+		"special_tokens_map.json")...)
 }
 
 func (r *Registry) push(artifactType, folder string, settings []byte, names ...string) string {
