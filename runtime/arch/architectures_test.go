@@ -415,6 +415,10 @@ func TestFieldsRefused(t *testing.T) {
 		{"distilbert", `{"vocab_size": 1048577}`, "vocab_size: expected 1 to 1048576, found 1048577"},
 		{"distilbert", `{"dim": 7}`, "dim: expected a multiple of n_heads = 2, found 7"},
 		{"distilbert", `{"dim": 0}`, "dim: expected 1 to 16384, found 0"},
+		{"distilbert", `{"hidden_size": 16}`, "hidden_size: expected 8, as dim has, found 16"},
+		{"distilbert", `{"num_hidden_layers": 3}`, "num_hidden_layers: expected 2, as n_layers has, found 3"},
+		{"distilbert", `{"num_attention_heads": 4}`, "num_attention_heads: expected 2, as n_heads has, found 4"},
+		{"distilbert", `{"n_heads": null, "num_attention_heads": 3}`, "dim: expected a multiple of n_heads = 3, found 8"},
 		{"distilbert", `{"n_layers": 257}`, "n_layers: expected 1 to 256, found 257"},
 		{"distilbert", `{"n_heads": 0}`, "n_heads: expected 1 to 256, found 0"},
 		{"distilbert", `{"hidden_dim": 0}`, "hidden_dim: expected 1 to 65536, found 0"},
@@ -505,4 +509,21 @@ func TestUsualFields(t *testing.T) {
 		mustParse(t, tinyOf(t, name, changes))
 	}
 	mustParse(t, []byte(`{"model_type": "bert", "pad_token_id": null, "is_decoder": null, "embedding_size": null}`))
+}
+
+// transformers takes DistilBERT's sizes by the names that other configs have for them, too.
+func TestOtherNamesOfDistilBERTsSizes(t *testing.T) {
+	for changes, want := range map[string][3]int{
+		`{}`: {8, 2, 2},
+		`{"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2}`:       {8, 2, 2},
+		`{"dim": null, "hidden_size": 12}`:                                           {12, 2, 2},
+		`{"n_layers": null, "num_hidden_layers": 3}`:                                 {8, 3, 2},
+		`{"n_heads": null, "num_attention_heads": 4}`:                                {8, 2, 4},
+		`{"dim": null, "n_heads": null, "hidden_size": 9, "num_attention_heads": 3}`: {9, 2, 3},
+	} {
+		c := mustParse(t, tinyOf(t, "distilbert", changes)).Config.(*arch.DistilBERT)
+		if found := [3]int{c.Dim, c.NumLayers, c.NumHeads}; found != want {
+			t.Errorf("%s: expected %v, found %v", changes, want, found)
+		}
+	}
 }

@@ -2,7 +2,11 @@ package arch
 
 import (
 	"cmp"
+	"fmt"
 	"strconv"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // DistilBERT is transformers' DistilBertConfig, with its defaults.
@@ -14,6 +18,11 @@ type DistilBERT struct {
 	HiddenDim    int    `json:"hidden_dim"`
 	Activation   string `json:"activation"`
 	MaxPositions int    `json:"max_position_embeddings"`
+
+	// The names that other configs have for the first three, by which transformers takes them too.
+	HiddenSize      *int `json:"hidden_size"`
+	NumHiddenLayers *int `json:"num_hidden_layers"`
+	AttentionHeads  *int `json:"num_attention_heads"`
 
 	encoder
 }
@@ -29,6 +38,9 @@ func parseDistilBERT(raw []byte, labels int) (*architecture, error) {
 		VocabSize: 30522, Dim: 768, NumLayers: 6, NumHeads: 12, HiddenDim: 4 * 768, Activation: "gelu", MaxPositions: 512,
 	}
 	if err := decode(raw, &c); err != nil {
+		return nil, err
+	}
+	if err := c.readAliases(raw); err != nil {
 		return nil, err
 	}
 	if err := c.check(); err != nil {
@@ -51,6 +63,31 @@ func parseDistilBERT(raw []byte, labels int) (*architecture, error) {
 			return work{tokens: c.MaxPositions, embed: int64(c.Dim), layer: encoderWork(c.Dim, c.HiddenDim, rank)}
 		},
 	}, nil
+}
+
+// readAliases takes what other configs call dim, n_layers and n_heads. Where both are said, they have to be the same.
+func (c *DistilBERT) readAliases(raw []byte) error {
+	var said map[string]jsontext.Value
+	if err := json.Unmarshal(raw, &said); err != nil {
+		return err
+	}
+	for _, f := range []struct {
+		name, alias string
+		to, from    *int
+	}{
+		{"dim", "hidden_size", &c.Dim, c.HiddenSize},
+		{"n_layers", "num_hidden_layers", &c.NumLayers, c.NumHiddenLayers},
+		{"n_heads", "num_attention_heads", &c.NumHeads, c.AttentionHeads},
+	} {
+		if f.from == nil {
+			continue
+		}
+		if _, both := said[f.name]; both && *f.to != *f.from {
+			return fmt.Errorf("%s: expected %d, as %s has, found %d", f.alias, *f.to, f.name, *f.from)
+		}
+		*f.to = *f.from
+	}
+	return nil
 }
 
 func (c *DistilBERT) check() error {
