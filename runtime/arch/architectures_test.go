@@ -460,6 +460,14 @@ func TestFieldsRefused(t *testing.T) {
 		{"modernbert", `{"hidden_size": 6}`, "hidden_size: expected heads of an even size, found 3"},
 		{"modernbert", `{"local_attention": 1}`, "local_attention: expected 2 to 131072, found 1"},
 		{
+		{
+			"modernbert", `{"local_attention": 8, "sliding_window": 8}`,
+			"sliding_window: expected half of local_attention = 8, found 8: transformers 5 takes twice that for ",
+		},
+		{
+			"modernbert", `{"local_attention": 9, "sliding_window": 4}`,
+			"sliding_window: expected half of local_attention = 9, ",
+		},
 			"modernbert", `{"global_attn_every_n_layers": 0}`,
 			"global_attn_every_n_layers: expected 1 to 256, found 0",
 		},
@@ -506,6 +514,7 @@ func TestUsualFields(t *testing.T) {
 		"bert": encoder, "roberta": encoder, "xlm-roberta": encoder, "distilbert": encoder,
 		"deberta-v2": `{"pooler_hidden_size": 8, "attention_head_size": 4, "conv_kernel_size": 0, "conv_groups": 2}`,
 	} {
+		"modernbert": `{"local_attention": 8, "sliding_window": 4}`,
 		mustParse(t, tinyOf(t, name, changes))
 	}
 	mustParse(t, []byte(`{"model_type": "bert", "pad_token_id": null, "is_decoder": null, "embedding_size": null}`))

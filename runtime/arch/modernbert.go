@@ -23,6 +23,7 @@ type ModernBERT struct {
 	AttentionBias        bool    `json:"attention_bias"`
 	MLPBias              bool    `json:"mlp_bias"`
 	LocalAttention       int     `json:"local_attention"`
+	SlidingWindow        *int    `json:"sliding_window"` // half of it; transformers 5 alone reads it
 	ClassifierPooling    string  `json:"classifier_pooling"`
 	ClassifierBias       bool    `json:"classifier_bias"`
 	ClassifierActivation string  `json:"classifier_activation"`
@@ -136,6 +137,7 @@ func (c *ModernBERT) check() error {
 		checkActivation("hidden_activation", c.HiddenAct),
 		checkActivation("classifier_activation", c.ClassifierActivation),
 		c.checkPooling(),
+		c.checkWindow(),
 		c.readLayerTypes(),
 		c.readRoPE(),
 	)
@@ -152,6 +154,15 @@ func (c *ModernBERT) checkHeadSize() error {
 func (c *ModernBERT) checkPooling() error {
 	if c.ClassifierPooling != "cls" && c.ClassifierPooling != "mean" {
 		return fmt.Errorf("classifier_pooling: expected cls or mean, found %s", quote.Name(c.ClassifierPooling))
+	}
+	return nil
+}
+
+// checkWindow refuses a sliding_window by which one generation of transformers would go and the other not.
+func (c *ModernBERT) checkWindow() error {
+	if w := c.SlidingWindow; w != nil && 2**w != c.LocalAttention {
+		return fmt.Errorf("sliding_window: expected half of local_attention = %d, found %d: transformers 5 takes twice that "+
+			"for local_attention, transformers 4 ignores it: say local_attention alone", c.LocalAttention, *w)
 	}
 	return nil
 }

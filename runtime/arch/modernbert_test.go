@@ -26,7 +26,9 @@ func TestLayersOfModernBERT(t *testing.T) {
 			t.Errorf("%s: expected %v, found %v", changes, global, found)
 		}
 	}
-	for changes, window := range map[string]int{`{}`: 64, `{"local_attention": 9}`: 4} {
+	for changes, window := range map[string]int{
+		`{}`: 64, `{"local_attention": 9}`: 4, `{"local_attention": 8, "sliding_window": 4}`: 4,
+	} {
 		if c := mustParse(t, tinyOf(t, "modernbert", changes)).Config.(*arch.ModernBERT); c.Window() != window {
 			t.Errorf("%s: expected a window of %d, found %d", changes, window, c.Window())
 		}
