@@ -566,7 +566,8 @@ func TestKeysRefused(t *testing.T) {
 		},
 		{
 			"no head, though saved", bare(t).Set("task_type", "SEQ_CLS").Update(query5, 8, 8),
-			`key "base_model.model.classifier.weight": missing, though modules_to_save holds "classifier"`,
+			`key "base_model.model.classifier.weight": missing, though modules_to_save holds "classifier": if it was trained ` +
+				"with the base's own, as model.add_adapter() does, set task_type to null",
 		},
 		{
 			"a head of another width", bare(t).Set("task_type", "SEQ_CLS").Saved("classifier", 5, 9),

@@ -40,6 +40,7 @@ type config struct {
 	ranks    patterns[int]     // rank_pattern, in the file's order
 	alphas   patterns[float64] // alpha_pattern, in the file's order
 	saved    []string          // modules_to_save, with what task_type adds
+	listed   []string          // modules_to_save alone
 	tokens   map[string][]int  // trainable_token_indices, by the end of the embedding's name
 }
 
@@ -304,8 +305,9 @@ func (c *config) readSaved(field string, value json.RawMessage) error {
 		if name == nil || *name == "" {
 			return mismatch(field, expected, value)
 		}
-		c.saved = append(c.saved, *name)
+		c.listed = append(c.listed, *name)
 	}
+	c.saved = append(c.saved, c.listed...)
 	return nil
 }
 

@@ -171,6 +171,10 @@ func contents(file *weights.Tensors, c *config, base *arch.Description) (parts [
 		}
 		if !ok || len(p.params) == 0 {
 			if err := notSaved(m, c); err != nil {
+				if trainedOnTheBasesHead(byModule, c, head, base) {
+					err = fmt.Errorf("%w: if it was trained with the base's own, as model.add_adapter() does, "+
+						"set task_type to null", err)
+				}
 				return nil, 0, err
 			}
 		}
@@ -300,6 +304,15 @@ func notSaved(m *arch.Module, c *config) error {
 		}
 	}
 	return refuse(prefix+m.Path+"."+m.Params[0].Name, "missing, though modules_to_save holds %s", quote.Name(entry))
+}
+
+// trainedOnTheBasesHead tells whether nothing of the head is saved but by what task_type adds to modules_to_save, and
+// the base has a head for that task: transformers' model.add_adapter() adds nothing, though it writes the task_type.
+func trainedOnTheBasesHead(byModule map[string]*part, c *config, head int, base *arch.Description) bool {
+	return c.task != "" && len(c.listed) == 0 && head == base.Own &&
+		!slices.ContainsFunc(base.Heads[head].Modules, func(path string) bool {
+			return byModule[path] != nil && len(byModule[path].params) > 0
+		})
 }
 
 // check checks the shapes of all that the file has of the module.
