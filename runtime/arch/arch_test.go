@@ -245,7 +245,7 @@ func TestNamesAreUniqueAndComplete(t *testing.T) {
 }
 
 func TestActivations(t *testing.T) {
-	for _, act := range []string{"gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu"} {
+	for _, act := range []string{"gelu", "gelu_new", "gelu_python", "gelu_pytorch_tanh", "relu", "silu", "swish"} {
 		mustParse(t, tiny(t, `{"hidden_act": "`+act+`"}`))
 	}
 }
@@ -291,7 +291,8 @@ func TestConfigsRefused(t *testing.T) {
 		{`{"qkv_bias": 1}`, `config.json: qkv_bias: expected true or false, found 1`},
 		{
 			`{"hidden_act": "quick_gelu"}`,
-			`config.json: hidden_act: expected one of gelu, gelu_new, gelu_pytorch_tanh, relu, silu, found "quick_gelu"`,
+			`config.json: hidden_act: expected one of gelu, gelu_new, gelu_python, gelu_pytorch_tanh, relu, silu, swish, ` +
+				`found "quick_gelu"`,
 		},
 		{`{"hidden_act": ""}`, `config.json: hidden_act: expected one of`},
 		{`{"hidden_act": ["gelu"]}`, `config.json: hidden_act: expected a string, found ["gelu"]`},

@@ -394,7 +394,7 @@ func TestFieldsRefused(t *testing.T) {
 		{"bert", `{"layer_norm_eps": "x"}`, `layer_norm_eps: expected a number, found "x"`},
 		{
 			"bert", `{"hidden_act": "tanh"}`,
-			`hidden_act: expected one of gelu, gelu_new, gelu_pytorch_tanh, relu, silu, found "tanh"`,
+			`hidden_act: expected one of gelu, gelu_new, gelu_python, gelu_pytorch_tanh, relu, silu, swish, found "tanh"`,
 		},
 		{
 			"bert", `{"position_embedding_type": "relative_key"}`,
@@ -436,7 +436,8 @@ func TestFieldsRefused(t *testing.T) {
 		{"deberta-v2", `{"hidden_act": "x"}`, "hidden_act: expected one of gelu, "},
 		{
 			"deberta-v2", `{"pooler_hidden_act": "x"}`,
-			`pooler_hidden_act: expected one of gelu, gelu_new, gelu_pytorch_tanh, relu, silu, tanh, found "x"`,
+			`pooler_hidden_act: expected one of gelu, gelu_new, gelu_python, gelu_pytorch_tanh, relu, silu, swish, tanh, ` +
+				`found "x"`,
 		},
 		{"deberta-v2", `{"pooler_hidden_size": 9}`, "pooler_hidden_size: expected 8, found 9"},
 		{"deberta-v2", `{"attention_head_size": 8}`, "attention_head_size: expected 4, found 8"},
@@ -460,7 +461,6 @@ func TestFieldsRefused(t *testing.T) {
 		{"modernbert", `{"hidden_size": 6}`, "hidden_size: expected heads of an even size, found 3"},
 		{"modernbert", `{"local_attention": 1}`, "local_attention: expected 2 to 131072, found 1"},
 		{
-		{
 			"modernbert", `{"local_attention": 8, "sliding_window": 8}`,
 			"sliding_window: expected half of local_attention = 8, found 8: transformers 5 takes twice that for ",
 		},
@@ -468,6 +468,7 @@ func TestFieldsRefused(t *testing.T) {
 			"modernbert", `{"local_attention": 9, "sliding_window": 4}`,
 			"sliding_window: expected half of local_attention = 9, ",
 		},
+		{
 			"modernbert", `{"global_attn_every_n_layers": 0}`,
 			"global_attn_every_n_layers: expected 1 to 256, found 0",
 		},
@@ -513,8 +514,8 @@ func TestUsualFields(t *testing.T) {
 	for name, changes := range map[string]string{
 		"bert": encoder, "roberta": encoder, "xlm-roberta": encoder, "distilbert": encoder,
 		"deberta-v2": `{"pooler_hidden_size": 8, "attention_head_size": 4, "conv_kernel_size": 0, "conv_groups": 2}`,
-	} {
 		"modernbert": `{"local_attention": 8, "sliding_window": 4}`,
+	} {
 		mustParse(t, tinyOf(t, name, changes))
 	}
 	mustParse(t, []byte(`{"model_type": "bert", "pad_token_id": null, "is_decoder": null, "embedding_size": null}`))

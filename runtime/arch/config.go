@@ -43,7 +43,7 @@ func checkBounds(bounds ...bound) error {
 }
 
 // activations are the values of hidden_act that runtime/kernels computes.
-var activations = []string{"gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu"}
+var activations = []string{"gelu", "gelu_new", "gelu_python", "gelu_pytorch_tanh", "relu", "silu", "swish"}
 
 func checkActivation(field, name string, more ...string) error {
 	known := append(slices.Clone(activations), more...)

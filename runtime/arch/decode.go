@@ -54,6 +54,9 @@ func expected(t reflect.Type) string {
 	if t == reflect.TypeFor[pair]() {
 		return "a number or [height, width]"
 	}
+	if t == reflect.TypeFor[label]() {
+		return "a string or an integer"
+	}
 	switch t.Kind() { //nolint:exhaustive // the kinds that configs have
 	case reflect.Pointer:
 		return expected(t.Elem())

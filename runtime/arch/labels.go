@@ -1,8 +1,11 @@
 package arch
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
+
+	"github.com/go-json-experiment/json"
 
 	"github.com/switchyard-dev/switchyard/runtime/quote"
 )
@@ -33,13 +36,30 @@ type Classes struct {
 	Problem Problem // "" where the config does not say
 }
 
+// label is the name of a class: a string, or a number, which is called as Python writes it.
+type label string
+
+func (l *label) UnmarshalJSON(raw []byte) error {
+	var name string
+	if json.Unmarshal(raw, &name) == nil {
+		*l = label(name)
+		return nil
+	}
+	var n int64
+	if json.Unmarshal(raw, &n, numbers) != nil {
+		return errors.New("not a label") // decode says of which class, and what it may be
+	}
+	*l = label(strconv.FormatInt(n, 10))
+	return nil
+}
+
 // ParseClasses reads what a config.json, a base's or one saved beside an adapter, says of the classes: id2label, else
 // num_labels names of the form LABEL_0, else transformers' default of two; and problem_type.
 func ParseClasses(raw []byte) (Classes, error) {
 	var c struct {
-		ID2Label    map[string]*string `json:"id2label"`
-		NumLabels   *int               `json:"num_labels"`
-		ProblemType *string            `json:"problem_type"`
+		ID2Label    map[string]*label `json:"id2label"`
+		NumLabels   *int              `json:"num_labels"`
+		ProblemType *string           `json:"problem_type"`
 	}
 	if err := decode(raw, &c); err != nil {
 		return Classes{}, fmt.Errorf("config.json: %w", err)
@@ -59,7 +79,7 @@ func ParseClasses(raw []byte) (Classes, error) {
 	return classes, nil
 }
 
-func labelsOf(id2label map[string]*string, numLabels *int) ([]string, error) {
+func labelsOf(id2label map[string]*label, numLabels *int) ([]string, error) {
 	if len(id2label) > MaxLabels {
 		return nil, fmt.Errorf("id2label: expected 1 to %d, found %d", MaxLabels, len(id2label))
 	}
@@ -70,14 +90,14 @@ func labelsOf(id2label map[string]*string, numLabels *int) ([]string, error) {
 		}
 		labels := make([]string, len(id2label))
 		for i := range labels {
-			label, ok := id2label[strconv.Itoa(i)]
+			name, ok := id2label[strconv.Itoa(i)]
 			if !ok {
 				return nil, fmt.Errorf("id2label: expected the ids 0 to %d, found no %d", len(labels)-1, i)
 			}
-			if label == nil {
+			if name == nil {
 				return nil, fmt.Errorf("id2label: expected a string for %d, found null", i)
 			}
-			labels[i] = *label
+			labels[i] = string(*name)
 		}
 		return labels, nil
 	}

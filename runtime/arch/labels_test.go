@@ -29,7 +29,9 @@ func TestClasses(t *testing.T) {
 		},
 		{`{"id2label": {"1": "a"}}`, nil, "", "config.json: id2label: expected the ids 0 to 0, found no 0"},
 		{`{"id2label": {"zero": "a"}}`, nil, "", "config.json: id2label: expected the ids 0 to 0, found no 0"},
-		{`{"id2label": {"0": 5}}`, nil, "", "config.json: id2label"},
+		{`{"id2label": {"0": 0, "1": -1, "2": "b"}}`, []string{"0", "-1", "b"}, "", ""},
+		{`{"id2label": {"0": 1.5}}`, nil, "", "config.json: id2label.0: expected a string or an integer, found {"},
+		{`{"id2label": {"0": true}}`, nil, "", "config.json: id2label.0: expected a string or an integer, found {"},
 		{`{"id2label": {"0": null}}`, nil, "", "config.json: id2label: expected a string for 0, found null"},
 		{`{"id2label": ["a"]}`, nil, "", "config.json: id2label: expected an object, found ["},
 		{

@@ -14,9 +14,11 @@ type Activation func(x float32) float32
 var activations = map[string]Activation{
 	"gelu":              gelu,
 	"gelu_new":          geluTanh,
+	"gelu_python":       gelu, // by torch.erf, which is the same function
 	"gelu_pytorch_tanh": geluTanh,
 	"relu":              ReLU,
 	"silu":              SiLU,
+	"swish":             SiLU,
 	"tanh":              Tanh,
 }
 

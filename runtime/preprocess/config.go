@@ -198,15 +198,19 @@ func processorOf(fields map[string]json.RawMessage, modelType string) (c *config
 	return &defaults, found.toSquare, nil
 }
 
-// parseSize reads a size given as one number, as {"height", "width"} or as {"shortest_edge"}.
+// parseSize reads a size given as one number, as [height, width], as {"height", "width"} or as {"shortest_edge"}.
 func parseSize(raw json.RawMessage, toSquare bool) (s size, err error) {
-	const expected = `a number, {"height", "width"} or {"shortest_edge"}`
+	const expected = `a number, [height, width], {"height", "width"} or {"shortest_edge"}`
 	var side int
 	if json.Unmarshal(raw, &side) == nil {
 		if toSquare {
 			return size{height: side, width: side}, nil
 		}
 		return size{shortest: side}, nil
+	}
+	var sides []*int // pointers, as null would be 0
+	if json.Unmarshal(raw, &sides) == nil && len(sides) == 2 && !slices.Contains(sides, nil) {
+		return size{height: *sides[0], width: *sides[1]}, nil
 	}
 	var fields map[string]json.RawMessage
 	if json.Unmarshal(raw, &fields) != nil {

@@ -25,6 +25,7 @@ func TestConfigsThatAreTaken(t *testing.T) {
 		"as feature extractors were saved": `{"do_normalize": true, "do_resize": true, "image_std": [0.5, 0.5, 0.5],
 			"feature_extractor_type": "ViTFeatureExtractor", "image_mean": [0.5, 0.5, 0.5], "resample": 2,
 			"size": 224}`,
+		"a height and a width": `{"size": [224, 224]}`,
 		"unknown but off, or empty": `{"do_pad": false, "do_reduce_labels": false, "x": "", "y": [], "z": {}, "w": null,
 			"crop_size": {"height": 224, "width": 224}, "pad_size": 12}`,
 		"without resizing, no size matters": `{"size": 32}`,
@@ -48,7 +49,7 @@ func TestConfigsThatAreRefused(t *testing.T) {
 		types = "ViTImageProcessor, ViTImageProcessorFast, ViTImageProcessorPil, ViTFeatureExtractor, " +
 			"DeiTImageProcessor, DeiTImageProcessorFast, DeiTImageProcessorPil, DeiTFeatureExtractor, " +
 			"BitImageProcessor, BitImageProcessorFast, BitImageProcessorPil"
-		sizes = `a number, {"height", "width"} or {"shortest_edge"}`
+		sizes = `a number, [height, width], {"height", "width"} or {"shortest_edge"}`
 	)
 	for _, c := range []struct{ config, want string }{
 		{``, file + "unexpected end of JSON input"},
@@ -118,7 +119,10 @@ func TestConfigsThatAreRefused(t *testing.T) {
 			`{"size": {"height": 224, "width": 224, "shortest_edge": 9}}`,
 			file + "size: expected " + sizes + `, found {"height": 224, "width": 224, "shortest_edge": 9}`,
 		},
-		{`{"size": [224, 224]}`, file + "size: expected " + sizes + ", found [224, 224]"},
+		{`{"size": [224]}`, file + "size: expected " + sizes + ", found [224]"},
+		{`{"size": [224, null]}`, file + "size: expected " + sizes + ", found [224, null]"},
+		{`{"size": [224, 224, 3]}`, file + "size: expected " + sizes + ", found [224, 224, 3]"},
+		{`{"size": [448, 224]}`, file + "size: expected 224 x 224, what the base takes, found 448 x 224"},
 		{`{"size": 224.5}`, file + "size: expected " + sizes + ", found 224.5"},
 		{
 			`{"size": 224, "default_to_square": false}`,
@@ -156,7 +160,9 @@ func TestSizesThatABaseTakesBesides(t *testing.T) {
 	for config, want := range map[string][2]int{
 		`{"image_processor_type": "BitImageProcessor"}`:                                            {224, 224},
 		`{"image_processor_type": "BitImageProcessor", "crop_size": {"height": 98, "width": 140}}`: {98, 140},
-		`{"size": 28}`: {28, 28},
+		`{"size": 28}`:       {28, 28},
+		`{"size": [28, 42]}`: {28, 42},
+		`{"image_processor_type": "BitImageProcessor", "size": [98, 140], "do_center_crop": false}`: {98, 140},
 	} {
 		p, err := ParseImage([]byte(config), Base{ModelType: "vit", Channels: 3, Height: 518, Width: 518, Takes: takes})
 		if err != nil {
