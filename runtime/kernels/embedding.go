@@ -20,7 +20,7 @@ func (p *Pool) Embedding(ops ...Embedding) {
 	for i := range ops {
 		tasks[i] = ceilDiv(len(ops[i].IDs), rowsPerTask)
 	}
-	p.runEach(tasks, func(i, task int) {
+	p.runEach(tasks, func(_ *worker, i, task int) {
 		op := &ops[i]
 		buf := make([]float32, op.Width)
 		for r := task * rowsPerTask; r < min((task+1)*rowsPerTask, len(op.IDs)); r++ {

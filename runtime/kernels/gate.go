@@ -11,15 +11,13 @@ type Gated struct {
 // Gated computes gated linear units (Shazeer, arXiv:2002.05202).
 func (p *Pool) Gated(op Gated) {
 	rows := len(op.X) / (2 * op.Width)
-	p.Run(ceilDiv(rows, rowsPerTask), func(task int) {
-		for r := task * rowsPerTask; r < min((task+1)*rowsPerTask, rows); r++ {
-			x, dst := op.X[2*r*op.Width:2*(r+1)*op.Width], op.Dst[r*op.Width:(r+1)*op.Width]
-			copy(dst, x[:op.Width])
-			op.Act.apply(dst)
-			for i, v := range x[op.Width:] {
-				dst[i] *= v
-			}
-		}
+	p.run(ceilDiv(rows, rowsPerTask), func(w *worker, task int) {
+		from, to := task*rowsPerTask, min((task+1)*rowsPerTask, rows)
+		x := op.X[2*from*op.Width:]
+		active.epilogue(w, epilogue{
+			acc: x, times: x[op.Width:], lda: 2 * op.Width, dst: op.Dst[from*op.Width:], ldd: op.Width,
+			rows: to - from, cols: op.Width, act: op.Act,
+		})
 	})
 }
 

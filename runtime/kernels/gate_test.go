@@ -9,7 +9,9 @@ import (
 	"github.com/switchyard-dev/switchyard/runtime/kernels"
 )
 
-func TestGated(t *testing.T) {
+func TestGated(t *testing.T) { kernels.EachVariant(t, testGated) }
+
+func testGated(t *testing.T) {
 	const rows, width = 70, 11
 	rng := rand.New(rand.NewPCG(15, 15))
 	x := random(rng, rows*2*width)
@@ -19,7 +21,7 @@ func TestGated(t *testing.T) {
 		want func(v float64) float64
 	}{
 		"silu":          {kernels.SiLU, func(v float64) float64 { return v / (1 + math.Exp(-v)) }},
-		"no activation": {nil, func(v float64) float64 { return v }},
+		"no activation": {kernels.Identity, func(v float64) float64 { return v }},
 	} {
 		var want []float64
 		for row := range slices.Chunk(x, 2*width) {

@@ -1,21 +1,21 @@
 package kernels
 
-// The tile of the portable kernel. 4 x 2 accumulators fit the sixteen scalar registers of amd64 with the operands
-// beside them; 4 x 4 spill.
+import "slices"
+
+// The largest block that one task computes: its product stays in the cache until it is finished. K is gone through by
+// parts, whose rows of x (96 x 512: 192 KiB) stay in a second-level cache and whose panel of weights stays in the first:
+// an accumulator is put down at the end of a part and taken up at the next, which changes no bit of it.
 const (
-	tileRows = 4
-	tileCols = 2
+	blockRows = 96
+	blockCols = 128
+	blockK    = 512
 )
 
-// The block that one task computes: large enough to make the pool's overhead small, small enough to share a batch of
-// one image among two workers, and its weights (64 columns of K = 768: 192 KiB) stay in a core's second-level cache.
-const (
-	blockRows = 64
-	blockCols = 64
-)
+// tasksEach is how many tasks of a product there are to be for each worker: blocks become smaller for it.
+const tasksEach = 6
 
-// Packed is a weight matrix W [N, K] laid out as the kernels read it: panels of tileCols rows of W, in each the K
-// values side by side, [N/tileCols][K][tileCols]; the last panel is filled up with zeros.
+// Packed is a weight matrix W [N, K] laid out as the kernels read it: panels of some rows of W (panel of the variant), in
+// each the values of one k side by side, [N/panel][K][panel]; the last panel is as wide as it has to be.
 type Packed struct {
 	N, K   int
 	panels []float32
@@ -44,28 +44,50 @@ func packTransposed(wt []float32, n, k int) *Packed {
 }
 
 func newPacked(n, k int) *Packed {
-	panels := (n + tileCols - 1) / tileCols
-	return &Packed{N: n, K: k, panels: make([]float32, panels*k*tileCols)}
+	fill := active.fill()
+	return &Packed{N: n, K: k, panels: make([]float32, ceilDiv(n, fill)*fill*k)}
+}
+
+// panel is the panel in which row j is, [K, width], and how wide it is.
+func (p *Packed) panel(j int) (panel []float32, width int) {
+	size, fill := active.panel(), active.fill()
+	first := j / size * size
+	width = min(size, ceilDiv(p.N-first, fill)*fill)
+	return p.panels[first*p.K : (first+width)*p.K], width
+}
+
+// Beside is p with the rows of w [n, K] behind its own; p may be nil.
+func (p *Packed) Beside(w []float32, n, k int) *Packed {
+	if p == nil {
+		return Pack(w, n, k)
+	}
+	both := newPacked(p.N+n, k)
+	row := make([]float32, k)
+	for j := range p.N {
+		p.Row(j, row)
+		both.setRow(j, row)
+	}
+	for j := range n {
+		both.setRow(p.N+j, w[j*k:(j+1)*k])
+	}
+	return both
 }
 
 func (p *Packed) setRow(j int, row []float32) {
-	panel := p.panel(j / tileCols)
+	panel, width := p.panel(j)
+	at := j % active.panel()
 	for i, v := range row {
-		panel[i*tileCols+j%tileCols] = v
+		panel[i*width+at] = v
 	}
 }
 
 // Row copies row j of W, its K values, to dst.
 func (p *Packed) Row(j int, dst []float32) {
-	panel := p.panel(j / tileCols)
+	panel, width := p.panel(j)
+	at := j % active.panel()
 	for i := range dst[:p.K] {
-		dst[i] = panel[i*tileCols+j%tileCols]
+		dst[i] = panel[i*width+at]
 	}
-}
-
-func (p *Packed) panel(i int) []float32 {
-	size := p.K * tileCols
-	return p.panels[i*size : (i+1)*size]
 }
 
 // Bytes is the memory it holds.
@@ -76,6 +98,7 @@ func (p *Packed) Bytes() int64 { return int64(len(p.panels)) * 4 }
 type Part struct {
 	Start, End int
 	T          []float32 // [End-Start, r], row-major: x·(s·A)ᵀ
+	TStride    int       // distance of two rows of T in floats; 0 means r
 	B          *Packed   // [N, r]
 	Gain       []float32 // [N]
 	Bias       []float32 // [N]
@@ -97,33 +120,56 @@ type Gemm struct {
 
 // Gemm computes products that do not depend on each other, together, so that many small ones fill all workers.
 func (p *Pool) Gemm(ops ...Gemm) {
-	tasks := make([]int, len(ops))
+	work := 0
 	for i := range ops {
-		if ops[i].DstStride == 0 {
-			ops[i].DstStride = ops[i].W.N
-		}
-		tasks[i] = ceilDiv(ops[i].Rows, blockRows) * ceilDiv(ops[i].W.N, blockCols)
-	}
-	p.runEach(tasks, func(i, task int) {
 		op := &ops[i]
-		down := ceilDiv(op.Rows, blockRows)
-		row, col := task%down*blockRows, task/down*blockCols
-		op.block(row, min(row+blockRows, op.Rows), col, min(col+blockCols, op.W.N))
+		if op.DstStride == 0 {
+			op.DstStride = op.W.N
+		}
+		work += op.Rows * op.W.N * op.W.K
+	}
+	each := work / (tasksEach * p.workers)
+	tasks, blocks := make([]int, len(ops)), make([][2]int, len(ops))
+	for i := range ops {
+		blocks[i] = ops[i].blocks(each)
+		tasks[i] = ceilDiv(ops[i].Rows, blocks[i][0]) * ceilDiv(ops[i].W.N, blocks[i][1])
+	}
+	p.runEach(tasks, func(w *worker, i, task int) {
+		op, rows, cols := &ops[i], blocks[i][0], blocks[i][1]
+		down := ceilDiv(op.Rows, rows)
+		row, col := task%down*rows, task/down*cols
+		op.block(w, row, min(row+rows, op.Rows), col, min(col+cols, op.W.N))
 	})
 }
 
+// blocks is the size of a block whose work is each, if it can be: first fewer columns, then fewer rows.
+func (g *Gemm) blocks(each int) [2]int {
+	rows, cols := min(blockRows, g.Rows), blockCols
+	for cols > 2*active.panel() && cols > 32 && rows*cols*g.W.K > each {
+		cols /= 2
+	}
+	for rows > 4*active.rows() && rows*cols*g.W.K > each {
+		rows /= 2
+	}
+	return [2]int{max(rows, 1), cols}
+}
+
 // block computes rows [r0, r1) and columns [c0, c1) of Dst: product, updates, epilogue, while it is in the cache.
-func (g *Gemm) block(r0, r1, c0, c1 int) {
+func (g *Gemm) block(w *worker, r0, r1, c0, c1 int) {
 	// The residual may be Dst itself, so the block is gathered beside it.
-	var buf [blockRows * blockCols]float32
-	width := c1 - c0
-	acc := buf[:(r1-r0)*width]
-	multiply(acc, width, g.X[r0*g.W.K:], r1-r0, g.W, c0, c1)
+	w.product = atLeast(w.product, blockRows*blockCols)
+	acc := w.product[:(r1-r0)*blockCols]
+	parts := ceilDiv(g.W.K, blockK)
+	for i := range parts {
+		ks := Span{i * g.W.K / parts, (i + 1) * g.W.K / parts}
+		x, stride := g.rows(w, r0, r1, ks)
+		multiply(w, acc, x, stride, r1-r0, g.W, c0, c1, ks, i > 0)
+	}
 	next := r0 // the first row that is not finished
-	finish := func(end int, bias []float32) {
-		for ; next < end; next++ {
-			at := next*g.DstStride + c0
-			g.finish(g.Dst[at:at+width], acc[(next-r0)*width:(next-r0+1)*width], bias, at, c0)
+	finish := func(end int, bias, gain []float32) {
+		if next < end {
+			g.finish(w, acc[(next-r0)*blockCols:], next, end, c0, c1, bias, gain)
+			next = end
 		}
 	}
 	for i := range g.Parts {
@@ -132,125 +178,102 @@ func (g *Gemm) block(r0, r1, c0, c1 int) {
 		if from >= to {
 			continue
 		}
-		finish(from, g.Bias)
-		p.addTo(acc[(from-r0)*width:(to-r0)*width], width, from, to, c0, c1)
+		finish(from, g.Bias, nil)
+		if p.B != nil {
+			stride := p.TStride
+			if stride == 0 {
+				stride = p.B.K
+			}
+			multiply(w, acc[(from-r0)*blockCols:], p.T[(from-p.Start)*stride:], stride, to-from, p.B, c0, c1,
+				Span{0, p.B.K}, true)
+		}
 		bias := p.Bias
 		if bias == nil {
 			bias = g.Bias
 		}
-		finish(to, bias)
+		finish(to, bias, p.Gain)
 	}
-	finish(r1, g.Bias)
+	finish(r1, g.Bias, nil)
 }
 
-// addTo changes acc, rows [from, to) and columns [c0, c1) of the product, as the part says.
-func (p *Part) addTo(acc []float32, width, from, to, c0, c1 int) {
-	if p.B != nil {
-		multiply(acc, width, p.T[(from-p.Start)*p.B.K:], to-from, p.B, c0, c1)
+// aliasing is a distance of rows, in floats, at which they evict each other from a first-level cache of 4 KiB ways: the
+// rows of a tile are read side by side, and many of them fit no set.
+const aliasing = 1024
+
+// rows are rows [r0, r1) of X, from the first of ks on, and their distance: where that is aliasing they are copied.
+func (g *Gemm) rows(w *worker, r0, r1 int, ks Span) (x []float32, stride int) {
+	k, n := g.W.K, r1-r0
+	x = g.X[r0*k+ks.Start:]
+	if k%aliasing != 0 || n < 4 {
+		return x, k
 	}
-	if p.Gain == nil {
-		return
+	size := ks.End - ks.Start
+	stride = size + 16
+	w.rows = atLeast(w.rows, blockRows*(blockK+16))
+	for r := range n {
+		copy(w.rows[r*stride:], x[r*k:][:size])
 	}
-	for at := 0; at < len(acc); at += width {
-		for i, gain := range p.Gain[c0:c1] {
-			acc[at+i] *= gain
-		}
-	}
+	return w.rows, stride
 }
 
-// finish writes one row of a block: bias, activation, residual. at is the row's place in Dst, col its first column.
-func (g *Gemm) finish(dst, acc, bias []float32, at, col int) {
+// finish writes rows [r0, r1) and columns [c0, c1) of the product acc to Dst.
+func (g *Gemm) finish(w *worker, acc []float32, r0, r1, c0, c1 int, bias, gain []float32) {
+	at := r0*g.DstStride + c0
+	e := epilogue{
+		acc: acc, lda: blockCols, dst: g.Dst[at:], ldd: g.DstStride, rows: r1 - r0, cols: c1 - c0, act: g.Act,
+	}
 	if bias != nil {
-		for i, b := range bias[col : col+len(acc)] {
-			acc[i] += b
-		}
+		e.bias = bias[c0:c1]
 	}
-	g.Act.apply(acc)
+	if gain != nil {
+		e.gain = gain[c0:c1]
+	}
+	if g.Act >= epilogues {
+		g.exact(w, &e)
+	}
 	if g.Residual != nil {
-		for i, v := range g.Residual[at : at+len(acc)] {
-			acc[i] += v
+		e.residual = g.Residual[at:]
+	}
+	active.epilogue(w, e)
+}
+
+// exact applies an activation that epilogues do not have, and what comes before it, within acc.
+func (g *Gemm) exact(w *worker, e *epilogue) {
+	before := *e
+	before.act, before.dst, before.ldd = Identity, e.acc, e.lda
+	active.epilogue(w, before)
+	for r := range e.rows {
+		row := e.acc[r*e.lda:][:e.cols]
+		for i, v := range row {
+			row[i] = e.act.of(v)
 		}
 	}
-	copy(dst, acc)
+	e.act, e.bias, e.gain = Identity, nil, nil
 }
 
-// multiply adds the columns [c0, c1) of x·Wᵀ, x [rows, K], to acc [rows, width]. c0 is a multiple of tileCols.
-func multiply(acc []float32, width int, x []float32, rows int, w *Packed, c0, c1 int) {
-	k := w.K
-	for c := c0; c < c1; c += tileCols {
-		panel := w.panel(c / tileCols)
-		pair := c+1 < c1
-		at := c - c0
-		r := 0
-		for ; r+tileRows <= rows; r += tileRows {
-			var t tile
-			for i := range tileRows {
-				t.load(i, acc[at+(r+i)*width:], pair)
-			}
-			t.rows4(x[r*k:], panel, k)
-			for i := range tileRows {
-				t.store(i, acc[at+(r+i)*width:], pair)
-			}
-		}
-		for ; r < rows; r++ {
-			var t tile
-			t.load(0, acc[at+r*width:], pair)
-			t.row1(x[r*k:], panel, k)
-			t.store(0, acc[at+r*width:], pair)
+// multiply adds, for some of the k, the columns [c0, c1) of x·Wᵀ to acc [rows, blockCols], or, where add is false, begins
+// it with them. x [rows, ·] begins at the first of the k; c0 is a multiple of a panel.
+func multiply(w *worker, acc, x []float32, stride, rows int, m *Packed, c0, c1 int, ks Span, add bool) {
+	panel := active.panel()
+	tiles := ceilDiv(rows, active.rows())
+	for c := c0; c < c1; c += panel {
+		b, width := m.panel(c)
+		for i := range tiles { // of sizes that differ by one row at most
+			from, to := i*rows/tiles, (i+1)*rows/tiles
+			active.tile(w, tile{
+				a: x[from*stride:], lda: stride, ldk: 1, b: b[ks.Start*width:], ldb: width,
+				c: acc[from*blockCols+c-c0:], ldc: blockCols, rows: to - from, cols: width, k: ks.End - ks.Start, add: add,
+			})
 		}
 	}
 }
 
-// tile is the accumulators of tileRows x tileCols elements. The second column of a matrix's last panel may be beyond
-// its end (pair is false): it is computed, and not stored.
-type tile [tileRows * tileCols]float32
-
-func (t *tile) load(row int, from []float32, pair bool) {
-	t[tileCols*row] = from[0]
-	if pair {
-		t[tileCols*row+1] = from[1]
+// atLeast is x with room for n values, which are not kept where it has to grow.
+func atLeast(x []float32, n int) []float32 {
+	if len(x) >= n {
+		return x
 	}
-}
-
-func (t *tile) store(row int, to []float32, pair bool) {
-	to[0] = t[tileCols*row]
-	if pair {
-		to[1] = t[tileCols*row+1]
-	}
-}
-
-// rows4 adds four rows of x [·, k] times one panel. Its sums are those of row1, to the bit.
-func (t *tile) rows4(x, panel []float32, k int) {
-	x0, x1, x2, x3 := x[:k], x[k:2*k], x[2*k:3*k], x[3*k:4*k]
-	x1, x2, x3 = x1[:len(x0)], x2[:len(x0)], x3[:len(x0)]
-	s00, s01, s10, s11, s20, s21, s30, s31 := t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7]
-	for i := range x0 {
-		w := (*[tileCols]float32)(panel[tileCols*i:])
-		w0, w1 := w[0], w[1]
-		v := x0[i]
-		s00 += float32(v * w0)
-		s01 += float32(v * w1)
-		v = x1[i]
-		s10 += float32(v * w0)
-		s11 += float32(v * w1)
-		v = x2[i]
-		s20 += float32(v * w0)
-		s21 += float32(v * w1)
-		v = x3[i]
-		s30 += float32(v * w0)
-		s31 += float32(v * w1)
-	}
-	*t = tile{s00, s01, s10, s11, s20, s21, s30, s31}
-}
-
-func (t *tile) row1(x, panel []float32, k int) {
-	s0, s1 := t[0], t[1]
-	for i, v := range x[:k] {
-		w := (*[tileCols]float32)(panel[tileCols*i:])
-		s0 += float32(v * w[0])
-		s1 += float32(v * w[1])
-	}
-	t[0], t[1] = s0, s1
+	return slices.Grow(x[:0], n)[:n]
 }
 
 func ceilDiv(a, b int) int { return (a + b - 1) / b }

@@ -56,11 +56,21 @@ func gemm(p *kernels.Pool, g kernels.Gemm) []float32 {
 	return g.Dst
 }
 
+func doubles(x []float32) []float64 {
+	y := make([]float64, len(x))
+	for i, v := range x {
+		y[i] = float64(v)
+	}
+	return y
+}
+
 func sameBits(a, b []float32) bool {
 	return slices.EqualFunc(a, b, func(x, y float32) bool { return math.Float32bits(x) == math.Float32bits(y) })
 }
 
-func TestGemmAgreesWithGorgonia(t *testing.T) {
+func TestGemmAgreesWithGorgonia(t *testing.T) { kernels.EachVariant(t, testGemmAgreesWithGorgonia) }
+
+func testGemmAgreesWithGorgonia(t *testing.T) {
 	p := newPool(t, 2)
 	rng := rand.New(rand.NewPCG(1, 1))
 	for _, size := range [][3]int{
@@ -80,7 +90,9 @@ func TestGemmAgreesWithGorgonia(t *testing.T) {
 	}
 }
 
-func TestEpilogue(t *testing.T) {
+func TestEpilogue(t *testing.T) { kernels.EachVariant(t, testEpilogue) }
+
+func testEpilogue(t *testing.T) {
 	p := newPool(t, 2)
 	const m, n, k, r, stride = 70, 67, 9, 3, 71
 	rng := rand.New(rand.NewPCG(2, 2))
@@ -121,12 +133,14 @@ func TestEpilogue(t *testing.T) {
 		X: x, Rows: m, W: kernels.Pack(w, n, k), Parts: parts, Bias: bias, Act: kernels.ReLU,
 		Residual: got, Dst: got, DstStride: stride,
 	})
-	if !sameBits(got, want) {
-		t.Error("act((x·Wᵀ + T·Bᵀ)·gain + bias) + residual differs from the same done step by step")
-	}
+	near(t, "act((x·Wᵀ + T·Bᵀ)·gain + bias) + residual", got, doubles(want), 1e-5)
 }
 
 func TestARowDoesNotDependOnItsNeighbours(t *testing.T) {
+	kernels.EachVariant(t, testARowDoesNotDependOnItsNeighbours)
+}
+
+func testARowDoesNotDependOnItsNeighbours(t *testing.T) {
 	const m, n, k, r = 67, 66, 100, 5
 	rng := rand.New(rand.NewPCG(3, 3))
 	w, bias := kernels.Pack(random(rng, n*k), n, k), random(rng, n)
@@ -164,6 +178,10 @@ func TestARowDoesNotDependOnItsNeighbours(t *testing.T) {
 }
 
 func TestAPackedMatrixGivesItsRowsBack(t *testing.T) {
+	kernels.EachVariant(t, testAPackedMatrixGivesItsRowsBack)
+}
+
+func testAPackedMatrixGivesItsRowsBack(t *testing.T) {
 	const n, k = 5, 7 // the last panel is half empty
 	w := random(rand.New(rand.NewPCG(9, 9)), n*k)
 	packed := kernels.Pack(w, n, k)
@@ -173,8 +191,8 @@ func TestAPackedMatrixGivesItsRowsBack(t *testing.T) {
 			t.Errorf("row %d: expected %v, found %v", j, w[j*k:(j+1)*k], row)
 		}
 	}
-	if want := int64(4 * 6 * k); packed.Bytes() != want {
-		t.Errorf("expected %d bytes, the panel that was filled up included, found %d", want, packed.Bytes())
+	if most := int64(4 * 8 * k); packed.Bytes() < 4*n*k || packed.Bytes() > most {
+		t.Errorf("expected from %d to %d bytes, the panel filled up to a vector at most, found %d", 4*n*k, most, packed.Bytes())
 	}
 }
 

@@ -14,14 +14,33 @@ type Pool struct {
 	mu     sync.Mutex
 	wake   *sync.Cond // jobs or closed has changed
 	jobs   []*job     // with tasks that nobody has taken yet
+	idle   []*worker  // that work on no job
 	closed bool
+	// open is the number of jobs, for those who look without the lock.
+	open atomic.Int64
+	// workers is how many compute at once.
+	workers int
+	helpers sync.WaitGroup
 }
+
+// worker is what one goroutine computes with, and keeps from one operation to the next.
+type worker struct {
+	args    arguments
+	product []float32 // a block of a product
+	rows    []float32 // rows of a matrix, copied
+	heads   heads
+}
+
+// spins is how often a worker looks for work, or for the end of it, before it sleeps: some 20 µs, as to be woken takes
+// about as long.
+const spins = 20_000
 
 // job is one operation: its tasks are taken one by one, by whichever worker is free.
 type job struct {
-	run     func(task int)
+	run     func(w *worker, task int)
 	tasks   int64
 	next    atomic.Int64
+	done    atomic.Int64
 	pending sync.WaitGroup // tasks not yet done
 	failure atomic.Pointer[TaskPanic]
 }
@@ -36,34 +55,42 @@ func (p *TaskPanic) Error() string { return fmt.Sprintf("panic in a kernel: %v\n
 
 // NewPool starts a pool that computes on so many processors: the caller of Run is one of them.
 func NewPool(workers int) *Pool {
-	p := &Pool{}
+	p := &Pool{workers: workers}
 	p.wake = sync.NewCond(&p.mu)
 	for range workers - 1 {
-		go p.help()
+		p.helpers.Go(p.help)
 	}
 	return p
 }
 
-// Close ends the workers. No Run may be under way or follow.
+// Close ends the workers, and returns when they have ended. No Run may be under way or follow.
 func (p *Pool) Close() {
 	p.mu.Lock()
 	p.closed = true
 	p.mu.Unlock()
 	p.wake.Broadcast()
+	p.helpers.Wait()
 }
 
 // Run calls run for every task from 0 to tasks-1, each once, in no particular order, and returns when all are done. If
 // a task panics the tasks not yet begun are dropped, and Run panics with a *TaskPanic once the others have ended.
 func (p *Pool) Run(tasks int, run func(task int)) {
+	p.run(tasks, func(_ *worker, task int) { run(task) })
+}
+
+func (p *Pool) run(tasks int, run func(w *worker, task int)) {
 	j := &job{run: run, tasks: int64(tasks)}
 	j.pending.Add(tasks)
 	if tasks > 1 {
 		p.mu.Lock()
 		p.jobs = append(p.jobs, j)
+		p.open.Store(int64(len(p.jobs)))
 		p.mu.Unlock()
 		p.wake.Broadcast()
 	}
 	p.work(j)
+	for i := 0; i < spins && j.done.Load() < j.tasks; i++ { // another worker has the last task
+	}
 	j.pending.Wait()
 	if failure := j.failure.Load(); failure != nil {
 		panic(failure)
@@ -71,24 +98,26 @@ func (p *Pool) Run(tasks int, run func(task int)) {
 }
 
 // runEach runs several operations as one: tasks tells how many tasks each has.
-func (p *Pool) runEach(tasks []int, run func(op, task int)) {
+func (p *Pool) runEach(tasks []int, run func(w *worker, op, task int)) {
 	total := 0
 	for _, n := range tasks {
 		total += n
 	}
-	p.Run(total, func(task int) {
+	p.run(total, func(w *worker, task int) {
 		op := 0
 		for task >= tasks[op] {
 			task -= tasks[op]
 			op++
 		}
-		run(op, task)
+		run(w, op, task)
 	})
 }
 
 // help is a worker: it works on whatever job there is.
 func (p *Pool) help() {
 	for {
+		for i := 0; i < spins && p.open.Load() == 0; i++ { // the next operation is near, within a batch
+		}
 		p.mu.Lock()
 		for len(p.jobs) == 0 && !p.closed {
 			p.wake.Wait()
@@ -105,26 +134,45 @@ func (p *Pool) help() {
 
 // work does tasks of a job until none is left to take, and then takes the job off the list.
 func (p *Pool) work(j *job) {
+	w := p.worker()
 	for {
 		task := j.next.Add(1) - 1
 		if task >= j.tasks {
 			break
 		}
-		j.one(int(task))
+		j.one(w, int(task))
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.idle = append(p.idle, w)
 	p.jobs = slices.DeleteFunc(p.jobs, func(other *job) bool { return other == j })
+	p.open.Store(int64(len(p.jobs)))
 }
 
-func (j *job) one(task int) {
-	defer j.pending.Done()
+// worker is one that nobody else works with.
+func (p *Pool) worker() *worker {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	last := len(p.idle) - 1
+	if last < 0 {
+		return &worker{}
+	}
+	w := p.idle[last]
+	p.idle = p.idle[:last]
+	return w
+}
+
+func (j *job) one(w *worker, task int) {
+	defer func() {
+		j.done.Add(1)
+		j.pending.Done()
+	}()
 	defer func() {
 		if v := recover(); v != nil {
 			j.failure.CompareAndSwap(nil, &TaskPanic{Value: v, Stack: debug.Stack()})
 		}
 	}()
 	if j.failure.Load() == nil {
-		j.run(task)
+		j.run(w, task)
 	}
 }

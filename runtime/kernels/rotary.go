@@ -17,7 +17,7 @@ func (p *Pool) Rotary(ops ...Rotary) {
 	for i := range ops {
 		tasks[i] = len(ops[i].Rows)
 	}
-	p.runEach(tasks, func(i, task int) {
+	p.runEach(tasks, func(_ *worker, i, task int) {
 		op := &ops[i]
 		row, half := op.Rows[task], op.Dim/2
 		for token := row.Start; token < row.End; token++ {

@@ -18,7 +18,9 @@ func near(t *testing.T, what string, got []float32, want []float64, tolerance fl
 	}
 }
 
-func TestLayerNorm(t *testing.T) {
+func TestLayerNorm(t *testing.T) { kernels.EachVariant(t, testLayerNorm) }
+
+func testLayerNorm(t *testing.T) {
 	const rows, width, eps = 70, 33, 1e-6
 	rng := rand.New(rand.NewPCG(5, 5))
 	x, gain, bias := random(rng, rows*width), random(rng, width), random(rng, width)
@@ -72,11 +74,11 @@ func TestActivations(t *testing.T) {
 		}
 		got := make([]float32, len(at))
 		for i, x := range at {
-			got[i] = act(x)
+			got[i] = act.Of(x)
 		}
 		near(t, name, got, want, 1e-6)
 	}
-	if !math.IsNaN(float64(kernels.ReLU(float32(math.NaN())))) {
+	if !math.IsNaN(float64(kernels.ReLU.Of(float32(math.NaN())))) {
 		t.Error("relu hides a NaN")
 	}
 	if _, err := kernels.FindActivation("hidden_act", "swish2"); err == nil ||

@@ -50,11 +50,18 @@ type change struct {
 
 // lowRank is y += (x·aᵀ)·bᵀ. The scale is in a, once and for all.
 type lowRank struct {
-	a, b *kernels.Packed // of a Linear: [r, in], [out, r]
+	rank int
 
-	rank     int
+	// Of a Linear: rows [at, at+rank) of the shrink are a.
+	shrink *shrink
+	at     int
+	b      *kernels.Packed // [out, r]
+
 	byID, up []float32 // of an Embedding: [num, r], [r, dim]
 }
+
+// shrink is the a of all updates of layers that take the same input, side by side: one pass over the input serves all.
+type shrink struct{ a *kernels.Packed } // [Σr, in]
 
 // Update is a low-rank update of a module, y += Scale·(Up·(Down·x) + Bias).
 type Update struct {
@@ -103,8 +110,13 @@ func (a *Adapter) updateLinear(l *Linear, c *change, u Update) error {
 	if err != nil {
 		return err
 	}
-	c.update = &lowRank{a: kernels.Pack(scaled, r, l.in), b: kernels.Pack(up, l.out, r), rank: r}
-	a.bytes += c.update.a.Bytes() + c.update.b.Bytes()
+	c.update = &lowRank{rank: r, shrink: a.shrinkOf(l), b: kernels.Pack(up, l.out, r)}
+	if s := c.update.shrink; s.a != nil {
+		c.update.at = s.a.N
+		a.bytes -= s.a.Bytes()
+	}
+	c.update.shrink.a = c.update.shrink.a.Beside(scaled, r, l.in)
+	a.bytes += c.update.shrink.a.Bytes() + c.update.b.Bytes()
 	if u.Bias != nil {
 		inner, err := scale(values(u.Bias), u.Scale)
 		if err != nil {
@@ -140,6 +152,16 @@ func (a *Adapter) updateLinear(l *Linear, c *change, u Update) error {
 	}
 	a.bytes += int64(l.out) * 4
 	return finite(c.gain)
+}
+
+// shrinkOf is the shrink of the layers that take a layer's input, new if none of them has an update.
+func (a *Adapter) shrinkOf(l *Linear) *shrink {
+	for _, other := range l.beside {
+		if u := a.changes[other.slot].update; u != nil && u.shrink != nil {
+			return u.shrink
+		}
+	}
+	return &shrink{}
 }
 
 func (a *Adapter) updateEmbedding(l *Embedding, c *change, u Update) error {

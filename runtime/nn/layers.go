@@ -8,6 +8,7 @@ type Linear struct {
 	in, out int
 	weight  *kernels.Packed // [out, in]
 	bias    []float32       // [out] or nil
+	beside  []*Linear       // layers that take the same input, itself among them; nil: none but itself
 }
 
 // Out is the number of outputs of the layer in a segment of that adapter (nil: of the base).
@@ -39,8 +40,9 @@ type Product struct {
 // Linear computes products of one matrix x [rows, in], whose rows belong to the segments.
 func (b *Batch) Linear(segments []Segment, x []float32, products ...Product) {
 	var shrinks, expands []kernels.Gemm
+	done := make([]reduced, len(segments))
 	for _, p := range products {
-		parts := p.parts(segments, x, &shrinks)
+		parts := p.parts(segments, x, done, &shrinks)
 		expands = p.expands(segments, x, parts, expands)
 	}
 	if len(shrinks) > 0 {
@@ -49,21 +51,29 @@ func (b *Batch) Linear(segments []Segment, x []float32, products ...Product) {
 	b.Pool.Gemm(expands...)
 }
 
-// parts collects what each segment's adapter does to the layer, and asks for the updates' T = x·(s·A)ᵀ.
-func (p *Product) parts(segments []Segment, x []float32, shrinks *[]kernels.Gemm) []kernels.Part {
+// reduced is what a shrink makes of a segment: T = x·(s·A)ᵀ.
+type reduced struct {
+	by *shrink
+	t  []float32 // [rows, Σr]
+}
+
+// parts collects what each segment's adapter does to the layer, and asks for the shrinks that are not done yet.
+func (p *Product) parts(segments []Segment, x []float32, done []reduced, shrinks *[]kernels.Gemm) []kernels.Part {
 	var parts []kernels.Part
-	for _, s := range segments {
+	for i, s := range segments {
 		c := s.Adapter.change(p.Layer.slot)
 		if c.update == nil && c.bias == nil {
 			continue
 		}
 		part := kernels.Part{Start: s.Start, End: s.End, Gain: c.gain, Bias: c.bias}
 		if u := c.update; u != nil {
-			rows := s.End - s.Start
-			part.T, part.B = make([]float32, rows*u.a.N), u.b
-			*shrinks = append(*shrinks, kernels.Gemm{
-				X: x[s.Start*u.a.K : s.End*u.a.K], Rows: rows, W: u.a, Dst: part.T,
-			})
+			a := u.shrink.a
+			if done[i].by != u.shrink {
+				rows := s.End - s.Start
+				done[i] = reduced{by: u.shrink, t: make([]float32, rows*a.N)}
+				*shrinks = append(*shrinks, kernels.Gemm{X: x[s.Start*a.K : s.End*a.K], Rows: rows, W: a, Dst: done[i].t})
+			}
+			part.T, part.TStride, part.B = done[i].t[u.at:], a.N, u.b
 		}
 		parts = append(parts, part)
 	}

@@ -402,6 +402,7 @@ func TestWhatTheBaseLacksAnAdapterBrings(t *testing.T) {
 func TestBytesOfAnAdapter(t *testing.T) {
 	m := newTiny(t)
 	a := m.layers.NewAdapter()
+	packed := func(n, k int) int64 { return kernels.Pack(make([]float32, n*k), n, k).Bytes() / 4 } // panels are filled up
 	for _, c := range []struct {
 		what   string
 		do     func()
@@ -412,7 +413,7 @@ func TestBytesOfAnAdapter(t *testing.T) {
 				Down: dense(make([]float32, 6), 2, 3), Up: dense(make([]float32, 4), 2, 2), Bias: dense(make([]float32, 2), 2),
 				Magnitude: dense([]float32{1, 1}, 2), Scale: 1,
 			})
-		}, 6 + 4 + 2 + 2},
+		}, packed(2, 3) + packed(2, 2) + 2 + 2},
 		{"an Embedding's update", func() {
 			update(t, a, "a.words", nn.Update{Down: dense(make([]float32, 4), 1, 4), Up: dense(make([]float32, 2), 2, 1)})
 		}, 4 + 2},

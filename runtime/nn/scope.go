@@ -69,6 +69,13 @@ func (s Scope) linear(name string, bias bool, shape ...int) *Linear {
 	return l
 }
 
+// Beside tells that layers take the same input, so that what adapters take from it is computed in one pass.
+func (s Scope) Beside(layers ...*Linear) {
+	for _, l := range layers {
+		l.beside = layers
+	}
+}
+
 // LayerNorm is the layer name of s: weight and, if it has one, bias [width].
 func (s Scope) LayerNorm(name string, width int, eps float64, bias bool) *LayerNorm {
 	w := s.Sub(name)

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// tolerance is relative to the largest logit of the row; nearZero has the exception.
+// tolerance is relative to the largest logit of the row; unsure has the exceptions.
 const tolerance = 1e-5
 
 func TestEachAdapterAloneAgreesWithPEFT(t *testing.T) {
@@ -73,7 +73,7 @@ func (s *suite) compare(t *testing.T, rows []row, got [][]float32) {
 			largest = max(largest, math.Abs(float64(v)))
 		}
 		bound := s.tolerance * largest
-		if floor, ok := s.nearZero[r]; ok {
+		if floor, ok := s.unsure[r]; ok {
 			if largest > smallest {
 				t.Errorf("input %d, adapter %s: logits up to %g need no bound of their own", r.input, r.adapter, largest)
 			}

@@ -66,23 +66,27 @@ type suite struct {
 	logits   map[string][][]float32 // by adapter and input
 
 	tolerance float64
-	nearZero  map[row]float64 // how far off those rows may be whatever their largest logit
+	unsure    map[row]float64 // how far off those rows may be whatever their largest logit
 }
 
-// nearZero is the one of the 480 rows of hack/samples/packages that has no logit above smallest, of sums whose terms
-// are a hundred times that: either float32 is off by 2.6e-7 there, which is more than 1e-5 of so little. No other row's
-// largest logit is below 0.04.
-var nearZero = map[row]float64{{input: 2, adapter: "library"}: 3e-7}
+// unsure are the rows, by suite, whose answer float32 does not have to 1e-5 of the largest logit: it is small beside the
+// terms that it is the sum of. PEFT's own is off by as much from its float64 in such rows (hack/golden/precision.py): of
+// the largest logit by 1.6e-5 in the first, 8e-6 in the second, 3.5e-5 in the third and, by luck, 1e-6 in the fourth,
+// where it is 8e-6 in the next such row.
+var unsure = map[string]map[row]float64{
+	"modernbert":       {{input: 4, adapter: "plain"}: 6e-6},
+	"xlm-roberta-more": {{input: 4, adapter: "saved-norm"}: 1.5e-6},
+	"packages":         {{input: 2, adapter: "library"}: 6e-7, {input: 81, adapter: "library"}: 6e-7},
+}
 
-const smallest = 0.012
+// smallest is what a row's largest logit is at least if it needs no bound of its own.
+const smallest = 0.2
 
 // openSuite opens the base, the golden file and the adapters of a folder.
 func openSuite(t testing.TB, path string, workers int) *suite {
 	t.Helper()
 	s := open(t, filepath.Join(path, "base"), path, workers)
-	if path == filepath.Join(samples, "packages") {
-		s.nearZero = nearZero
-	}
+	s.unsure = unsure[filepath.Base(path)]
 	return s
 }
 

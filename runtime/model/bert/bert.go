@@ -81,7 +81,7 @@ func NewTrunk(d *arch.Description, s nn.Scope) (*Trunk, error) {
 	for n := range c.NumHiddenLayers {
 		l := s.Sub("encoder").Sub("layer").Sub(strconv.Itoa(n))
 		self, attention := l.Sub("attention").Sub("self"), l.Sub("attention").Sub("output")
-		t.layers = append(t.layers, layer{
+		built := layer{
 			query:           self.Linear("query", hidden, hidden, true),
 			key:             self.Linear("key", hidden, hidden, true),
 			value:           self.Linear("value", hidden, hidden, true),
@@ -91,7 +91,9 @@ func NewTrunk(d *arch.Description, s nn.Scope) (*Trunk, error) {
 			output:          l.Sub("output").Linear("dense", hidden, inner, true),
 			outputNorm:      l.Sub("output").LayerNorm("LayerNorm", hidden, c.LayerNormEps, true),
 			act:             act,
-		})
+		}
+		s.Beside(built.query, built.key, built.value)
+		t.layers = append(t.layers, built)
 	}
 	return t, nil
 }

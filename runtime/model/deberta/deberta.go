@@ -123,6 +123,7 @@ func New(d *arch.Description, s nn.Scope) (*Model, error) {
 			outputNorm:      l.Sub("output").LayerNorm("LayerNorm", hidden, c.LayerNormEps, true),
 			act:             act,
 		}
+		s.Beside(built.query, built.key, built.value)
 		switch {
 		case c.Relative && c.ShareAttKey:
 			if c.C2P {

@@ -78,10 +78,12 @@ func New(d *arch.Description, s nn.Scope) (*Model, error) {
 			act:             act,
 			layerScale2:     scope.Sub("layer_scale2").Parameter("lambda1", hidden),
 		}
+		s.Beside(l.query, l.key, l.value)
 		if c.SwiGLU {
 			l.act = kernels.SiLU
 			l.gate = mlp.Linear("gate_proj", inner, hidden, true)
 			l.up = mlp.Linear("up_proj", inner, hidden, true)
+			s.Beside(l.gate, l.up)
 			l.down = mlp.Linear("weights_out", hidden, inner, true)
 		} else {
 			l.fc1 = mlp.Linear("fc1", inner, hidden, true)

@@ -60,7 +60,7 @@ func New(d *arch.Description, s nn.Scope) (*Model, error) {
 	for n := range c.NumLayers {
 		l := trunk.Sub("transformer").Sub("layer").Sub(strconv.Itoa(n))
 		attention, ffn := l.Sub("attention"), l.Sub("ffn")
-		m.layers = append(m.layers, layer{
+		built := layer{
 			qLin:            attention.Linear("q_lin", c.Dim, c.Dim, true),
 			kLin:            attention.Linear("k_lin", c.Dim, c.Dim, true),
 			vLin:            attention.Linear("v_lin", c.Dim, c.Dim, true),
@@ -70,7 +70,9 @@ func New(d *arch.Description, s nn.Scope) (*Model, error) {
 			lin2:            ffn.Linear("lin2", c.Dim, c.HiddenDim, true),
 			outputLayerNorm: l.LayerNorm("output_layer_norm", c.Dim, c.LayerNormEps(), true),
 			act:             act,
-		})
+		}
+		s.Beside(built.qLin, built.kLin, built.vLin)
+		m.layers = append(m.layers, built)
 	}
 	return m, nil
 }

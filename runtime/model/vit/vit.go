@@ -73,7 +73,7 @@ func NewTrunk(d *arch.Description, s nn.Scope, special ...string) (*Trunk, error
 	for n := range c.NumHiddenLayers {
 		l := s.Sub("encoder").Sub("layer").Sub(strconv.Itoa(n))
 		attention := l.Sub("attention").Sub("attention")
-		t.layers = append(t.layers, layer{
+		built := layer{
 			layernormBefore: l.LayerNorm("layernorm_before", hidden, c.LayerNormEps, true),
 			query:           attention.Linear("query", hidden, hidden, c.QKVBias),
 			key:             attention.Linear("key", hidden, hidden, c.QKVBias),
@@ -83,7 +83,9 @@ func NewTrunk(d *arch.Description, s nn.Scope, special ...string) (*Trunk, error
 			intermediate:    l.Sub("intermediate").Linear("dense", inner, hidden, true),
 			output:          l.Sub("output").Linear("dense", hidden, inner, true),
 			act:             act,
-		})
+		}
+		s.Beside(built.query, built.key, built.value)
+		t.layers = append(t.layers, built)
 	}
 	return t, nil
 }

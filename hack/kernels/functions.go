@@ -1,0 +1,358 @@
+package main
+
+import (
+	"fmt"
+
+	. "github.com/mmcloughlin/avo/build" //nolint:revive,stylecheck // as avo's programs are written
+	"github.com/mmcloughlin/avo/operand"
+	"github.com/mmcloughlin/avo/reg"
+)
+
+// begin starts a function of one pointer to a struct; field reads its fields.
+func begin(name, doc string) (field func(offset int) reg.GPVirtual) {
+	TEXT(name, NOSPLIT, "func(args *byte)")
+	Doc(doc)
+	args := Load(Param("args"), GP64())
+	return func(offset int) reg.GPVirtual {
+		r := GP64()
+		MOVQ(operand.Mem{Base: args, Disp: offset}, r)
+		return r
+	}
+}
+
+func end() {
+	VZEROUPPER()
+	RET()
+}
+
+// tile is c [rows, columns] = a [rows, k] · b [k, columns], or += that. Fields: a, b, c, the bytes between two rows of
+// a, between two of its columns, between two rows of b, and of c; k; columns; whether c is added to.
+func tile(s set, rows, vectors int) {
+	name := fmt.Sprintf("tile%s_%dx%d", s.name(), rows, vectors)
+	field := begin(name, fmt.Sprintf("%s computes a tile of %d rows and %d vectors.", name, rows, vectors))
+	lda := field(24)
+	pointers := []reg.GPVirtual{field(0)} // of each third row
+	if rows > 3 {
+		three := GP64()
+		LEAQ(operand.Mem{Base: lda, Index: lda, Scale: 2}, three)
+		for i := 3; i < rows; i += 3 {
+			p := GP64()
+			LEAQ(operand.Mem{Base: pointers[len(pointers)-1], Index: three, Scale: 1}, p)
+			pointers = append(pointers, p)
+		}
+	}
+	masks := []mask{whole{}, whole{}}[:vectors]
+	if s.lanes() == 16 { // else the panels are filled up to whole vectors
+		last := field(64)
+		if vectors == 2 {
+			SUBQ(operand.U8(16), last)
+		}
+		masks[vectors-1] = s.mask(last)
+	}
+	acc := make([][]reg.VecVirtual, rows)
+	c, ldc := field(16), field(48)
+	at := GP64()
+	MOVQ(c, at)
+	add := field(72)
+	for i := range acc {
+		for range vectors {
+			acc[i] = append(acc[i], zero(s))
+		}
+	}
+	TESTQ(add, add)
+	JZ(operand.LabelRef("begin"))
+	for i := range acc {
+		for j := range acc[i] {
+			VMOVUPS(operand.Mem{Base: at, Disp: 4 * s.lanes() * j}, acc[i][j])
+		}
+		if i+1 < rows {
+			ADDQ(ldc, at)
+		}
+	}
+	Label("begin")
+	b, ldk, ldb, k := field(8), field(32), field(40), field(56)
+	Label("next")
+	row := make([]reg.VecVirtual, vectors)
+	for j := range row {
+		row[j] = s.vec()
+		masks[j].load(operand.Mem{Base: b, Disp: 4 * s.lanes() * j}, row[j])
+	}
+	for i := range acc {
+		from := operand.Mem{Base: pointers[i/3]}
+		if i%3 > 0 {
+			from.Index, from.Scale = lda, uint8(i%3) //nolint:gosec // 1 or 2
+		}
+		s.fma(from, row, acc[i])
+	}
+	for _, p := range pointers {
+		ADDQ(ldk, p)
+	}
+	ADDQ(ldb, b)
+	DECQ(k)
+	JNZ(operand.LabelRef("next"))
+	for i := range acc {
+		for j := range acc[i] {
+			VMOVUPS(acc[i][j], operand.Mem{Base: c, Disp: 4 * s.lanes() * j})
+		}
+		if i+1 < rows {
+			ADDQ(ldc, c)
+		}
+	}
+	end()
+}
+
+// epilogue is dst = act(acc·gain + bias)·times + residual by rows. Fields: acc, dst, residual, bias, gain, times (the
+// last four may be nil), the bytes between two rows of acc and times, and of dst and residual; rows, columns.
+func epilogue(s set, act activation) {
+	name := "epilogue" + s.name() + "_" + act.name
+	field := begin(name, name+" finishes a block of a product.")
+	acc, dst, residual, bias, gain, times := field(0), field(8), field(16), field(24), field(32), field(40)
+	rows, cols := field(64), field(72)
+	size := 4 * s.lanes()
+	chunk := func(at reg.GPVirtual, m mask, suffix string) {
+		x, y := s.vec(), s.vec()
+		m.load(operand.Mem{Base: acc, Index: at, Scale: 1}, x)
+		optional := func(p reg.GPVirtual, name string, then func()) {
+			TESTQ(p, p)
+			JZ(operand.LabelRef(name + suffix))
+			m.load(operand.Mem{Base: p, Index: at, Scale: 1}, y)
+			then()
+			Label(name + suffix)
+		}
+		optional(gain, "gainless", func() { VMULPS(y, x, x) })
+		optional(bias, "biasless", func() { VADDPS(y, x, x) })
+		if act.emit != nil {
+			act.emit(s, x)
+		}
+		optional(times, "timeless", func() { VMULPS(y, x, x) })
+		optional(residual, "bare", func() { VADDPS(y, x, x) })
+		m.store(x, operand.Mem{Base: dst, Index: at, Scale: 1})
+	}
+	Label("row")
+	at, left := GP64(), GP64()
+	XORQ(at, at)
+	MOVQ(cols, left)
+	inChunks(s, at, left, size, chunk)
+	lda, ldd := field(48), field(56)
+	ADDQ(lda, acc)
+	TESTQ(times, times)
+	JZ(operand.LabelRef("alone"))
+	ADDQ(lda, times)
+	Label("alone")
+	ADDQ(ldd, dst)
+	TESTQ(residual, residual)
+	JZ(operand.LabelRef("following"))
+	ADDQ(ldd, residual)
+	Label("following")
+	DECQ(rows)
+	JNZ(operand.LabelRef("row"))
+	end()
+}
+
+// inChunks runs chunk for each vector of left values, the last under a mask where it is not full.
+func inChunks(s set, at, left reg.GPVirtual, size int, chunk func(at reg.GPVirtual, m mask, suffix string)) {
+	labels++
+	n := fmt.Sprint(labels)
+	Label("chunk" + n)
+	CMPQ(left, operand.U8(s.lanes())) //nolint:gosec // 8 or 16
+	JB(operand.LabelRef("tail" + n))
+	chunk(at, whole{}, "_"+n)
+	ADDQ(operand.U8(size), at)        //nolint:gosec // 32 or 64
+	SUBQ(operand.U8(s.lanes()), left) //nolint:gosec // 8 or 16
+	JMP(operand.LabelRef("chunk" + n))
+	Label("tail" + n)
+	TESTQ(left, left)
+	JZ(operand.LabelRef("done" + n))
+	chunk(at, s.mask(left), "_tail"+n)
+	Label("done" + n)
+}
+
+var labels int
+
+// layerNorm normalises rows. Fields: x, dst, gain, bias (may be nil), width, rows, eps as float64.
+//
+// The mean is a float64 sum, taken off in two parts: what is near it loses nothing.
+func layerNorm(s set) {
+	name := "layerNorm" + s.name()
+	field := begin(name, name+" normalises rows.")
+	x, dst, gain, bias, width, rows := field(0), field(8), field(16), field(24), field(32), field(40)
+	n := XMM()
+	VXORPS(n, n, n)
+	VCVTSI2SDQ(width, n, n)
+	size := 4 * s.lanes()
+	pass := func(chunk func(at reg.GPVirtual, m mask, suffix string)) {
+		at, left := GP64(), GP64()
+		XORQ(at, at)
+		MOVQ(width, left)
+		inChunks(s, at, left, size, chunk)
+	}
+	Label("row")
+	sums := [2]reg.VecVirtual{zero(s), zero(s)}
+	pass(func(at reg.GPVirtual, m mask, _ string) {
+		v := s.vec()
+		m.load(operand.Mem{Base: x, Index: at, Scale: 1}, v)
+		s.doubles(v, sums)
+	})
+	mean := s.sum(sums)
+	VDIVSD(n, mean, mean)
+	high, low := XMM(), XMM()
+	VCVTSD2SS(mean, mean, high)
+	VCVTSS2SD(high, high, low)
+	VSUBSD(low, mean, low)
+	VCVTSD2SS(low, low, low)
+	high1, low1 := s.broadcast(high), s.broadcast(low)
+	centre := func(at reg.GPVirtual, m mask) reg.VecVirtual {
+		v := s.vec()
+		m.load(operand.Mem{Base: x, Index: at, Scale: 1}, v)
+		VSUBPS(high1, v, v)
+		VSUBPS(low1, v, v)
+		return v
+	}
+	squares := zero(s)
+	pass(func(at reg.GPVirtual, m mask, _ string) {
+		v := centre(at, m)
+		m.clear(v)
+		VFMADD231PS(v, v, squares)
+	})
+	wide := [2]reg.VecVirtual{zero(s), zero(s)}
+	s.doubles(squares, wide)
+	variance := s.sum(wide)
+	VDIVSD(n, variance, variance)
+	eps := XMM()
+	VMOVQ(field(48), eps)
+	VADDSD(eps, variance, variance)
+	VSQRTSD(variance, variance, variance)
+	VCVTSD2SS(variance, variance, variance)
+	deviation := s.broadcast(variance)
+	factor := s.vec()
+	VMOVUPS(constant(1), factor)
+	VDIVPS(deviation, factor, factor)
+	pass(func(at reg.GPVirtual, m mask, suffix string) {
+		v, y := centre(at, m), s.vec()
+		VMULPS(factor, v, v)
+		m.load(operand.Mem{Base: gain, Index: at, Scale: 1}, y)
+		VMULPS(y, v, v)
+		TESTQ(bias, bias)
+		JZ(operand.LabelRef("biasless" + suffix))
+		m.load(operand.Mem{Base: bias, Index: at, Scale: 1}, y)
+		VADDPS(y, v, v)
+		Label("biasless" + suffix)
+		m.store(v, operand.Mem{Base: dst, Index: at, Scale: 1})
+	})
+	LEAQ(operand.Mem{Base: x, Index: width, Scale: 4}, x)
+	LEAQ(operand.Mem{Base: dst, Index: width, Scale: 4}, dst)
+	DECQ(rows)
+	JNZ(operand.LabelRef("row"))
+	end()
+}
+
+// softmax goes on with the softmax of two vectors of columns, over some more rows of scores: these become
+// exp(scale·(score - largest)). Fields: scores [rows, 2 vectors], largest, sums, and corrections [2 vectors] each; rows;
+// scale as float32. Corrections are what former weights and sums are to be multiplied by; the sums have been.
+func softmax(s set) {
+	name := "softmax" + s.name()
+	field := begin(name, name+" goes on with the softmax of columns.")
+	scores, largest, sums, corrections, rows := field(0), field(8), field(16), field(24), field(32)
+	factor := s.vec()
+	xmm := XMM()
+	VMOVD(field(40).As32(), xmm)
+	factor = s.broadcast(xmm)
+	size := 4 * s.lanes()
+	top := [2]reg.VecVirtual{s.vec(), s.vec()}
+	for i := range top {
+		VMOVUPS(operand.Mem{Base: largest, Disp: size * i}, top[i])
+	}
+	at, left := GP64(), GP64()
+	MOVQ(scores, at)
+	MOVQ(rows, left)
+	Label("seek")
+	for i := range top {
+		v := s.vec()
+		VMOVUPS(operand.Mem{Base: at, Disp: size * i}, v)
+		VMAXPS(v, top[i], top[i]) // a NaN stays one, here or below
+	}
+	ADDQ(operand.U8(2*size), at) //nolint:gosec // 64 or 128
+	DECQ(left)
+	JNZ(operand.LabelRef("seek"))
+	total := [2]reg.VecVirtual{s.vec(), s.vec()}
+	offset := [2]reg.VecVirtual{s.vec(), s.vec()}
+	for i := range top {
+		was := s.vec()
+		VMOVUPS(operand.Mem{Base: largest, Disp: size * i}, was)
+		VMOVUPS(top[i], operand.Mem{Base: largest, Disp: size * i})
+		VMULPS(factor, top[i], offset[i])
+		VFMSUB213PS(offset[i], factor, was)
+		exp(s, was)
+		VMOVUPS(was, operand.Mem{Base: corrections, Disp: size * i})
+		VMULPS(operand.Mem{Base: sums, Disp: size * i}, was, total[i])
+	}
+	Label("weigh")
+	for i := range top {
+		v := s.vec()
+		VMOVUPS(operand.Mem{Base: scores, Disp: size * i}, v)
+		VFMSUB213PS(offset[i], factor, v)
+		exp(s, v)
+		VMOVUPS(v, operand.Mem{Base: scores, Disp: size * i})
+		VADDPS(v, total[i], total[i])
+	}
+	ADDQ(operand.U8(2*size), scores) //nolint:gosec // 64 or 128
+	DECQ(rows)
+	JNZ(operand.LabelRef("weigh"))
+	for i := range top {
+		VMOVUPS(total[i], operand.Mem{Base: sums, Disp: size * i})
+	}
+	end()
+}
+
+// transpose writes the columns of src as rows of dst, each times its factor, for at most as many rows and columns as a
+// vector has lanes. Fields: src, dst, the bytes between two rows of src, and of dst; rows of src (those beyond count as
+// zeros); columns of src; how many values are written of each row of dst; factors [a vector].
+func transpose(s set) {
+	name := "transpose" + s.name()
+	field := begin(name, name+" transposes a block.")
+	src, dst, lds, ldd, rows, cols, width := field(0), field(8), field(16), field(24), field(32), field(40), field(48)
+	factors := s.vec()
+	VMOVUPS(operand.Mem{Base: field(56)}, factors)
+	in := make([]reg.VecVirtual, s.lanes())
+	for i := range in {
+		in[i] = zero(s)
+	}
+	m := s.mask(cols)
+	for i := range in {
+		CMPQ(rows, operand.U8(i)) //nolint:gosec // below 16
+		JE(operand.LabelRef("read"))
+		m.load(operand.Mem{Base: src}, in[i])
+		VMULPS(factors, in[i], in[i])
+		ADDQ(lds, src)
+	}
+	Label("read")
+	u := make([][4]reg.VecVirtual, s.lanes()/4)
+	for g := range u {
+		pair := func(x, y reg.VecVirtual) (low, high reg.VecVirtual) {
+			low, high = s.vec(), s.vec()
+			VUNPCKLPS(y, x, low)
+			VUNPCKHPS(y, x, high)
+			return low, high
+		}
+		fours := func(x, y reg.VecVirtual) (low, high reg.VecVirtual) {
+			low, high = s.vec(), s.vec()
+			VUNPCKLPD(y, x, low)
+			VUNPCKHPD(y, x, high)
+			return low, high
+		}
+		low0, high0 := pair(in[4*g], in[4*g+1])
+		low1, high1 := pair(in[4*g+2], in[4*g+3])
+		u[g][0], u[g][1] = fours(low0, low1)
+		u[g][2], u[g][3] = fours(high0, high1)
+	}
+	out := s.columns(u)
+	m = s.mask(width)
+	for i := range out {
+		CMPQ(cols, operand.U8(i)) //nolint:gosec // below 16
+		JE(operand.LabelRef("written"))
+		m.store(out[i], operand.Mem{Base: dst})
+		ADDQ(ldd, dst)
+	}
+	Label("written")
+	end()
+}

@@ -1,0 +1,167 @@
+package kernels
+
+import (
+	"unsafe"
+
+	"golang.org/x/sys/cpu"
+)
+
+// variants are those that this processor has, the best last.
+func variants() []variant {
+	all := []variant{portable{}}
+	if cpu.X86.HasAVX2 && cpu.X86.HasFMA && cpu.X86.HasBMI2 {
+		all = append(all, &avx2)
+	}
+	return all
+}
+
+// vector is a variant in assembly. Its functions take a struct of what they work on, which lies in the worker: called
+// through a table they could not have it on the stack.
+type vector struct {
+	is        string
+	lanes     int
+	most      int // rows of a tile
+	filled    int
+	tiles     [2][]func(*byte) // by vectors - 1 and rows - 1
+	epilogues [epilogues]func(*byte)
+	layerNorm func(*byte)
+	soften    func(*byte)
+	turn      func(*byte)
+}
+
+var avx2 = vector{
+	is: "avx2", lanes: 8, most: 6, filled: 8,
+	tiles: [2][]func(*byte){
+		{tileAVX2_1x1, tileAVX2_2x1, tileAVX2_3x1, tileAVX2_4x1, tileAVX2_5x1, tileAVX2_6x1},
+		{tileAVX2_1x2, tileAVX2_2x2, tileAVX2_3x2, tileAVX2_4x2, tileAVX2_5x2, tileAVX2_6x2},
+	},
+	epilogues: [epilogues]func(*byte){
+		Identity: epilogueAVX2_identity, GELU: epilogueAVX2_gelu, GELUTanh: epilogueAVX2_geluTanh,
+		ReLU: epilogueAVX2_relu, SiLU: epilogueAVX2_silu,
+	},
+	layerNorm: layerNormAVX2, soften: softmaxAVX2, turn: transposeAVX2,
+}
+
+// arguments is what the assembly reads: hack/kernels knows the offsets.
+type arguments struct {
+	tile struct {
+		a, b, c            *float32
+		lda, ldk, ldb, ldc uintptr
+		k, cols            uintptr
+		add                uintptr
+	}
+	epilogue struct {
+		acc, dst, residual, bias, gain, times *float32
+		lda, ldd                              uintptr
+		rows, cols                            uintptr
+	}
+	norm struct {
+		x, dst, gain, bias *float32
+		width, rows        uintptr
+		eps                float64
+	}
+	softmax struct {
+		scores, largest, sums, correct *float32
+		rows                           uintptr
+		scale                          float32
+	}
+	transpose struct {
+		src, dst          *float32
+		lds, ldd          uintptr
+		rows, cols, width uintptr
+		factors           *float32
+	}
+}
+
+// bytes is the distance of so many floats.
+func bytes(floats int) uintptr { return uintptr(floats) * 4 } //nolint:gosec // not negative
+
+// matrix is the first element of a matrix whose last is checked to be there: assembly checks nothing.
+func matrix(x []float32, rows, cols, ld int) *float32 {
+	_ = x[(rows-1)*ld+cols-1]
+	return &x[0]
+}
+
+// optional is the first of n values, or nil.
+func optional(x []float32, n int) *float32 {
+	if x == nil {
+		return nil
+	}
+	return matrix(x, 1, n, 0)
+}
+
+func (v *vector) name() string { return v.is }
+func (v *vector) panel() int   { return 2 * v.lanes }
+func (v *vector) fill() int    { return v.filled }
+func (v *vector) rows() int    { return v.most }
+
+func (v *vector) tile(w *worker, t tile) {
+	vectors := ceilDiv(t.cols, v.lanes)
+	args := &w.args.tile
+	args.a = matrix(t.a, t.rows, (t.k-1)*t.ldk+1, t.lda)
+	args.b = matrix(t.b, t.k, t.cols, t.ldb)
+	args.c = matrix(t.c, t.rows, vectors*v.lanes, t.ldc)
+	args.lda, args.ldk, args.ldb, args.ldc = bytes(t.lda), bytes(t.ldk), bytes(t.ldb), bytes(t.ldc)
+	args.k, args.cols, args.add = uintptr(t.k), uintptr(t.cols), 0 //nolint:gosec // not negative
+	if t.add {
+		args.add = 1
+	}
+	v.tiles[vectors-1][t.rows-1]((*byte)(unsafe.Pointer(args)))
+}
+
+func (v *vector) epilogue(w *worker, e epilogue) {
+	args := &w.args.epilogue
+	args.acc, args.dst = matrix(e.acc, e.rows, e.cols, e.lda), matrix(e.dst, e.rows, e.cols, e.ldd)
+	args.residual, args.times = nil, nil
+	if e.residual != nil {
+		args.residual = matrix(e.residual, e.rows, e.cols, e.ldd)
+	}
+	if e.times != nil {
+		args.times = matrix(e.times, e.rows, e.cols, e.lda)
+	}
+	args.bias, args.gain = optional(e.bias, e.cols), optional(e.gain, e.cols)
+	args.lda, args.ldd = bytes(e.lda), bytes(e.ldd)
+	args.rows, args.cols = uintptr(e.rows), uintptr(e.cols) //nolint:gosec // not negative
+	v.epilogues[e.act]((*byte)(unsafe.Pointer(args)))
+}
+
+func (v *vector) normalise(w *worker, l *LayerNorm, from, to int) {
+	width := len(l.Gain)
+	args := &w.args.norm
+	args.x, args.dst = matrix(l.X[from*width:], to-from, width, width), matrix(l.Dst[from*width:], to-from, width, width)
+	args.gain, args.bias = &l.Gain[0], optional(l.Bias, width)
+	args.width, args.rows, args.eps = uintptr(width), uintptr(to-from), l.Eps //nolint:gosec // not negative
+	v.layerNorm((*byte)(unsafe.Pointer(args)))
+}
+
+func (v *vector) softmax(w *worker, s *columns, rows int) {
+	panel := v.panel()
+	args := &w.args.softmax
+	args.scores = matrix(s.scores, rows, panel, panel)
+	args.largest, args.sums = matrix(s.largest, 1, panel, 0), matrix(s.sums, 1, panel, 0)
+	args.correct = matrix(s.correct, 1, panel, 0)
+	args.rows, args.scale = uintptr(rows), s.scale //nolint:gosec // not negative
+	v.soften((*byte)(unsafe.Pointer(args)))
+}
+
+func (v *vector) transpose(
+	w *worker, src []float32, lds, rows, cols int, dst []float32, ldd, width int, factors []float32,
+) {
+	args := &w.args.transpose
+	args.lds, args.ldd = bytes(lds), bytes(ldd)
+	for col := 0; col < cols; col += v.lanes {
+		n := min(v.lanes, cols-col)
+		args.cols = uintptr(n) //nolint:gosec // not negative
+		args.factors = matrix(factors[col:], 1, v.lanes, 0)
+		for row := 0; row < width; row += v.lanes {
+			have, write := min(v.lanes, max(rows-row, 0)), min(v.lanes, width-row)
+			args.src = nil
+			if have > 0 {
+				args.src = matrix(src[row*lds+col:], have, n, lds)
+			}
+			args.dst = matrix(dst[col*ldd+row:], n, write, ldd)
+			args.rows, args.width = uintptr(have), uintptr(write) //nolint:gosec // not negative
+			v.turn((*byte)(unsafe.Pointer(args)))
+		}
+	}
+}
