@@ -10,6 +10,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/switchyard-dev/switchyard/runtime/kernels"
 )
 
 const usage = `usage: runtime serve --base-model DIR --adapters DIR [flags]
@@ -25,6 +27,14 @@ var commands = map[string]func(ctx context.Context, args []string, log *slog.Log
 	"agent": runAgent,
 }
 
+// run carries a command out, where the processor has the kernels that are asked for.
+func run(ctx context.Context, command string, args []string, log *slog.Logger) error {
+	if _, err := kernels.Variant(); err != nil {
+		return err
+	}
+	return commands[command](ctx, args, log)
+}
+
 func main() {
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	if len(os.Args) < 2 || commands[os.Args[1]] == nil {
@@ -33,7 +43,7 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
-	err := commands[os.Args[1]](ctx, os.Args[2:], log)
+	err := run(ctx, os.Args[1], os.Args[2:], log)
 	stop()
 	switch {
 	case errors.Is(err, errUsage):

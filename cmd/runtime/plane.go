@@ -20,6 +20,7 @@ import (
 	"github.com/switchyard-dev/switchyard/runtime/arch"
 	"github.com/switchyard-dev/switchyard/runtime/batcher"
 	"github.com/switchyard-dev/switchyard/runtime/engine"
+	"github.com/switchyard-dev/switchyard/runtime/kernels"
 	"github.com/switchyard-dev/switchyard/runtime/model"
 	"github.com/switchyard-dev/switchyard/runtime/peft"
 	"github.com/switchyard-dev/switchyard/runtime/preprocess"
@@ -125,8 +126,10 @@ func (p *dataPlane) close(ctx context.Context) {
 }
 
 func logBase(log *slog.Logger, name string, base *model.Base) {
+	variant, _ := kernels.Variant() // main has looked at the error
 	log.Info("base model loaded", "name", name, "architecture", base.Description.Architecture,
-		"revision", base.Digest, "labels", len(base.Description.Classes.Labels))
+		"revision", base.Digest, "labels", len(base.Description.Classes.Labels),
+		"kernels", variant)
 	if len(base.Unused) > 0 {
 		log.Warn("the base model's files have tensors that nothing asks for", "tensors", base.Unused)
 	}

@@ -3,8 +3,9 @@
 //
 // Invariant: each output element has one order of additions, fixed by the length of its reduction alone. Neither the
 // number of rows, the tile, the worker nor the neighbours change it, so a row's result is bitwise the same alone and in
-// any batch. Two habits keep it so: an accumulator runs over the whole reduction, and every product that is added up is
-// written float32(x*y), because Go may otherwise fuse x*y + z into one rounding in one loop and not in another.
+// any batch. Two habits keep it so: an accumulator runs over the whole reduction, and in Go every product that is added
+// up is written float32(x*y), because it may otherwise be fused into one rounding in one loop and not in another.
+// Assembly (hack/kernels) says which it is.
 //
 // The kernels trust their callers: shapes are checked where they come in (weights, peft, engine), not here, and a
 // mistake panics. Panics are handed to the caller of the pool.

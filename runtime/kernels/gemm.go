@@ -3,8 +3,8 @@ package kernels
 import "slices"
 
 // The largest block that one task computes: its product stays in the cache until it is finished. K is gone through by
-// parts, whose rows of x (96 x 512: 192 KiB) stay in a second-level cache and whose panel of weights stays in the first:
-// an accumulator is put down at the end of a part and taken up at the next, which changes no bit of it.
+// parts, whose rows of x (96 x 512: 192 KiB) stay in a second-level cache and whose panel of weights stays in the
+// first: an accumulator is put down at the end of a part and taken up at the next, which changes no bit of it.
 const (
 	blockRows = 96
 	blockCols = 128
@@ -14,8 +14,8 @@ const (
 // tasksEach is how many tasks of a product there are to be for each worker: blocks become smaller for it.
 const tasksEach = 6
 
-// Packed is a weight matrix W [N, K] laid out as the kernels read it: panels of some rows of W (panel of the variant), in
-// each the values of one k side by side, [N/panel][K][panel]; the last panel is as wide as it has to be.
+// Packed is a weight matrix W [N, K] laid out as the kernels read it: panels of some rows of W (panel of the variant),
+// in each the values of one k side by side, [N/panel][K][panel]; the last panel is as wide as it has to be.
 type Packed struct {
 	N, K   int
 	panels []float32
@@ -251,8 +251,8 @@ func (g *Gemm) exact(w *worker, e *epilogue) {
 	e.act, e.bias, e.gain = Identity, nil, nil
 }
 
-// multiply adds, for some of the k, the columns [c0, c1) of x·Wᵀ to acc [rows, blockCols], or, where add is false, begins
-// it with them. x [rows, ·] begins at the first of the k; c0 is a multiple of a panel.
+// multiply adds, for some of the k, the columns [c0, c1) of x·Wᵀ to acc [rows, blockCols], or, where add is false,
+// begins it with them. x [rows, ·] begins at the first of the k; c0 is a multiple of a panel.
 func multiply(w *worker, acc, x []float32, stride, rows int, m *Packed, c0, c1 int, ks Span, add bool) {
 	panel := active.panel()
 	tiles := ceilDiv(rows, active.rows())

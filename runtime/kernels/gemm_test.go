@@ -192,7 +192,7 @@ func testAPackedMatrixGivesItsRowsBack(t *testing.T) {
 		}
 	}
 	if most := int64(4 * 8 * k); packed.Bytes() < 4*n*k || packed.Bytes() > most {
-		t.Errorf("expected from %d to %d bytes, the panel filled up to a vector at most, found %d", 4*n*k, most, packed.Bytes())
+		t.Errorf("expected %d to %d bytes, the panel filled up to a vector at most, found %d", 4*n*k, most, packed.Bytes())
 	}
 }
 

@@ -2,8 +2,8 @@ package kernels
 
 import "math"
 
-// portable is the variant in Go, for any processor. 4 x 2 accumulators fit the sixteen scalar registers of amd64 with the
-// operands beside them; 4 x 4 spill.
+// portable is the variant in Go, for any processor. 4 x 2 accumulators fit the sixteen scalar registers of amd64 with
+// the operands beside them; 4 x 4 spill.
 type portable struct{}
 
 func (portable) name() string { return "portable" }

@@ -21,7 +21,8 @@ type variant interface {
 	// tile is c [rows, cols] = a [rows, k] · b [k, cols], or += that: one accumulator for each element, over all of k in
 	// order. cols is at most a panel; c has room for a whole one, of which all may be written.
 	tile(w *worker, t tile)
-	// epilogue is dst = act(acc·gain + bias)·times + residual; what is nil is left out. times lies as acc, residual as dst.
+	// epilogue is dst = act(acc·gain + bias)·times + residual; what is nil is left out. times lies as acc, residual as
+	// dst.
 	epilogue(w *worker, e epilogue)
 	// normalise is LayerNorm's rows [from, to).
 	normalise(w *worker, l *LayerNorm, from, to int)

@@ -74,7 +74,10 @@ type arguments struct {
 }
 
 // bytes is the distance of so many floats.
-func bytes(floats int) uintptr { return uintptr(floats) * 4 } //nolint:gosec // not negative
+func bytes(floats int) uintptr { return uintptr(floats) * 4 }
+
+// first is the first byte of a struct: what the assembly takes.
+func first[T any](args *T) *byte { return (*byte)(unsafe.Pointer(args)) } //nolint:gosec // its offsets are the struct's
 
 // matrix is the first element of a matrix whose last is checked to be there: assembly checks nothing.
 func matrix(x []float32, rows, cols, ld int) *float32 {
@@ -102,11 +105,11 @@ func (v *vector) tile(w *worker, t tile) {
 	args.b = matrix(t.b, t.k, t.cols, t.ldb)
 	args.c = matrix(t.c, t.rows, vectors*v.lanes, t.ldc)
 	args.lda, args.ldk, args.ldb, args.ldc = bytes(t.lda), bytes(t.ldk), bytes(t.ldb), bytes(t.ldc)
-	args.k, args.cols, args.add = uintptr(t.k), uintptr(t.cols), 0 //nolint:gosec // not negative
+	args.k, args.cols, args.add = uintptr(t.k), uintptr(t.cols), 0
 	if t.add {
 		args.add = 1
 	}
-	v.tiles[vectors-1][t.rows-1]((*byte)(unsafe.Pointer(args)))
+	v.tiles[vectors-1][t.rows-1](first(args))
 }
 
 func (v *vector) epilogue(w *worker, e epilogue) {
@@ -121,8 +124,8 @@ func (v *vector) epilogue(w *worker, e epilogue) {
 	}
 	args.bias, args.gain = optional(e.bias, e.cols), optional(e.gain, e.cols)
 	args.lda, args.ldd = bytes(e.lda), bytes(e.ldd)
-	args.rows, args.cols = uintptr(e.rows), uintptr(e.cols) //nolint:gosec // not negative
-	v.epilogues[e.act]((*byte)(unsafe.Pointer(args)))
+	args.rows, args.cols = uintptr(e.rows), uintptr(e.cols)
+	v.epilogues[e.act](first(args))
 }
 
 func (v *vector) normalise(w *worker, l *LayerNorm, from, to int) {
@@ -130,8 +133,8 @@ func (v *vector) normalise(w *worker, l *LayerNorm, from, to int) {
 	args := &w.args.norm
 	args.x, args.dst = matrix(l.X[from*width:], to-from, width, width), matrix(l.Dst[from*width:], to-from, width, width)
 	args.gain, args.bias = &l.Gain[0], optional(l.Bias, width)
-	args.width, args.rows, args.eps = uintptr(width), uintptr(to-from), l.Eps //nolint:gosec // not negative
-	v.layerNorm((*byte)(unsafe.Pointer(args)))
+	args.width, args.rows, args.eps = uintptr(width), uintptr(to-from), l.Eps
+	v.layerNorm(first(args))
 }
 
 func (v *vector) softmax(w *worker, s *columns, rows int) {
@@ -140,8 +143,8 @@ func (v *vector) softmax(w *worker, s *columns, rows int) {
 	args.scores = matrix(s.scores, rows, panel, panel)
 	args.largest, args.sums = matrix(s.largest, 1, panel, 0), matrix(s.sums, 1, panel, 0)
 	args.correct = matrix(s.correct, 1, panel, 0)
-	args.rows, args.scale = uintptr(rows), s.scale //nolint:gosec // not negative
-	v.soften((*byte)(unsafe.Pointer(args)))
+	args.rows, args.scale = uintptr(rows), s.scale
+	v.soften(first(args))
 }
 
 func (v *vector) transpose(
@@ -151,7 +154,7 @@ func (v *vector) transpose(
 	args.lds, args.ldd = bytes(lds), bytes(ldd)
 	for col := 0; col < cols; col += v.lanes {
 		n := min(v.lanes, cols-col)
-		args.cols = uintptr(n) //nolint:gosec // not negative
+		args.cols = uintptr(n)
 		args.factors = matrix(factors[col:], 1, v.lanes, 0)
 		for row := 0; row < width; row += v.lanes {
 			have, write := min(v.lanes, max(rows-row, 0)), min(v.lanes, width-row)
@@ -160,8 +163,8 @@ func (v *vector) transpose(
 				args.src = matrix(src[row*lds+col:], have, n, lds)
 			}
 			args.dst = matrix(dst[col*ldd+row:], n, write, ldd)
-			args.rows, args.width = uintptr(have), uintptr(write) //nolint:gosec // not negative
-			v.turn((*byte)(unsafe.Pointer(args)))
+			args.rows, args.width = uintptr(have), uintptr(write)
+			v.turn(first(args))
 		}
 	}
 }

@@ -27,7 +27,7 @@ func TestAVariantThatTheProcessorLacks(t *testing.T) {
 		t.Errorf("expected the best, %s, found %s, %v", all[len(all)-1], got, err)
 	}
 	_, err := kernels.Choose("amx")
-	want := fmt.Sprintf(`SWITCHYARD_KERNELS: expected one that this processor has, %s, found "amx"`, strings.Join(all, ", "))
+	want := "SWITCHYARD_KERNELS: expected one that this processor has, " + strings.Join(all, ", ") + `, found "amx"`
 	if err == nil || err.Error() != want {
 		t.Errorf("expected %s, found %v", want, err)
 	}
@@ -194,7 +194,8 @@ func testALongRowAmongOthers(t *testing.T) {
 		mixed := alone
 		amid := func(x []float32) []float32 { return slices.Concat(nans(before*width), x, nans(width)) }
 		mixed.Q, mixed.K, mixed.V, mixed.Dst = amid(q), amid(k), amid(v), make([]float32, (before+tokens+1)*width)
-		mixed.Rows = []kernels.Span{{Start: 0, End: before}, {Start: before, End: before + tokens}, {Start: before + tokens, End: before + tokens + 1}}
+		const after = before + tokens
+		mixed.Rows = []kernels.Span{{Start: 0, End: before}, {Start: before, End: after}, {Start: after, End: after + 1}}
 		p.Attention(mixed)
 		if !sameBits(mixed.Dst[before*width:(before+tokens)*width], alone.Dst) {
 			t.Errorf("a window of %d: a row among NaN neighbours differs from the row alone", window)

@@ -265,6 +265,9 @@ func TestTensorsThatNothingAsksFor(t *testing.T) {
 	}
 }
 
+// kernelsOfNone asks for kernels that no processor has.
+const kernelsOfNone = "SWITCHYARD_KERNELS=abacus"
+
 func TestBadFlagsAndBadBases(t *testing.T) {
 	path, err := binary()
 	if err != nil {
@@ -283,6 +286,7 @@ func TestBadFlagsAndBadBases(t *testing.T) {
 		code int
 		want string
 	}{
+		{[]string{kernelsOfNone, "serve"}, 1, `SWITCHYARD_KERNELS: expected one that this processor has, portable`},
 		{nil, 2, "usage: runtime serve"},
 		{[]string{"fly"}, 2, "usage: runtime serve"},
 		{[]string{"serve", "--wings"}, 2, "flag provided but not defined: -wings"},
@@ -307,7 +311,12 @@ func TestBadFlagsAndBadBases(t *testing.T) {
 			}, 1, "http: ",
 		},
 	} {
-		cmd := exec.CommandContext(t.Context(), path, c.args...)
+		args, env := c.args, os.Environ()
+		if len(args) > 0 && args[0] == kernelsOfNone {
+			args, env = args[1:], append(env, kernelsOfNone)
+		}
+		cmd := exec.CommandContext(t.Context(), path, args...)
+		cmd.Env = env
 		stderr, err := cmd.StderrPipe()
 		if err != nil {
 			t.Fatal(err)
