@@ -253,10 +253,9 @@ func softmax(s set) {
 	name := "softmax" + s.name()
 	field := begin(name, name+" goes on with the softmax of columns.")
 	scores, largest, sums, corrections, rows := field(0), field(8), field(16), field(24), field(32)
-	factor := s.vec()
 	xmm := XMM()
 	VMOVD(field(40).As32(), xmm)
-	factor = s.broadcast(xmm)
+	factor := s.broadcast(xmm)
 	size := 4 * s.lanes()
 	top := [2]reg.VecVirtual{s.vec(), s.vec()}
 	for i := range top {
@@ -275,14 +274,17 @@ func softmax(s set) {
 	DECQ(left)
 	JNZ(operand.LabelRef("seek"))
 	total := [2]reg.VecVirtual{s.vec(), s.vec()}
-	offset := [2]reg.VecVirtual{s.vec(), s.vec()}
+	// weigh takes the largest off before it scales: what is the largest weighs 1, and what was is corrected by 1, exactly.
+	weigh := func(i int, score reg.VecVirtual) {
+		VSUBPS(top[i], score, score)
+		VMULPS(factor, score, score)
+		exp(s, score)
+	}
 	for i := range top {
 		was := s.vec()
 		VMOVUPS(operand.Mem{Base: largest, Disp: size * i}, was)
 		VMOVUPS(top[i], operand.Mem{Base: largest, Disp: size * i})
-		VMULPS(factor, top[i], offset[i])
-		VFMSUB213PS(offset[i], factor, was)
-		exp(s, was)
+		weigh(i, was)
 		VMOVUPS(was, operand.Mem{Base: corrections, Disp: size * i})
 		VMULPS(operand.Mem{Base: sums, Disp: size * i}, was, total[i])
 	}
@@ -290,8 +292,7 @@ func softmax(s set) {
 	for i := range top {
 		v := s.vec()
 		VMOVUPS(operand.Mem{Base: scores, Disp: size * i}, v)
-		VFMSUB213PS(offset[i], factor, v)
-		exp(s, v)
+		weigh(i, v)
 		VMOVUPS(v, operand.Mem{Base: scores, Disp: size * i})
 		VADDPS(v, total[i], total[i])
 	}

@@ -29,7 +29,7 @@ type set interface {
 	sum(acc [2]reg.VecVirtual) reg.VecVirtual
 	// broadcast has the first lane of an XMM register in all lanes.
 	broadcast(x reg.Register) reg.VecVirtual
-	// lanesOf joins the 128-bit lanes of rows 4·g…4·g+3: u[g][j] holds column 4·L+j of them in lane L.
+	// columns joins the 128-bit lanes of rows 4·g…4·g+3: u[g][j] holds column 4·L+j of them in lane L.
 	columns(u [][4]reg.VecVirtual) []reg.VecVirtual
 }
 

@@ -103,7 +103,7 @@ func testAttention(t *testing.T) {
 	}
 }
 
-// Scores are kept for one query at a time: four times the tokens take four times the memory, not sixteen times.
+// Scores are kept for some keys at a time: four times the tokens take four times the memory, not sixteen times.
 func TestTheMemoryOfAttentionIsLinear(t *testing.T) {
 	kernels.EachVariant(t, testTheMemoryOfAttentionIsLinear)
 }
@@ -211,7 +211,8 @@ func testAttentionOfARowDoesNotSeeItsNeighbours(t *testing.T) {
 	}
 }
 
-// What is behind a window is not looked at: it is not there, and not only of no weight.
+// What is behind a window weighs nothing, however large it is. (A value that is not finite spoils the queries that are
+// computed beside those that see it: of the same row, as in PyTorch.)
 func TestAWindowHidesWhatIsBehindIt(t *testing.T) {
 	kernels.EachVariant(t, testAWindowHidesWhatIsBehindIt)
 }

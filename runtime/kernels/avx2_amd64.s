@@ -2102,8 +2102,8 @@ seek:
 	JNZ          seek
 	VMOVUPS      (DX), Y3
 	VMOVUPS      Y1, (DX)
-	VMULPS       Y0, Y1, Y1
-	VFMSUB213PS  Y1, Y0, Y3
+	VSUBPS       Y1, Y3, Y3
+	VMULPS       Y0, Y3, Y3
 	VMOVUPS      cc2ae999a<>+0(SB), Y4
 	VCMPPS       $0x01, Y4, Y3, Y6
 	VMOVUPS      c42b16666<>+0(SB), Y5
@@ -2130,8 +2130,8 @@ seek:
 	VMULPS       (BX), Y3, Y3
 	VMOVUPS      32(DX), Y4
 	VMOVUPS      Y2, 32(DX)
-	VMULPS       Y0, Y2, Y2
-	VFMSUB213PS  Y2, Y0, Y4
+	VSUBPS       Y2, Y4, Y4
+	VMULPS       Y0, Y4, Y4
 	VMOVUPS      cc2ae999a<>+0(SB), Y5
 	VCMPPS       $0x01, Y5, Y4, Y7
 	VMOVUPS      c42b16666<>+0(SB), Y6
@@ -2159,7 +2159,8 @@ seek:
 
 weigh:
 	VMOVUPS      (CX), Y5
-	VFMSUB213PS  Y1, Y0, Y5
+	VSUBPS       Y1, Y5, Y5
+	VMULPS       Y0, Y5, Y5
 	VMOVUPS      cc2ae999a<>+0(SB), Y6
 	VCMPPS       $0x01, Y6, Y5, Y8
 	VMOVUPS      c42b16666<>+0(SB), Y7
@@ -2185,7 +2186,8 @@ weigh:
 	VMOVUPS      Y5, (CX)
 	VADDPS       Y5, Y3, Y3
 	VMOVUPS      32(CX), Y5
-	VFMSUB213PS  Y2, Y0, Y5
+	VSUBPS       Y2, Y5, Y5
+	VMULPS       Y0, Y5, Y5
 	VMOVUPS      cc2ae999a<>+0(SB), Y6
 	VCMPPS       $0x01, Y6, Y5, Y8
 	VMOVUPS      c42b16666<>+0(SB), Y7

@@ -14,11 +14,25 @@ func (p *Pool) Gated(op Gated) {
 	p.run(ceilDiv(rows, rowsPerTask), func(w *worker, task int) {
 		from, to := task*rowsPerTask, min((task+1)*rowsPerTask, rows)
 		x := op.X[2*from*op.Width:]
+		if op.Act >= epilogues {
+			op.exact(from, to)
+			return
+		}
 		active.epilogue(w, epilogue{
 			acc: x, times: x[op.Width:], lda: 2 * op.Width, dst: op.Dst[from*op.Width:], ldd: op.Width,
 			rows: to - from, cols: op.Width, act: op.Act,
 		})
 	})
+}
+
+// exact computes rows [from, to) with an activation that epilogues do not have.
+func (op *Gated) exact(from, to int) {
+	for r := from; r < to; r++ {
+		x, dst := op.X[2*r*op.Width:2*(r+1)*op.Width], op.Dst[r*op.Width:(r+1)*op.Width]
+		for i, v := range x[:op.Width] {
+			dst[i] = float32(op.Act.of(v) * x[op.Width+i])
+		}
+	}
 }
 
 // Scaled is Dst += Gain · X, each row by itself.

@@ -21,6 +21,7 @@ func testGated(t *testing.T) {
 		want func(v float64) float64
 	}{
 		"silu":          {kernels.SiLU, func(v float64) float64 { return v / (1 + math.Exp(-v)) }},
+		"tanh":          {kernels.Tanh, math.Tanh},
 		"no activation": {kernels.Identity, func(v float64) float64 { return v }},
 	} {
 		var want []float64

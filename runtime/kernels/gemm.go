@@ -159,6 +159,9 @@ func (g *Gemm) block(w *worker, r0, r1, c0, c1 int) {
 	// The residual may be Dst itself, so the block is gathered beside it.
 	w.product = atLeast(w.product, blockRows*blockCols)
 	acc := w.product[:(r1-r0)*blockCols]
+	if g.W.K == 0 {
+		clear(acc)
+	}
 	parts := ceilDiv(g.W.K, blockK)
 	for i := range parts {
 		ks := Span{i * g.W.K / parts, (i + 1) * g.W.K / parts}

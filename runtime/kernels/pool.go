@@ -144,6 +144,7 @@ func (p *Pool) work(j *job) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	w.args = arguments{} // else it would keep what it worked on alive
 	p.idle = append(p.idle, w)
 	p.jobs = slices.DeleteFunc(p.jobs, func(other *job) bool { return other == j })
 	p.open.Store(int64(len(p.jobs)))

@@ -70,14 +70,14 @@ func (portable) epilogue(_ *worker, e epilogue) {
 		acc, dst := e.acc[r*e.lda:][:e.cols], e.dst[r*e.ldd:][:e.cols]
 		for i, v := range acc {
 			if e.gain != nil {
-				v *= e.gain[i]
+				v = float32(v * e.gain[i])
 			}
 			if e.bias != nil {
 				v += e.bias[i]
 			}
 			v = e.act.of(v)
 			if e.times != nil {
-				v *= e.times[r*e.lda+i]
+				v = float32(v * e.times[r*e.lda+i])
 			}
 			if e.residual != nil {
 				v += e.residual[r*e.ldd+i]

@@ -9,7 +9,7 @@ import (
 // variants are those that this processor has, the best last.
 func variants() []variant {
 	all := []variant{portable{}}
-	if cpu.X86.HasAVX2 && cpu.X86.HasFMA && cpu.X86.HasBMI2 {
+	if cpu.X86.HasAVX2 && cpu.X86.HasFMA {
 		all = append(all, &avx2)
 	}
 	return all
@@ -102,7 +102,7 @@ func (v *vector) tile(w *worker, t tile) {
 	vectors := ceilDiv(t.cols, v.lanes)
 	args := &w.args.tile
 	args.a = matrix(t.a, t.rows, (t.k-1)*t.ldk+1, t.lda)
-	args.b = matrix(t.b, t.k, t.cols, t.ldb)
+	args.b = matrix(t.b, t.k, vectors*v.lanes, t.ldb)
 	args.c = matrix(t.c, t.rows, vectors*v.lanes, t.ldc)
 	args.lda, args.ldk, args.ldb, args.ldc = bytes(t.lda), bytes(t.ldk), bytes(t.ldb), bytes(t.ldc)
 	args.k, args.cols, args.add = uintptr(t.k), uintptr(t.cols), 0

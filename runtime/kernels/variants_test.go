@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
+	"weak"
 
 	"golang.org/x/sys/unix"
 
@@ -201,4 +203,69 @@ func testALongRowAmongOthers(t *testing.T) {
 			t.Errorf("a window of %d: a row among NaN neighbours differs from the row alone", window)
 		}
 	}
+}
+
+// Keys that are all the same have the same weight, however many there are and whatever the scale: what is the largest
+// stays so, and corrects nothing.
+func TestManyEqualKeys(t *testing.T) { kernels.EachVariant(t, testManyEqualKeys) }
+
+func testManyEqualKeys(t *testing.T) {
+	const dim, tokens = 32, 8192
+	p := newPool(t, 2)
+	rng := rand.New(rand.NewPCG(24, 24))
+	one := random(rng, dim)
+	a := kernels.Attention{
+		Q: slices.Repeat(one, tokens), K: slices.Repeat(one, tokens), V: make([]float32, tokens*dim), Heads: 1, Dim: dim,
+		Scale: float32(1 / math.Sqrt(dim)), Rows: []kernels.Span{{Start: 0, End: tokens}}, Dst: make([]float32, tokens*dim),
+	}
+	for token := range 256 { // of the first keys alone
+		a.V[token*dim] = 1
+	}
+	p.Attention(a)
+	const want = 256.0 / tokens
+	for token := range tokens {
+		if got := float64(a.Dst[token*dim]); math.Abs(got/want-1) > 2e-6 {
+			t.Fatalf("token %d: expected %g, found %g", token, want, got)
+		}
+	}
+}
+
+// Scores that no exp could take: the largest wins outright.
+func TestScoresBeyondAllMeasure(t *testing.T) {
+	kernels.EachVariant(t, func(t *testing.T) {
+		a := kernels.Attention{
+			Q: []float32{1e6, 1e6}, K: []float32{1e5, 1e3}, V: []float32{5, 7}, Rows: []kernels.Span{{Start: 0, End: 2}},
+			Heads: 1, Dim: 1, Scale: 1, Dst: make([]float32, 2),
+		}
+		newPool(t, 1).Attention(a)
+		near(t, "attention", a.Dst, []float64{5, 5}, 1e-6)
+	})
+}
+
+// A sum of nothing is zero, whatever was computed before it.
+func TestAProductOfNoTerms(t *testing.T) {
+	kernels.EachVariant(t, func(t *testing.T) {
+		p := newPool(t, 1)
+		gemm(p, kernels.Gemm{X: []float32{3}, Rows: 1, W: kernels.Pack([]float32{4}, 1, 1)})
+		if got := gemm(p, kernels.Gemm{Rows: 1, W: kernels.Pack(nil, 1, 0), Bias: []float32{2}}); got[0] != 2 {
+			t.Errorf("expected 2, found %v", got)
+		}
+	})
+}
+
+// Workers that have nothing to do keep nothing alive of what they did.
+func TestWhatWasComputedIsForgotten(t *testing.T) {
+	kernels.EachVariant(t, func(t *testing.T) {
+		p := newPool(t, 2)
+		forgotten := func() weak.Pointer[float32] {
+			dst := gemm(p, kernels.Gemm{X: make([]float32, 64*8), Rows: 64, W: kernels.Pack(make([]float32, 64), 8, 8)})
+			return weak.Make(&dst[0])
+		}()
+		for range 100 {
+			if runtime.GC(); forgotten.Value() == nil {
+				return
+			}
+		}
+		t.Error("the result of a product is kept")
+	})
 }

@@ -31,10 +31,10 @@ func (l *Linear) ChangedBy(a *Adapter) bool { return a.changed(l.slot) }
 // Product asks for one Linear of a matrix.
 type Product struct {
 	Layer    *Linear
-	Act      kernels.Activation // or nil
-	Residual []float32          // as Dst, or nil; may be Dst itself
-	Dst      []float32          // [rows, Stride]
-	Stride   int                // distance of two rows of Dst in floats; 0: the layer's outputs
+	Act      kernels.Activation
+	Residual []float32 // as Dst, or nil; may be Dst itself
+	Dst      []float32 // [rows, Stride]
+	Stride   int       // distance of two rows of Dst in floats; 0: the layer's outputs
 }
 
 // Linear computes products of one matrix x [rows, in], whose rows belong to the segments.
@@ -62,7 +62,7 @@ func (p *Product) parts(segments []Segment, x []float32, done []reduced, shrinks
 	var parts []kernels.Part
 	for i, s := range segments {
 		c := s.Adapter.change(p.Layer.slot)
-		if c.update == nil && c.bias == nil {
+		if s.Start == s.End || c.update == nil && c.bias == nil {
 			continue
 		}
 		part := kernels.Part{Start: s.Start, End: s.End, Gain: c.gain, Bias: c.bias}

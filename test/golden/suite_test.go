@@ -71,12 +71,12 @@ type suite struct {
 
 // unsure are the rows, by suite, whose answer float32 does not have to 1e-5 of the largest logit: it is small beside
 // the terms that it is the sum of. PEFT's own is off by as much from its float64 in such rows
-// (hack/golden/precision.py): of the largest logit by 1.6e-5 in the first, 8e-6 in the second, 3.5e-5 in the third and,
-// by luck, 1e-6 in the fourth, where it is 8e-6 in the next such row.
+// (hack/golden/precision.py): of the largest logit by 1.6e-5 in the first, 8e-6 in the second, 3.5e-5 in the third and
+// 8.5e-6 in the fourth.
 var unsure = map[string]map[row]float64{
 	"modernbert":       {{input: 4, adapter: "plain"}: 6e-6},
 	"xlm-roberta-more": {{input: 4, adapter: "saved-norm"}: 1.5e-6},
-	"packages":         {{input: 2, adapter: "library"}: 6e-7, {input: 81, adapter: "library"}: 6e-7},
+	"packages":         {{input: 2, adapter: "library"}: 6e-7, {input: 111, adapter: "library"}: 6e-7},
 }
 
 // smallest is what a row's largest logit is at least if it needs no bound of its own.
