@@ -38,14 +38,14 @@ up: build controlplane ## leave the whole running on this machine, with the samp
 down: ## end what `make up` left running
 	@go build -o bin/ ./hack/local && bin/local down
 
-# The race detector makes the kernels some twenty times slower, so long tests take their short form under it and their
-# full length without: those of texts, too, as wazero compiles the tokenizer for a minute under it. test/serve and
+# The race detector makes the kernels in Go some twenty times slower, so long tests take their short form under it and
+# their full length without: those of texts, too, as wazero compiles the tokenizer for a minute under it. test/serve and
 # test/integration run binaries that Go's test cache knows nothing of. On a CPU that fuses x*y + z, the kernels must not
 # depend on whether the compiler does.
 .PHONY: test
 test: controlplane helm ## every test, under the race detector; the tests of the whole once more without it
 	go test -race -short ./...
-	go test ./runtime/engine/ ./runtime/peft/ ./runtime/preprocess/... ./runtime/server/ ./test/golden/
+	go test ./runtime/engine/ ./runtime/kernels/ ./runtime/peft/ ./runtime/preprocess/... ./runtime/server/ ./test/golden/
 	go test -count=1 -timeout 20m ./test/serve/ ./test/integration/
 	@if grep -qw fma /proc/cpuinfo 2>/dev/null; then set -x; GOAMD64=v3 go test ./runtime/kernels/; fi
 
