@@ -26,6 +26,13 @@ type UnknownError struct{ Name string }
 
 func (e *UnknownError) Error() string { return fmt.Sprintf("adapter %s: unknown", quote.Name(e.Name)) }
 
+// UntoldError says that no adapter of that name is known yet: the server has not been told which there are.
+type UntoldError struct{ Name string }
+
+func (e *UntoldError) Error() string {
+	return fmt.Sprintf("adapter %s: not known yet: this server has not been told its adapters", quote.Name(e.Name))
+}
+
 // LoadingError says that the adapter is known and not yet loaded.
 type LoadingError struct{ Name string }
 
@@ -49,6 +56,7 @@ type Set struct {
 	engine *engine.Engine
 
 	mu        sync.Mutex
+	told      bool // which names there are
 	byName    map[string]slot
 	revisions map[string]*revision // loaded, by digest
 }
@@ -94,7 +102,7 @@ type Entry struct {
 	Err     error
 }
 
-// New is an empty set for the engine's base.
+// New is an empty set for the engine's base, of whose names nothing has been told.
 func New(e *engine.Engine) *Set {
 	return &Set{engine: e, byName: make(map[string]slot), revisions: make(map[string]*revision)}
 }
@@ -177,6 +185,13 @@ func (s *Set) Try(l *Lease) error {
 	return nil
 }
 
+// Told says that all names that there are have been made known: from now on any other is unknown.
+func (s *Set) Told() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.told = true
+}
+
 // Expect makes names known before they are loaded.
 func (s *Set) Expect(names ...string) {
 	for _, name := range names {
@@ -210,8 +225,8 @@ func (s *Set) Load(name string, open func() (*weights.Folder, error)) Entry {
 	return Entry{Name: name, Adapter: lease.Adapter()}
 }
 
-// Get finds the adapter that answers to a name, without holding it; its error is an UnknownError, LoadingError or
-// RefusedError.
+// Get finds the adapter that answers to a name, without holding it; its error is an UnknownError, UntoldError,
+// LoadingError or RefusedError.
 func (s *Set) Get(name string) (*engine.Adapter, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -288,7 +303,10 @@ func (s *Set) leave(name string) {
 
 func (s *Set) find(name string) (*revision, error) {
 	in, ok := s.byName[name]
-	if !ok {
+	switch {
+	case !ok && !s.told:
+		return nil, &UntoldError{name}
+	case !ok:
 		return nil, &UnknownError{name}
 	}
 	return in.revision, in.err

@@ -263,6 +263,11 @@ func TestARevisionLivesAsLongAsItIsHeld(t *testing.T) {
 	b.Release()
 	set.Refuse("x", errors.New("no more"))
 	step("")
+	var untold *adapters.UntoldError
+	if _, err := set.Acquire("y"); !errors.As(err, &untold) {
+		t.Errorf("not told which names there are: expected an UntoldError, found %v", err)
+	}
+	set.Told()
 	var unknown *adapters.UnknownError
 	if _, err := set.Acquire("y"); !errors.As(err, &unknown) {
 		t.Errorf("dropped: expected an UnknownError, found %v", err)

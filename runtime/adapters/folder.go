@@ -40,6 +40,7 @@ func (s *Set) FromFolder(
 		}
 	}
 	s.Expect(names...)
+	s.Told()
 	return func(ctx context.Context) {
 		var loads errgroup.Group
 		loads.SetLimit(runtime.GOMAXPROCS(0))

@@ -288,6 +288,7 @@ func (a *Agent) answer(answers map[string]answer) (news bool) {
 			a.options.Log.Info("adapter removed", "adapter", name)
 		}
 	}
+	a.options.Set.Told()
 	a.state.answers = answers
 	return news
 }

@@ -273,6 +273,7 @@ func TestTheLifeOfAnAdapter(t *testing.T) {
 	if err := p.agent.Ready(); err == nil {
 		t.Error("ready before its assignment was seen")
 	}
+	p.refuses(t, "x", http.StatusServiceUnavailable) // it may be assigned
 	d.served(t, d.assign())
 	if err := p.agent.Ready(); err != nil {
 		t.Errorf("an empty assignment: expected ready, found %v", err)

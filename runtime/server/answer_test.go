@@ -33,6 +33,7 @@ func TestEveryErrorHasItsStatus(t *testing.T) {
 		{badRequest("bad"), http.StatusBadRequest, false},
 		{tryLater(http.StatusTooManyRequests, errors.New("full")), http.StatusTooManyRequests, true},
 		{&adapters.UnknownError{Name: "x"}, http.StatusNotFound, false},
+		{&adapters.UntoldError{Name: "x"}, http.StatusServiceUnavailable, true},
 		{&adapters.LoadingError{Name: "x"}, http.StatusServiceUnavailable, true},
 		{&adapters.RefusedError{Name: "x", Reason: errors.New("bad")}, http.StatusServiceUnavailable, false},
 		{batcher.ErrOverloaded, http.StatusTooManyRequests, true},

@@ -35,6 +35,7 @@ func statusOf(err error) *statusError {
 	var (
 		status  *statusError
 		unknown *adapters.UnknownError
+		untold  *adapters.UntoldError
 		loading *adapters.LoadingError
 		refused *adapters.RefusedError
 	)
@@ -43,7 +44,7 @@ func statusOf(err error) *statusError {
 		return &statusError{code: status.code, retry: status.retry, err: err}
 	case errors.As(err, &unknown):
 		return &statusError{code: http.StatusNotFound, err: err}
-	case errors.As(err, &loading):
+	case errors.As(err, &untold), errors.As(err, &loading):
 		return &statusError{code: http.StatusServiceUnavailable, retry: true, err: err}
 	case errors.As(err, &refused):
 		return &statusError{code: http.StatusServiceUnavailable, err: err}

@@ -111,6 +111,7 @@ func newServerOf(
 	t.Cleanup(eng.Close)
 	set := adapters.New(eng)
 	load(set)
+	set.Told()
 	registry := prometheus.NewRegistry()
 	queue := batcher.New(before(eng), batcher.Options{
 		MaxBatchRows: 4, MaxBatchTokens: 1 << 10, MaxQueueRows: 64, Observe: server.NewBatchObserver(registry),

@@ -227,6 +227,14 @@ func (n *Node) podHandler(ctx context.Context) cache.ResourceEventHandler {
 	}
 }
 
+// isUp tells whether the pod's containers run and are ready.
+func (n *Node) isUp(pod types.UID) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	w := n.workers[pod]
+	return w != nil && w.up.Load()
+}
+
 // killLeftovers ends what a Run that was killed may have left, by the notes it wrote.
 func (n *Node) killLeftovers() error {
 	notes, err := filepath.Glob(filepath.Join(n.options.Dir, "pods", "*", "*.process.json"))

@@ -242,17 +242,23 @@ func (b *balancer) accept(ctx context.Context, at endpoint, l *listener) {
 // pass connects a client to the next pod that takes it. Where none does the connection is closed.
 func (b *balancer) pass(ctx context.Context, at endpoint, l *listener, client net.Conn, log *slog.Logger) {
 	defer func() { _ = client.Close() }()
-	addresses, err := b.ready(at.namespace, l.target.Load())
-	if len(addresses) == 0 {
+	to := l.target.Load()
+	backends, err := b.ready(at.namespace, to)
+	if len(backends) == 0 {
 		log.Info("no ready pod", "error", err)
 		return
 	}
-	turn := int((l.turn.Add(1) - 1) % uint64(len(addresses)))
-	for i := range addresses {
+	turn := int((l.turn.Add(1) - 1) % uint64(len(backends)))
+	for i := range backends {
+		backend := backends[(turn+i)%len(backends)]
 		dialer := net.Dialer{Timeout: dialWithin}
-		pod, err := dialer.DialContext(ctx, "tcp", addresses[(turn+i)%len(addresses)])
+		pod, err := dialer.DialContext(ctx, "tcp", backend.address)
 		if err != nil {
 			log.Info("pod does not answer", "error", err)
+			continue
+		}
+		if !to.unready && !b.node.isUp(backend.pod) { // what has answered is its process's successor
+			_ = pod.Close()
 			continue
 		}
 		splice(ctx, client, pod)
@@ -260,18 +266,25 @@ func (b *balancer) pass(ctx context.Context, at endpoint, l *listener, client ne
 	}
 }
 
-// ready are the addresses of the pods that take connections now, in the order of their names.
-func (b *balancer) ready(namespace string, to *target) ([]string, error) {
+// backend is where a connection may go.
+type backend struct {
+	pod     types.UID
+	address string
+}
+
+// ready are the pods that take connections now, in the order of their names: those that are ready as the API server was
+// told and as this node knows, which may be newer.
+func (b *balancer) ready(namespace string, to *target) ([]backend, error) {
 	pods, err := b.pods.Pods(namespace).List(to.selector)
 	if err != nil {
 		return nil, err
 	}
 	slices.SortFunc(pods, func(a, c *corev1.Pod) int { return cmp.Compare(a.Name, c.Name) })
-	var addresses []string
+	var backends []backend
 	var failed error
 	for _, pod := range pods {
 		if pod.DeletionTimestamp != nil || pod.Status.PodIP == "" || pod.Spec.NodeName != b.node.options.Name ||
-			!to.unready && !conditionTrue(pod.Status.Conditions, corev1.PodReady) {
+			!to.unready && !(conditionTrue(pod.Status.Conditions, corev1.PodReady) && b.node.isUp(pod.UID)) {
 			continue
 		}
 		port, err := targetPort(pod, to.port)
@@ -279,9 +292,9 @@ func (b *balancer) ready(namespace string, to *target) ([]string, error) {
 			failed = err
 			continue
 		}
-		addresses = append(addresses, net.JoinHostPort(pod.Status.PodIP, strconv.Itoa(port)))
+		backends = append(backends, backend{pod.UID, net.JoinHostPort(pod.Status.PodIP, strconv.Itoa(port))})
 	}
-	return addresses, failed
+	return backends, failed
 }
 
 func targetPort(pod *corev1.Pod, port corev1.ServicePort) (int, error) {

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -30,6 +31,7 @@ const retryAfter = 500 * time.Millisecond
 type worker struct {
 	node   *Node
 	wakeup chan struct{} // of capacity 1
+	up     atomic.Bool   // its containers run and are ready, whatever the API server was told
 
 	mu     sync.Mutex
 	latest *corev1.Pod // as watched
@@ -227,6 +229,13 @@ func (w *worker) watchContainers() {
 			w.watchRun(c)
 		}
 	}
+	w.tellServices()
+}
+
+// tellServices has Services lead to the pod or not. A process that has ended is told of before its successor starts,
+// which would take the connections of a pod that the API server still calls ready.
+func (w *worker) tellServices() {
+	w.up.Store(all(w.containers, func(c *container) bool { return c.running && c.ready }))
 }
 
 // adopt is a container as another Run of this node left it: its process is gone, and nobody saw how.
@@ -441,6 +450,7 @@ func (w *worker) grace() time.Duration {
 
 // report writes the pod's status if it is not as written before.
 func (w *worker) report(ctx context.Context) error {
+	w.tellServices() // before others hear of it
 	at := place{hostIP: w.node.lane.host()}
 	if w.number != 0 {
 		at.podIP = w.node.lane.pod(w.number)
