@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/switchyard-dev/switchyard/test/load"
 	"github.com/switchyard-dev/switchyard/test/oip"
 )
 
@@ -58,9 +59,7 @@ func startCrowd(w *truth, endpoint string, perModel int, adapters ...string) *cr
 	for _, name := range adapters {
 		for range perModel {
 			c.clients.Go(func() {
-				for ctx.Err() == nil {
-					c.ask(ctx, endpoint, name)
-				}
+				load.Repeat(ctx, func() { c.ask(ctx, endpoint, name) })
 			})
 		}
 	}

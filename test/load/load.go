@@ -1,5 +1,5 @@
-// Package load asks one adapter without a pause, from several clients, and keeps which revision answered when: what a
-// swap under load looks like from outside.
+// Package load asks one adapter all the time, from several clients, and keeps which revision answered when: what a swap
+// under load looks like from outside.
 package load
 
 import (
@@ -7,9 +7,14 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/switchyard-dev/switchyard/test/oip"
 )
+
+// Every is how often a client asks, unless the last answer took longer. Without it, clients on the machine of those they
+// ask would take the processors from the control plane: the faster the answers come, the more.
+const Every = 20 * time.Millisecond
 
 // Load is clients that ask.
 type Load struct {
@@ -41,19 +46,30 @@ type Revision struct {
 }
 
 // Start has so many clients ask the adapter of a model server about an image, each its next request after the last
-// answer, until Stop.
+// answer and not before Every has passed, until Stop.
 func Start(ctx context.Context, url, adapter string, image []byte, clients int) *Load {
 	ctx, cancel := context.WithCancel(ctx)
 	l := &Load{cancel: cancel}
 	l.changed = sync.NewCond(&l.mu)
 	for range clients {
 		l.clients.Go(func() {
-			for ctx.Err() == nil {
-				l.one(ctx, url, adapter, image)
-			}
+			Repeat(ctx, func() { l.one(ctx, url, adapter, image) })
 		})
 	}
 	return l
+}
+
+// Repeat asks again and again, Every or less often, until ctx ends.
+func Repeat(ctx context.Context, ask func()) {
+	next := time.NewTicker(Every)
+	defer next.Stop()
+	for ctx.Err() == nil {
+		ask()
+		select {
+		case <-next.C:
+		case <-ctx.Done():
+		}
+	}
 }
 
 func (l *Load) one(ctx context.Context, url, adapter string, image []byte) {
