@@ -121,6 +121,7 @@ func listen(t *testing.T, e *engine.Engine, texts *text.Tokenizer, folders ...st
 			t.Fatal(entry.Err)
 		}
 	}
+	set.Told()
 	queue := batcher.New(e, batcher.Options{MaxBatchRows: 16, MaxBatchTokens: 1 << 10, MaxQueueRows: 64})
 	front := server.New(set, queue, nil, server.Options{
 		Name: "base", MaxBodyBytes: 1 << 20, RequestBytes: 64 << 20, MaxRows: 16, MaxRowsInFlight: 64,
