@@ -12,8 +12,8 @@ import (
 	"github.com/switchyard-dev/switchyard/test/oip"
 )
 
-// Every is how often a client asks, unless the last answer took longer. Without it, clients on the machine of those they
-// ask would take the processors from the control plane: the faster the answers come, the more.
+// Every is how often a client asks, unless the last answer took longer. Without it, clients on the machine of those
+// they ask would take the processors from the control plane: the faster the answers come, the more.
 const Every = 20 * time.Millisecond
 
 // Load is clients that ask.
@@ -61,7 +61,7 @@ func Start(ctx context.Context, url, adapter string, image []byte, clients int) 
 
 // Repeat asks again and again, Every or less often, until ctx ends.
 func Repeat(ctx context.Context, ask func()) {
-	next := time.NewTicker(Every)
+	next := time.NewTicker(Every) //nolint:forbidigo // a rate, and no wait for anything
 	defer next.Stop()
 	for ctx.Err() == nil {
 		ask()

@@ -227,12 +227,16 @@ func (n *Node) podHandler(ctx context.Context) cache.ResourceEventHandler {
 	}
 }
 
-// isUp tells whether the pod's containers run and are ready.
-func (n *Node) isUp(pod types.UID) bool {
+// serving is the address of a pod that is ready, as this node knows: the API server, and the node's own watch of it, may
+// not have heard of it yet. It is empty while the pod is not.
+func (n *Node) serving(pod types.UID) string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	w := n.workers[pod]
-	return w != nil && w.up.Load()
+	if w := n.workers[pod]; w != nil {
+		address, _ := w.serves.Load().(string)
+		return address
+	}
+	return ""
 }
 
 // killLeftovers ends what a Run that was killed may have left, by the notes it wrote.

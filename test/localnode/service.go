@@ -257,7 +257,7 @@ func (b *balancer) pass(ctx context.Context, at endpoint, l *listener, client ne
 			log.Info("pod does not answer", "error", err)
 			continue
 		}
-		if !to.unready && !b.node.isUp(backend.pod) { // what has answered is its process's successor
+		if !to.unready && b.node.serving(backend.pod) == "" { // what has answered is its process's successor
 			_ = pod.Close()
 			continue
 		}
@@ -272,8 +272,7 @@ type backend struct {
 	address string
 }
 
-// ready are the pods that take connections now, in the order of their names: those that are ready as the API server was
-// told and as this node knows, which may be newer.
+// ready are the pods that take connections now, in the order of their names.
 func (b *balancer) ready(namespace string, to *target) ([]backend, error) {
 	pods, err := b.pods.Pods(namespace).List(to.selector)
 	if err != nil {
@@ -283,8 +282,11 @@ func (b *balancer) ready(namespace string, to *target) ([]backend, error) {
 	var backends []backend
 	var failed error
 	for _, pod := range pods {
-		if pod.DeletionTimestamp != nil || pod.Status.PodIP == "" || pod.Spec.NodeName != b.node.options.Name ||
-			!to.unready && !(conditionTrue(pod.Status.Conditions, corev1.PodReady) && b.node.isUp(pod.UID)) {
+		address := b.node.serving(pod.UID)
+		if to.unready {
+			address = pod.Status.PodIP
+		}
+		if pod.DeletionTimestamp != nil || address == "" {
 			continue
 		}
 		port, err := targetPort(pod, to.port)
@@ -292,7 +294,7 @@ func (b *balancer) ready(namespace string, to *target) ([]backend, error) {
 			failed = err
 			continue
 		}
-		backends = append(backends, backend{pod.UID, net.JoinHostPort(pod.Status.PodIP, strconv.Itoa(port))})
+		backends = append(backends, backend{pod.UID, net.JoinHostPort(address, strconv.Itoa(port))})
 	}
 	return backends, failed
 }

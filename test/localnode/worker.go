@@ -31,7 +31,7 @@ const retryAfter = 500 * time.Millisecond
 type worker struct {
 	node   *Node
 	wakeup chan struct{} // of capacity 1
-	up     atomic.Bool   // its containers run and are ready, whatever the API server was told
+	serves atomic.Value  // string: its address while it is ready, as this node knows before the API server is told
 
 	mu     sync.Mutex
 	latest *corev1.Pod // as watched
@@ -229,13 +229,11 @@ func (w *worker) watchContainers() {
 			w.watchRun(c)
 		}
 	}
-	w.tellServices()
-}
-
-// tellServices has Services lead to the pod or not. A process that has ended is told of before its successor starts,
-// which would take the connections of a pod that the API server still calls ready.
-func (w *worker) tellServices() {
-	w.up.Store(all(w.containers, func(c *container) bool { return c.running && c.ready }))
+	// Services are told of a process that has ended before its successor starts, which would take their connections as long
+	// as the API server calls the pod ready.
+	if !all(w.containers, func(c *container) bool { return c.running && c.ready }) {
+		w.serves.Store("")
+	}
 }
 
 // adopt is a container as another Run of this node left it: its process is gone, and nobody saw how.
@@ -450,7 +448,6 @@ func (w *worker) grace() time.Duration {
 
 // report writes the pod's status if it is not as written before.
 func (w *worker) report(ctx context.Context) error {
-	w.tellServices() // before others hear of it
 	at := place{hostIP: w.node.lane.host()}
 	if w.number != 0 {
 		at.podIP = w.node.lane.pod(w.number)
@@ -462,6 +459,11 @@ func (w *worker) report(ctx context.Context) error {
 	for {
 		pod := w.pod.DeepCopy()
 		pod.Status = podStatus(pod, at, seen, w.node.clock.Now())
+		if conditionTrue(pod.Status.Conditions, corev1.PodReady) {
+			w.serves.Store(at.podIP) // before anybody hears of it
+		} else {
+			w.serves.Store("")
+		}
 		err := w.write(ctx, pod)
 		if !apierrors.IsConflict(err) {
 			return err
