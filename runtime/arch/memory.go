@@ -47,9 +47,9 @@ func (d *Description) MaxTokens() int {
 }
 
 // BatchBytes is the memory that computing so many rows takes at once beside the weights, with updates of at most that
-// rank in every layer: what a layer works with, once more for what the layer before has left to the garbage collector,
-// and the inputs. Heads are not counted: they are small. Where images may have any size, there may be as many tokens as
-// are computed together.
+// rank in every layer: what a layer works with, once more for the arena of the batches before, which is the garbage
+// collector's when a larger one comes, and the inputs. Heads are not counted: they are small. Where images may have any
+// size, there may be as many tokens as are computed together.
 func (d *Description) BatchBytes(rows, rank int) int64 {
 	w := d.work(rank)
 	most, input := int64(max(MaxBatchTokens, w.tokens)), int64(rows)*w.input

@@ -219,13 +219,19 @@ func wanted(queued []item) []item {
 }
 
 // take moves rows that are still wanted from the front of the queue into a batch: as many as the bounds let, and at
-// least one.
+// least one. A head on an input that is in the batch takes no more of them: it computes next to nothing.
 func take(queued []item, rows, tokens int) (batch, rest []item) {
 	queued = wanted(queued)
+	known := make(map[*engine.Input]bool)
 	n := 0
-	for n < min(rows, len(queued)) {
-		if tokens -= queued[n].request.rows[queued[n].row].Tokens; tokens < 0 && n > 0 {
-			break
+	for n < len(queued) {
+		row := &queued[n].request.rows[queued[n].row]
+		if !known[row.Input] || !row.Adapter.IsHead() {
+			rows, tokens = rows-1, tokens-row.Tokens
+			if n > 0 && (rows < 0 || tokens < 0) {
+				break
+			}
+			known[row.Input] = true
 		}
 		n++
 	}

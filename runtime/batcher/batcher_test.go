@@ -239,6 +239,26 @@ func TestBatchesAreBoundedInTokens(t *testing.T) {
 	}
 }
 
+// Heads that are asked of one input cost one row of it: they are one batch, however many they are.
+func TestHeadsOfOneInputAreOneBatch(t *testing.T) {
+	inBubble(t, func(t *testing.T, g *gate, b *batcher.Batcher) {
+		running := submit(t.Context(), b, rows(9))
+		two := rows(0, 1)
+		two[0].Tokens, two[1].Tokens = 60, 60
+		asked := slices.Concat(slices.Repeat(two[:1], 7), two[1:], two[1:])
+		replies := submit(t.Context(), b, asked)
+		for range 3 {
+			g.open <- struct{}{}
+		}
+		<-running
+		g.check(t, asked, <-replies)
+		synctest.Wait()
+		if sizes := g.sizes(); !slices.Equal(sizes, []int{1, 7, 2}) {
+			t.Errorf("expected a batch of 7 rows of one input, and then the rest, found %v", sizes)
+		}
+	})
+}
+
 // The rows of one request may be in several batches, each with its own bound.
 func TestARequestOfLongRowsIsSpreadOverBatches(t *testing.T) {
 	inBubble(t, func(t *testing.T, g *gate, b *batcher.Batcher) {

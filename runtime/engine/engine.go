@@ -25,6 +25,7 @@ import (
 type Engine struct {
 	base      *model.Base
 	pool      *kernels.Pool
+	arenas    arenas
 	tokenizer func() (*peft.Tokenizer, error)
 }
 
@@ -36,6 +37,10 @@ type Adapter struct {
 	Problem arch.Problem
 	nn      *nn.Adapter
 }
+
+// IsHead tells whether it changes nothing but its head: asked of an input that others are asked of, it costs next to
+// nothing.
+func (a *Adapter) IsHead() bool { return a == nil || a.nn.IsHead() }
 
 // Bytes is the memory its weights hold.
 func (a *Adapter) Bytes() int64 { return a.nn.Bytes() }
@@ -136,27 +141,74 @@ func (e *Engine) Run(batch Batch) (answers []*tensor.Dense, err error) {
 		return nil, fmt.Errorf("engine: a batch of no rows")
 	}
 	order := sortByAdapter(batch.Rows)
-	sorted := make([]nn.Input, len(order))
-	adapters := make([]*nn.Adapter, len(order))
+	rows := make([]nn.Row, len(order))
+	same := firstOfEach(inputs)
 	for i, row := range order {
 		r := batch.Rows[row]
 		switch {
 		case r.Input < 0 || r.Input >= len(inputs):
 			return nil, fmt.Errorf("engine: row %d: expected an input below %d, found %d", row, len(inputs), r.Input)
 		case r.Adapter != nil:
-			adapters[i] = r.Adapter.nn
+			rows[i].Adapter = r.Adapter.nn
 		case e.base.Description.Own < 0:
 			return nil, fmt.Errorf("engine: row %d: the base %s has no head to answer it", row, e.base.Description.Architecture)
 		}
-		sorted[i] = inputs[r.Input]
+		rows[i].Input = same[r.Input]
 	}
+	arena := e.arenas.get()
+	defer e.arenas.put(arena)
 	sizes := e.base.Model.Tokens
-	found := e.base.Model.Forward(nn.NewBatch(e.pool, sorted, adapters, sizes, e.base.Description.Own))
+	found := e.base.Model.Forward(nn.NewBatch(e.pool, arena, inputs, rows, sizes, e.base.Description.Own))
 	answers = make([]*tensor.Dense, len(order))
 	for i, row := range order {
 		answers[row] = found[i]
 	}
 	return answers, nil
+}
+
+// firstOfEach tells of each input which is the first that is the same, bit by bit.
+func firstOfEach(inputs []nn.Input) []int {
+	first := make([]int, len(inputs))
+	alike := make(map[uint64][]int, len(inputs))
+	for i := range inputs {
+		first[i] = i
+		hash := inputs[i].Hash()
+		for _, other := range alike[hash] {
+			if inputs[i].Same(&inputs[other]) {
+				first[i] = other
+				break
+			}
+		}
+		if first[i] == i {
+			alike[hash] = append(alike[hash], i)
+		}
+	}
+	return first
+}
+
+// arenas are those that no batch works with: as many as batches ran at once.
+type arenas struct {
+	mu   sync.Mutex
+	idle []*nn.Arena
+}
+
+func (a *arenas) get() *nn.Arena {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	last := len(a.idle) - 1
+	if last < 0 {
+		return &nn.Arena{}
+	}
+	arena := a.idle[last]
+	a.idle = a.idle[:last]
+	return arena
+}
+
+func (a *arenas) put(arena *nn.Arena) {
+	arena.Reset()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.idle = append(a.idle, arena)
 }
 
 // Tokens is how many tokens the model makes of an input, or why the input cannot be computed.

@@ -1,7 +1,9 @@
 package engine_test
 
 import (
+	"fmt"
 	"math"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
@@ -124,6 +126,38 @@ func TestRowsShareAnInput(t *testing.T) {
 		Inputs: []engine.Input{image(0.25), image(-0.5)},
 		Rows:   []engine.Row{{1, holes}, {0, parity}, {0, nil}, {0, holes}, {1, parity}, {1, nil}},
 	}, tensor.Shape{3}, tensor.Shape{2}, tensor.Shape{10}, tensor.Shape{3}, tensor.Shape{2}, tensor.Shape{10})
+}
+
+// One input is asked of many adapters, which change the base from the first layer, from the last, or its head alone,
+// and again under another number: what they share is computed once, and each answers as it does alone.
+func TestOneInputAskedOfManyAdapters(t *testing.T) {
+	e := openBase(t, wrappers.Base(t, bert).Write())
+	adapters := []*engine.Adapter{nil}
+	for labels, layer := range []int{0, 1, 1, 0} {
+		module := fmt.Sprintf("bert.encoder.layer.%d.attention.self.query", layer)
+		adapters = append(adapters, compileFolder(t, e, wrappers.Adapter(t).Set("task_type", "SEQ_CLS").
+			Set("target_modules", []string{"query"}).Update(module, 8, 8).Saved("classifier", 2+labels, 8).Write()))
+	}
+	adapters = append(adapters, compileFolder(t, e, tokenAdapter(t, 5)))
+	for labels := range 2 {
+		adapters = append(adapters, compileFolder(t, e, wrappers.Adapter(t).Set("task_type", "SEQ_CLS").
+			Set("target_modules", []string{}).Saved("classifier", 6+labels, 8).Write()))
+	}
+	inputs := []engine.Input{text(1, 2, 3, 4, 5), text(9), text(1, 2, 3, 4, 5), {IDs: []int32{1, 2}, Types: []int32{0, 1}}}
+	var rows []engine.Row
+	for i, a := range adapters {
+		for input := range inputs {
+			rows = append(rows, engine.Row{Input: (input + i) % len(inputs), Adapter: a})
+		}
+	}
+	rand.New(rand.NewPCG(7, 7)).Shuffle(len(rows), func(i, j int) { rows[i], rows[j] = rows[j], rows[i] })
+	out := run(t, e, engine.Batch{Inputs: inputs, Rows: rows})
+	for i, row := range rows {
+		alone := run(t, e, engine.Batch{Inputs: inputs[row.Input:][:1], Rows: []engine.Row{{0, row.Adapter}}})[0]
+		if !slices.Equal(out[i].Shape(), alone.Shape()) || !sameBits(out[i].Float32s(), alone.Float32s()) {
+			t.Errorf("row %d: alone %v, in the batch %v", i, alone.Data(), out[i].Data())
+		}
+	}
 }
 
 // tokenAdapter answers for each token, with so many labels.

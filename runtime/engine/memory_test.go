@@ -138,7 +138,7 @@ func fullBatch(d *arch.Description, adapter *engine.Adapter) engine.Batch {
 				const side = 22 // 22² patches and a class token of 32 rows are just below arch.MaxBatchTokens
 				height, width = side*patch[0], side*patch[1]
 			}
-			in.Pixels = pixels(1, d.Image.Channels, height, width)
+			in.Pixels = pixels(float32(i), d.Image.Channels, height, width)
 		} else {
 			in.IDs = slices.Repeat([]int32{int32(i)}, d.Text.MaxTokens)
 		}

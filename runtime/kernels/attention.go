@@ -9,14 +9,15 @@ type Span struct{ Start, End int }
 type Attention struct {
 	Q, K, V []float32 // [tokens, Heads·Dim]
 	Stride  int       // distance of two tokens in them; 0: Heads·Dim
-	Rows    []Span
+	Rows    []Span    // of Q and Dst
+	Keys    []Span    // the same rows of K and V; nil: as Rows. A row may have fewer queries than keys: its first tokens'
 	Heads   int
 	Dim     int // of one head
 	Scale   float32
 	// Window is how far away a token may be that another attends to; 0: as far as the row goes.
 	Window   int
 	Relative *Relative // or nil
-	Dst      []float32 // [tokens, Heads·Dim]
+	Dst      []float32 // [tokens of Rows, Heads·Dim]
 }
 
 // Relative are the terms of disentangled attention (He et al., DeBERTa, arXiv:2006.03654, equation 4): to Q[i]·K[j] are
@@ -79,6 +80,9 @@ func (p *Pool) Attention(ops ...Attention) {
 		if a.Stride == 0 {
 			a.Stride = a.Heads * a.Dim
 		}
+		if a.Keys == nil {
+			a.Keys = a.Rows
+		}
 		for _, row := range a.Rows {
 			tasks[i] += a.Heads * a.parts(row)
 		}
@@ -91,7 +95,7 @@ func (p *Pool) Attention(ops ...Attention) {
 			row++
 		}
 		parts := a.parts(a.Rows[row])
-		a.part(w, a.Rows[row], task/parts*a.Dim, task%parts)
+		a.part(w, a.Rows[row], a.Keys[row], task/parts*a.Dim, task%parts)
 	})
 }
 
@@ -103,28 +107,31 @@ func (a *Attention) parts(row Span) int {
 	return ceilDiv(row.End-row.Start, queriesPerTask)
 }
 
-// part computes a head of some queries of a row; at is the head's first column.
-func (a *Attention) part(w *worker, row Span, at, part int) {
+// part computes a head of some queries of a row, whose keys are row; at is the head's first column.
+func (a *Attention) part(w *worker, asked, row Span, at, part int) {
 	w.heads.reserve(a.Dim)
-	queries := Span{row.Start + part*queriesPerTask, min(row.Start+(part+1)*queriesPerTask, row.End)}
+	queries := Span{asked.Start + part*queriesPerTask, min(asked.Start+(part+1)*queriesPerTask, asked.End)}
 	if a.Relative != nil {
-		queries = row
+		queries = asked
 		a.prepare(w, row, at)
 	}
 	panel := active.panel()
 	for q := queries.Start; q < queries.End; q += panel {
-		a.panel(w, row, Span{q, min(q+panel, queries.End)}, at)
+		a.panel(w, row, Span{q, min(q+panel, queries.End)}, row.Start-asked.Start, at)
 	}
 }
 
-// panel computes a head of at most a panel of queries.
-func (a *Attention) panel(w *worker, row, queries Span, at int) {
+// panel computes a head of at most a panel of queries; ahead is how much further their tokens stand among the keys.
+func (a *Attention) panel(w *worker, row, queries Span, ahead, at int) {
 	h, panel := &w.heads, active.panel()
 	n := queries.End - queries.Start
 	active.transpose(w, a.Q[queries.Start*a.Stride+at:], a.Stride, n, a.Dim, h.queries, panel, panel, h.ones)
 	if a.Relative != nil && a.Relative.Keys != nil {
 		a.bias(w, at)
 	}
+	width := a.Heads * a.Dim
+	dst := a.Dst[queries.Start*width+at:]
+	queries = Span{queries.Start + ahead, queries.End + ahead} // from here on as the keys are counted
 	h.columns = columns{scores: h.scores, largest: h.largest, sums: h.sums, correct: h.correct, scale: a.Scale}
 	for i := range panel {
 		h.largest[i], h.sums[i] = -1e30, 0 // not infinite: a query may see none of the first keys
@@ -153,8 +160,7 @@ func (a *Attention) panel(w *worker, row, queries Span, at int) {
 	for i, sum := range h.sums[:panel] {
 		h.inverse[i] = 1 / sum
 	}
-	width := a.Heads * a.Dim
-	active.transpose(w, h.weighted, panel, a.Dim, n, a.Dst[queries.Start*width+at:], width, a.Dim, h.inverse)
+	active.transpose(w, h.weighted, panel, a.Dim, n, dst, width, a.Dim, h.inverse)
 }
 
 // score computes the scores of some keys.

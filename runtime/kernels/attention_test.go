@@ -100,6 +100,24 @@ func testAttention(t *testing.T) {
 		a.Dst = nans(tokens * width) // what stood there before is nobody's business
 		p.Attention(a)
 		near(t, "attention "+c.name, a.Dst, attend(a), 1e-5)
+
+		// The first tokens of each row alone, among all keys, get the same bits.
+		whole, stride, at := a.Dst, cmp.Or(a.Stride, width), 0
+		var want []float32
+		few := a
+		few.Keys, few.Rows, few.Q, few.Dst = a.Rows, nil, nil, nil
+		for _, row := range a.Rows {
+			n := min(3, row.End-row.Start)
+			few.Rows = append(few.Rows, kernels.Span{Start: at, End: at + n})
+			few.Q = append(few.Q, a.Q[row.Start*stride:min((row.Start+n)*stride, len(a.Q))]...)
+			want = append(want, whole[row.Start*width:(row.Start+n)*width]...)
+			at += n
+		}
+		few.Dst = nans(at * width)
+		p.Attention(few)
+		if !slices.Equal(few.Dst, want) {
+			t.Errorf("attention %s, of the first tokens of each row: expected %v, found %v", c.name, want, few.Dst)
+		}
 	}
 }
 

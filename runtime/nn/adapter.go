@@ -14,6 +14,7 @@ import (
 // Layers is a built model's layers by path: what an adapter is compiled against.
 type Layers struct {
 	bySlot []any          // *Linear, *LayerNorm, *Embedding, or nil for a module of bare tensors
+	stages []int          // by slot
 	slots  map[string]int // by canonical path
 }
 
@@ -33,6 +34,7 @@ type Adapter struct {
 
 	layers  *Layers
 	changes []change
+	first   int // stage in which it changes anything
 	bytes   int64
 }
 
@@ -76,13 +78,13 @@ type Update struct {
 
 // NewAdapter is an adapter of the model that changes nothing yet. It is complete before it is used.
 func (ls *Layers) NewAdapter() *Adapter {
-	return &Adapter{layers: ls, changes: make([]change, len(ls.bySlot))}
+	return &Adapter{layers: ls, changes: make([]change, len(ls.bySlot)), first: Heads}
 }
 
 // Update adds an update of a Linear, of Patches or of an Embedding. What else the adapter changes of the module (its
 // bias) has been given before.
 func (a *Adapter) Update(path string, u Update) error {
-	layer, slot, err := a.layers.find(path)
+	layer, slot, err := a.find(path)
 	if err != nil {
 		return err
 	}
@@ -213,7 +215,7 @@ func norm(x []float64) float64 {
 // Replace gives rows of the adapter parameters of their own, by name; those not given stay the base's. A Linear may
 // have another number of outputs where the model lets it (its head).
 func (a *Adapter) Replace(path string, params map[string]*tensor.Dense) error {
-	layer, slot, err := a.layers.find(path)
+	layer, slot, err := a.find(path)
 	if err != nil {
 		return err
 	}
@@ -252,7 +254,7 @@ func (a *Adapter) Replace(path string, params map[string]*tensor.Dense) error {
 
 // ReplaceRows gives rows of the adapter an Embedding with these rows [n, dim] in place of those of the ids.
 func (a *Adapter) ReplaceRows(path string, ids []int, rows *tensor.Dense) error {
-	layer, slot, err := a.layers.find(path)
+	layer, slot, err := a.find(path)
 	if err != nil {
 		return err
 	}
@@ -268,6 +270,9 @@ func (a *Adapter) ReplaceRows(path string, ids []int, rows *tensor.Dense) error 
 	a.bytes += int64(rows.DataSize()) * 4
 	return nil
 }
+
+// IsHead tells whether nothing is changed before the model's head.
+func (a *Adapter) IsHead() bool { return a.leaves() == Heads }
 
 // Bytes is the memory that the adapter's weights hold.
 func (a *Adapter) Bytes() int64 { return a.bytes }
@@ -286,12 +291,22 @@ func (a *Adapter) changed(slot int) bool {
 		c.rows != nil || c.params != nil
 }
 
-func (ls *Layers) find(path string) (layer any, slot int, err error) {
-	slot, ok := ls.slots[path]
+// find is a module that the adapter changes.
+func (a *Adapter) find(path string) (layer any, slot int, err error) {
+	slot, ok := a.layers.slots[path]
 	if !ok {
 		return nil, 0, fmt.Errorf("module %s: the model has none of that name", quote.Name(path))
 	}
-	return ls.bySlot[slot], slot, nil
+	a.first = min(a.first, a.layers.stages[slot])
+	return a.layers.bySlot[slot], slot, nil
+}
+
+// leaves is the stage before which rows of the adapter are as the base's.
+func (a *Adapter) leaves() int {
+	if a == nil {
+		return Heads
+	}
+	return a.first
 }
 
 func misfit(u Update) error {

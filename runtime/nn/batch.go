@@ -14,44 +14,116 @@ type Segment struct {
 	Adapter    *Adapter
 }
 
-// Batch is how the rows of one batch lie, sorted by adapter, and the pool that computes them.
+// Batch is how what a batch asks is computed: in tracks, which lie one after the other, sorted by adapter. Rows that
+// ask the same of the same adapter share a track, and so do those that ask the same of several, as the base would
+// answer, until one of these changes anything (Enter). A row's answer is bitwise that of a track of its own.
 type Batch struct {
 	Pool   *kernels.Pool
-	Inputs []Input        // of each row
-	Rows   []Segment      // in rows
+	Inputs []Input        // of each track
+	Rows   []Segment      // in tracks
 	Tokens []Segment      // the same segments, in tokens
-	Spans  []kernels.Span // tokens of each row
+	Spans  []kernels.Span // tokens of each track
 
-	base int // the head of rows without an adapter
+	asked   []Row
+	answers []Segment // the asked rows of each adapter
+	track   []int     // of each asked row
+	inputs  []Input
+	tokens  []int // of each input
+	most    int   // tokens at once, of all stages
+	base    int   // the head of rows without an adapter
+	stage   int
+	looks   func(head int) int // in the last layer
+	arena   *Arena
 }
 
-// Input is what one row asks about: an image, or a text's tokens.
-type Input struct {
-	Pixels        []float32 // [channels, Height, Width]
-	Height, Width int
-
-	IDs   []int32
-	Types []int32 // of each id; nil: all 0
+// Row is what one row of a batch asks: of an input, by its number, as that adapter answers it (nil: the base).
+type Row struct {
+	Input   int
+	Adapter *Adapter
 }
 
-// NewBatch lays out rows that stand sorted by adapter. tokens tells how many tokens the model makes of an input; base
-// is the head of rows without an adapter.
-func NewBatch(pool *kernels.Pool, inputs []Input, adapters []*Adapter, tokens func(Input) int, base int) *Batch {
-	b := &Batch{Pool: pool, Inputs: inputs, Spans: make([]kernels.Span, len(inputs)), base: base}
-	at := 0
-	for row, in := range inputs {
-		end := at + tokens(in)
-		b.Spans[row] = kernels.Span{Start: at, End: end}
-		if last := len(b.Rows) - 1; last >= 0 && b.Rows[last].Adapter == adapters[row] {
-			b.Rows[last].End = row + 1
-			b.Tokens[last].End = end
-		} else {
-			b.Rows = append(b.Rows, Segment{row, row + 1, adapters[row]})
-			b.Tokens = append(b.Tokens, Segment{at, end, adapters[row]})
-		}
-		at = end
+// NewBatch lays out rows that stand sorted by adapter. It works with an arena that nobody else does, until its answers
+// are there. tokens tells how many tokens the model makes of an input; base is the head of rows without an adapter.
+func NewBatch(pool *kernels.Pool, arena *Arena, inputs []Input, rows []Row, tokens func(Input) int, base int) *Batch {
+	b := &Batch{
+		Pool: pool, asked: rows, track: make([]int, len(rows)), inputs: inputs, tokens: make([]int, len(inputs)),
+		base: base, arena: arena,
 	}
+	for i, in := range inputs {
+		b.tokens[i] = tokens(in)
+	}
+	for i, r := range rows {
+		if last := len(b.answers) - 1; last >= 0 && b.answers[last].Adapter == r.Adapter {
+			b.answers[last].End = i + 1
+		} else {
+			b.answers = append(b.answers, Segment{i, i + 1, r.Adapter})
+		}
+	}
+	b.lay(Heads - 1)
+	b.most = b.NumTokens() // tracks only ever part
+	b.lay(0)
 	return b
+}
+
+// lay makes the tracks of a stage, and tells of each which it was before.
+func (b *Batch) lay(stage int) (from []int) {
+	b.stage = stage
+	b.Inputs, b.Rows, b.Tokens, b.Spans = nil, nil, nil, nil
+	tracks := make(map[Row]int, len(b.asked))
+	at := 0
+	for _, shared := range []bool{true, false} {
+		for i, r := range b.asked {
+			if shared != (r.Adapter.leaves() > stage) {
+				continue
+			}
+			if shared {
+				r.Adapter = nil
+			}
+			n, known := tracks[r]
+			if !known {
+				n = len(b.Spans)
+				tracks[r] = n
+				end := at + b.tokens[r.Input]
+				b.Inputs, b.Spans = append(b.Inputs, b.inputs[r.Input]), append(b.Spans, kernels.Span{Start: at, End: end})
+				if last := len(b.Rows) - 1; last >= 0 && b.Rows[last].Adapter == r.Adapter {
+					b.Rows[last].End, b.Tokens[last].End = n+1, end
+				} else {
+					b.Rows, b.Tokens = append(b.Rows, Segment{n, n + 1, r.Adapter}), append(b.Tokens, Segment{at, end, r.Adapter})
+				}
+				from, at = append(from, b.track[i]), end
+			}
+			b.track[i] = n
+		}
+	}
+	return from
+}
+
+// Hidden is room for what the tracks have now, [tokens, width], which grows as they part.
+func (b *Batch) Hidden(width int) []float32 { return b.Floats(b.most * width)[:b.NumTokens()*width] }
+
+// Enter begins a stage of the forward pass (Scope.At): rows whose adapters change something in it leave the tracks that
+// they have shared, with a copy of what is there. x [tokens, width] is Hidden's, and is returned as it is then.
+func (b *Batch) Enter(stage int, x []float32, width int) []float32 {
+	if !slices.ContainsFunc(b.answers, func(s Segment) bool {
+		leaves := s.Adapter.leaves()
+		return leaves > b.stage && leaves <= stage
+	}) {
+		b.stage = stage
+		return x
+	}
+	before := b.Spans
+	from := b.lay(stage)
+	if len(from) == len(before) && slices.IsSorted(from) {
+		return x // each track has become another's, where it lies
+	}
+	defer b.Free(b.Mark())
+	copied := b.Floats(b.NumTokens() * width)[:0]
+	for _, track := range from {
+		copied = append(copied, x[before[track].Start*width:before[track].End*width]...)
+	}
+	x = x[:len(copied)]
+	copy(x, copied)
+	return x
 }
 
 // NumTokens is the number of tokens of all rows.
@@ -96,12 +168,83 @@ func (b *Batch) Positions(first int32) []int32 {
 	return positions
 }
 
+// LookAt tells, in the last layer, how many of a row's first tokens the heads look at; 0 is all of them. The rest need
+// not be computed behind its keys and values.
+func (b *Batch) LookAt(looks func(head int) int) { b.looks = looks }
+
+// narrows tells whether there are tokens that no head looks at.
+func (b *Batch) narrows() bool {
+	return b.looks != nil && slices.ContainsFunc(b.answers, func(s Segment) bool {
+		return b.looks(b.headOf(s.Adapter)) > 0
+	})
+}
+
+// Few are the tokens that a batch goes on with.
+type Few struct {
+	Keys []kernels.Span // the tokens of each track as they lay before
+	from []kernels.Span // those of them that are left
+	all  bool
+}
+
+// Narrow has the batch go on with those tokens alone that heads look at. Where LookAt was not called these are all.
+func (b *Batch) Narrow() Few {
+	few := Few{Keys: b.Spans, from: b.Spans, all: true}
+	if !b.narrows() {
+		return few
+	}
+	few.all, few.from = false, make([]kernels.Span, len(b.Spans))
+	for i, r := range b.asked {
+		span, own := b.Spans[b.track[i]], &few.from[b.track[i]]
+		n := b.looks(b.headOf(r.Adapter))
+		if n == 0 {
+			n = span.End - span.Start
+		}
+		*own = kernels.Span{Start: span.Start, End: min(span.End, max(span.Start+n, own.End))}
+	}
+	b.looks, b.Spans, b.Tokens = nil, make([]kernels.Span, len(few.from)), slices.Clone(b.Tokens)
+	at := 0
+	for i, rows := range b.Rows {
+		b.Tokens[i].Start = at
+		for track := rows.Start; track < rows.End; track++ {
+			end := at + few.from[track].End - few.from[track].Start
+			b.Spans[track] = kernels.Span{Start: at, End: end}
+			at = end
+		}
+		b.Tokens[i].End = at
+	}
+	return few
+}
+
+// Of moves what is left of x [tokens, width] to its start, and returns it.
+func (f *Few) Of(x []float32, width int) []float32 {
+	if f.all {
+		return x
+	}
+	return f.appendTo(x[:0], x, width)
+}
+
+// Copy is what is left of x [tokens, width]; x stays as it is. Where nothing is left out it is x itself. The last token
+// may lack values at its end.
+func (f *Few) Copy(b *Batch, x []float32, width int) []float32 {
+	if f.all {
+		return x
+	}
+	return f.appendTo(b.Floats(b.NumTokens() * width)[:0], x, width)
+}
+
+func (f *Few) appendTo(left, x []float32, width int) []float32 {
+	for _, span := range f.from {
+		left = append(left, x[span.Start*width:min(span.End*width, len(x))]...)
+	}
+	return left
+}
+
 // Selection is the tokens that one of the model's heads looks at, packed: of each row whose adapter has that head.
 type Selection struct {
 	Segments []Segment
-	Spans    []kernels.Span // of each row of the batch; empty for rows of other heads
+	Spans    []kernels.Span // of each asked row; empty for rows of other heads
 	b        *Batch
-	from     []kernels.Span // the tokens of the batch that were taken, of each row
+	from     []kernels.Span // the tokens of the batch that were taken, of each asked row
 }
 
 // FirstTokens selects the first token of each row of a head.
@@ -122,15 +265,15 @@ func (b *Batch) AllTokens(head int) Selection {
 }
 
 func (b *Batch) selectTokens(head int, take func(kernels.Span) kernels.Span) Selection {
-	s := Selection{b: b, Spans: make([]kernels.Span, len(b.Spans)), from: make([]kernels.Span, len(b.Spans))}
+	s := Selection{b: b, Spans: make([]kernels.Span, len(b.asked)), from: make([]kernels.Span, len(b.asked))}
 	at := 0
-	for _, rows := range b.Rows {
+	for _, rows := range b.answers {
 		if b.headOf(rows.Adapter) != head {
 			continue
 		}
 		start := at
 		for row := rows.Start; row < rows.End; row++ {
-			s.from[row] = take(b.Spans[row])
+			s.from[row] = take(b.Spans[b.track[row]])
 			n := s.from[row].End - s.from[row].Start
 			s.Spans[row] = kernels.Span{Start: at, End: at + n}
 			at += n
@@ -160,18 +303,18 @@ func (s *Selection) Len() int {
 
 // Of copies the selected tokens of x [tokens, width].
 func (s *Selection) Of(x []float32, width int) []float32 {
-	taken := make([]float32, 0, s.Len()*width)
+	taken := s.b.Floats(s.Len() * width)[:0]
 	for _, span := range s.from {
 		taken = append(taken, x[span.Start*width:span.End*width]...)
 	}
 	return taken
 }
 
-// Rows tells, of each row of the batch that is selected, its span among the batch's tokens and in the selection.
+// Rows tells, of each asked row that is selected, its span among the batch's tokens and in the selection.
 func (s *Selection) Rows(visit func(tokens, selected kernels.Span)) {
 	for row, span := range s.Spans {
 		if span.End > span.Start {
-			visit(s.b.Spans[row], span)
+			visit(s.b.Spans[s.b.track[row]], span)
 		}
 	}
 }
@@ -180,7 +323,7 @@ func (s *Selection) Rows(visit func(tokens, selected kernels.Span)) {
 type Answers []*tensor.Dense
 
 // NewAnswers is the place for a batch's answers.
-func (b *Batch) NewAnswers() Answers { return make(Answers, len(b.Spans)) }
+func (b *Batch) NewAnswers() Answers { return make(Answers, len(b.asked)) }
 
 // Classify lets a classifier answer for the selected tokens, x [selected, in]: one answer a row, or one for each of its
 // tokens.
@@ -189,9 +332,9 @@ func (s *Selection) Classify(answers Answers, classifier *Linear, x []float32, e
 	for _, segment := range s.Segments {
 		width = max(width, classifier.Out(segment.Adapter))
 	}
-	logits := make([]float32, s.Len()*width)
+	logits := s.b.Floats(s.Len() * width)
 	s.b.Linear(s.Segments, x, Product{Layer: classifier, Dst: logits, Stride: width})
-	for _, segment := range s.b.Rows {
+	for _, segment := range s.b.answers {
 		labels := classifier.Out(segment.Adapter)
 		for row := segment.Start; row < segment.End; row++ {
 			span := s.Spans[row]

@@ -12,26 +12,27 @@ import (
 
 func TestRowsBecomeSegments(t *testing.T) {
 	m := newTiny(t)
-	x, y := m.layers.NewAdapter(), m.layers.NewAdapter()
+	x, y := m.changing(t, "a.norm"), m.changing(t, "a.norm")
 	inputs := make([]nn.Input, 4)
 	for i := range inputs {
 		inputs[i].Pixels = make([]float32, i+1) // as many tokens
 	}
-	b := nn.NewBatch(nil, inputs, []*nn.Adapter{x, x, nil, y}, func(in nn.Input) int { return len(in.Pixels) }, 0)
-	if want := []nn.Segment{{0, 2, x}, {2, 3, nil}, {3, 4, y}}; !slices.Equal(b.Rows, want) {
-		t.Errorf("in rows: expected %v, found %v", want, b.Rows)
+	rows := []nn.Row{{0, x}, {1, x}, {2, nil}, {3, y}}
+	b := nn.NewBatch(nil, nil, inputs, rows, func(in nn.Input) int { return len(in.Pixels) }, 0)
+	if want := []nn.Segment{{0, 1, nil}, {1, 3, x}, {3, 4, y}}; !slices.Equal(b.Rows, want) {
+		t.Errorf("in rows, the base's first: expected %v, found %v", want, b.Rows)
 	}
-	if want := []nn.Segment{{0, 3, x}, {3, 6, nil}, {6, 10, y}}; !slices.Equal(b.Tokens, want) {
+	if want := []nn.Segment{{0, 3, nil}, {3, 6, x}, {6, 10, y}}; !slices.Equal(b.Tokens, want) {
 		t.Errorf("in tokens: expected %v, found %v", want, b.Tokens)
 	}
-	spans := []kernels.Span{{Start: 0, End: 1}, {Start: 1, End: 3}, {Start: 3, End: 6}, {Start: 6, End: 10}}
+	spans := []kernels.Span{{Start: 0, End: 3}, {Start: 3, End: 4}, {Start: 4, End: 6}, {Start: 6, End: 10}}
 	if !slices.Equal(b.Spans, spans) {
 		t.Errorf("each row: expected %v, found %v", spans, b.Spans)
 	}
 	if b.NumTokens() != 10 || b.Longest() != 4 {
 		t.Errorf("expected 10 tokens, the longest row of 4, found %d and %d", b.NumTokens(), b.Longest())
 	}
-	none := nn.NewBatch(nil, nil, nil, nil, 0)
+	none := nn.NewBatch(nil, nil, nil, nil, nil, 0)
 	if none.NumTokens() != 0 || none.Longest() != 0 {
 		t.Errorf("no rows: expected no tokens, found %d, the longest row of %d", none.NumTokens(), none.Longest())
 	}
@@ -39,7 +40,11 @@ func TestRowsBecomeSegments(t *testing.T) {
 
 // texts lays out rows of token ids.
 func texts(adapters []*nn.Adapter, base int, inputs ...nn.Input) *nn.Batch {
-	return nn.NewBatch(nil, inputs, adapters, func(in nn.Input) int { return len(in.IDs) }, base)
+	rows := make([]nn.Row, len(adapters))
+	for i, a := range adapters {
+		rows[i] = nn.Row{Input: i, Adapter: a}
+	}
+	return nn.NewBatch(nil, nil, inputs, rows, func(in nn.Input) int { return len(in.IDs) }, base)
 }
 
 func TestTheTokensOfTexts(t *testing.T) {
@@ -139,7 +144,7 @@ func TestHeadsShareABatch(t *testing.T) {
 func TestAttentionRelative(t *testing.T) {
 	const dim = 2
 	m := newTiny(t)
-	x, y := m.layers.NewAdapter(), m.layers.NewAdapter()
+	x, y := m.changing(t, "a.norm"), m.changing(t, "a.norm")
 	of := func(n int) nn.Input { return nn.Input{IDs: make([]int32, n)} }
 	b := texts([]*nn.Adapter{x, x, y}, 0, of(2), of(3), of(2))
 	b.Pool = kernels.NewPool(2)

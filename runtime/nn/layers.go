@@ -39,10 +39,11 @@ type Product struct {
 
 // Linear computes products of one matrix x [rows, in], whose rows belong to the segments.
 func (b *Batch) Linear(segments []Segment, x []float32, products ...Product) {
+	defer b.Free(b.Mark())
 	var shrinks, expands []kernels.Gemm
 	done := make([]reduced, len(segments))
 	for _, p := range products {
-		parts := p.parts(segments, x, done, &shrinks)
+		parts := p.parts(b, segments, x, done, &shrinks)
 		expands = p.expands(segments, x, parts, expands)
 	}
 	if len(shrinks) > 0 {
@@ -58,7 +59,9 @@ type reduced struct {
 }
 
 // parts collects what each segment's adapter does to the layer, and asks for the shrinks that are not done yet.
-func (p *Product) parts(segments []Segment, x []float32, done []reduced, shrinks *[]kernels.Gemm) []kernels.Part {
+func (p *Product) parts(
+	b *Batch, segments []Segment, x []float32, done []reduced, shrinks *[]kernels.Gemm,
+) []kernels.Part {
 	var parts []kernels.Part
 	for i, s := range segments {
 		c := s.Adapter.change(p.Layer.slot)
@@ -70,7 +73,7 @@ func (p *Product) parts(segments []Segment, x []float32, done []reduced, shrinks
 			a := u.shrink.a
 			if done[i].by != u.shrink {
 				rows := s.End - s.Start
-				done[i] = reduced{by: u.shrink, t: make([]float32, rows*a.N)}
+				done[i] = reduced{by: u.shrink, t: b.Floats(rows * a.N)}
 				*shrinks = append(*shrinks, kernels.Gemm{X: x[s.Start*a.K : s.End*a.K], Rows: rows, W: a, Dst: done[i].t})
 			}
 			part.T, part.TStride, part.B = done[i].t[u.at:], a.N, u.b
@@ -185,6 +188,20 @@ func (b *Batch) LayerNorm(segments []Segment, l *LayerNorm, x, dst []float32) {
 	b.Pool.LayerNorm(ops...)
 }
 
+// QKV computes the queries, keys and values of x [tokens, in]. In the last layer (LookAt) queries are of those tokens
+// alone that the heads look at: then they are the batch's.
+func (b *Batch) QKV(x []float32, q, k, v Product) Few {
+	if !b.narrows() {
+		b.Linear(b.Tokens, x, q, k, v)
+		return Few{Keys: b.Spans, all: true}
+	}
+	b.Linear(b.Tokens, x, k, v)
+	few := b.Narrow()
+	defer b.Free(b.Mark())
+	b.Linear(b.Tokens, few.Copy(b, x, q.Layer.in), q)
+	return few
+}
+
 // Attention lets each row's tokens attend to each other: a's matrices are [tokens, heads·dim], its rows the batch's.
 func (b *Batch) Attention(a kernels.Attention) {
 	a.Rows = b.Spans
@@ -197,6 +214,9 @@ func (b *Batch) AttentionRelative(a kernels.Attention, relatives []*kernels.Rela
 	for i, s := range b.Rows {
 		ops[i] = a
 		ops[i].Rows, ops[i].Relative = b.Spans[s.Start:s.End], relatives[i]
+		if a.Keys != nil {
+			ops[i].Keys = a.Keys[s.Start:s.End]
+		}
 	}
 	b.Pool.Attention(ops...)
 }

@@ -51,6 +51,14 @@ func newTiny(t *testing.T) *tiny {
 	return m
 }
 
+// changing is an adapter that changes a module of two or three values.
+func (m *tiny) changing(t *testing.T, path string) *nn.Adapter {
+	t.Helper()
+	a := m.layers.NewAdapter()
+	replace(t, a, path, map[string]*tensor.Dense{"weight": dense([]float32{1, 1, 1}, 3)})
+	return a
+}
+
 // source has what a file has, under the same names; it is without what the file is without.
 type source struct{ *weights.Tensors }
 

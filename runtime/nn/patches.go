@@ -1,8 +1,5 @@
 package nn
 
-// Grid is how many whole patches of that size an image has: rows and columns.
-func (in Input) Grid(patch [2]int) (rows, cols int) { return in.Height / patch[0], in.Width / patch[1] }
-
 // Patches cuts the images of the batch into patches and projects each: [patches of all rows, width], an image's row by
 // row.
 func (b *Batch) Patches(projection *Linear, channels int, patch [2]int) []float32 {
@@ -16,11 +13,12 @@ func (b *Batch) Patches(projection *Linear, channels int, patch [2]int) []float3
 		}
 		patches = append(patches, Segment{start, at, s.Adapter})
 	}
-	unfolded := make([]float32, 0, at*projection.in)
+	projected := b.Floats(at * projection.out)
+	defer b.Free(b.Mark())
+	unfolded := b.Floats(at * projection.in)[:0]
 	for _, in := range b.Inputs {
 		unfolded = in.unfold(unfolded, channels, patch)
 	}
-	projected := make([]float32, at*projection.out)
 	b.Linear(patches, unfolded, Product{Layer: projection, Dst: projected})
 	return projected
 }

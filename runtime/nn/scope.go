@@ -3,6 +3,7 @@ package nn
 import (
 	"errors"
 	"fmt"
+	"math"
 
 	"gorgonia.org/tensor"
 
@@ -21,7 +22,11 @@ type Source interface {
 type Scope struct {
 	b      *builder
 	prefix string // "" or ending with a dot
+	stage  int
 }
+
+// Heads is the stage of what stands behind a model's last layer, for each row by itself.
+const Heads = math.MaxInt
 
 type builder struct {
 	source Source
@@ -35,7 +40,11 @@ func NewScope(source Source) Scope {
 }
 
 // Sub is the scope of the module name within s.
-func (s Scope) Sub(name string) Scope { return Scope{s.b, s.prefix + name + "."} }
+func (s Scope) Sub(name string) Scope { return Scope{s.b, s.prefix + name + ".", s.stage} }
+
+// At is s where its modules belong to another stage of the forward pass than the first, which is 0: rows that ask the
+// same are one until a stage in which an adapter of theirs changes a module (Batch.Enter).
+func (s Scope) At(stage int) Scope { return Scope{s.b, s.prefix, stage} }
 
 // Linear is the layer name of s: weight [out, in] and, if it has one, bias [out].
 func (s Scope) Linear(name string, out, in int, bias bool) *Linear {
@@ -127,8 +136,9 @@ func (s Scope) slot(name string) int {
 	if !ok {
 		slot = len(ls.bySlot)
 		ls.slots[path] = slot
-		ls.bySlot = append(ls.bySlot, nil)
+		ls.bySlot, ls.stages = append(ls.bySlot, nil), append(ls.stages, s.stage)
 	}
+	ls.stages[slot] = min(ls.stages[slot], s.stage)
 	return slot
 }
 

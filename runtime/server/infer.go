@@ -96,6 +96,10 @@ func (s *Server) answer(
 		return nil, badRequest("input %s: shape: expected at most %d rows in a request, found %d",
 			quote.Name(given.source.name), s.options.MaxRows, n)
 	}
+	if given.times, err = timesAsked(asked, n, s.options.MaxRows); err != nil {
+		return nil, err
+	}
+	n *= given.times
 	defer func() { s.metrics.observeRows(n, err) }()
 	held := s.newHeld()
 	inBatcher := false
@@ -104,7 +108,7 @@ func (s *Server) answer(
 			held.release()
 		}
 	}()
-	models, err := s.adaptersOf(m, version, held, asked, n)
+	models, err := s.adaptersOf(m, version, held, asked, n/given.times, given.times)
 	if err != nil {
 		return nil, err
 	}
@@ -142,7 +146,7 @@ func (s *Server) answer(
 		if slices.ContainsFunc(values, func(v float32) bool { return math.IsNaN(float64(v)) || math.IsInf(float64(v), 0) }) {
 			return nil, failure(http.StatusUnprocessableEntity, "row %d: the model's answer to it is not finite", i)
 		}
-		answers[i] = answer{model: models[i], text: inputs[i].text}
+		answers[i] = answer{model: models[i], text: inputs[i/given.times].text}
 		if models[i].task == arch.Token {
 			answers[i].tokens = values
 		} else {
@@ -171,15 +175,17 @@ func (s *Server) findEntities(ctx context.Context, answers []answer, chosen []ou
 	return nil
 }
 
-// rows asks each row's model of its own input.
+// rows asks each row's model of its own input: those that are asked of one input share it.
 func (s *Server) rows(given *given, inputs []decoded, models []model) ([]batcher.Row, error) {
-	rows := make([]batcher.Row, len(inputs))
+	rows := make([]batcher.Row, 0, len(models))
 	for i, in := range inputs {
 		tokens, err := s.adapters.Tokens(*in.input)
 		if err != nil {
 			return nil, badRequest("input %s: row %d: %v", quote.Name(given.source.name), i, err)
 		}
-		rows[i] = batcher.Row{Input: in.input, Adapter: models[i].adapter, Tokens: tokens}
+		for _, m := range models[i*given.times : (i+1)*given.times] {
+			rows = append(rows, batcher.Row{Input: in.input, Adapter: m.adapter, Tokens: tokens})
+		}
 	}
 	return rows, nil
 }
@@ -227,9 +233,27 @@ func deadline(r *http.Request) (context.Context, context.CancelFunc, error) {
 	return ctx, cancel, nil
 }
 
-// adaptersOf resolves who is asked, for each of n rows, and holds them. m, from the path, may have moved to another
-// revision since it was looked up.
-func (s *Server) adaptersOf(m *model, version string, held *held, asked *inputTensor, n int) ([]model, error) {
+// timesAsked is how many adapters each of n inputs is asked of: by a shape [n, K] of the adapter tensor, K.
+func timesAsked(asked *inputTensor, n, most int) (int, error) {
+	if asked == nil || len(asked.Shape) != 2 {
+		return 1, nil
+	}
+	times := asked.Shape[1]
+	if asked.Shape[0] != int64(n) || times < 1 {
+		return 0, badRequest("input \"adapter\": shape: expected [%d] or [%d, K], found %s", n, n, quote.Shape(asked.Shape))
+	}
+	if times > int64(most/n) {
+		return 0, badRequest("input \"adapter\": shape: expected at most %d rows in a request, found %s of them",
+			most, quote.Shape(asked.Shape))
+	}
+	return int(times), nil
+}
+
+// adaptersOf resolves who is asked, each of n inputs so many times, and holds them: the models of an input side by
+// side. m, from the path, may have moved to another revision since it was looked up.
+func (s *Server) adaptersOf(
+	m *model, version string, held *held, asked *inputTensor, n, times int,
+) ([]model, error) {
 	if asked == nil {
 		if m.adapter != nil {
 			var err error
@@ -243,11 +267,11 @@ func (s *Server) adaptersOf(m *model, version string, held *held, asked *inputTe
 		return nil, badRequest("input \"adapter\" is only for the model %s: every row of the model %s is its own",
 			quote.Name(s.base.name), quote.Name(m.name))
 	}
+	want := []int{n}
 	if len(asked.Shape) == 2 {
-		return nil, badRequest("input \"adapter\": shape: expected [%d]; several adapters for one input, [B, K], "+
-			"are not supported yet, found %s", n, quote.Shape(asked.Shape))
+		want = []int{n, times}
 	}
-	shape, err := asked.expect("BYTES", []int{n})
+	shape, err := asked.expect("BYTES", want)
 	if err != nil {
 		return nil, err
 	}
@@ -255,7 +279,7 @@ func (s *Server) adaptersOf(m *model, version string, held *held, asked *inputTe
 	if err != nil {
 		return nil, err
 	}
-	models := make([]model, n)
+	models := make([]model, n*times)
 	for i, name := range names {
 		if name == "" || name == BaseName {
 			models[i] = *m

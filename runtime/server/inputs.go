@@ -47,6 +47,7 @@ type given struct {
 	tensors map[string]*inputTensor
 	shape   []int
 	most    int // tokens of a text; 1 of an image
+	times   int // that each row is asked: of so many adapters
 }
 
 // inputsFor are the inputs that the base takes.

@@ -80,7 +80,7 @@ func (s *Server) inputBytes(g *given) int64 {
 
 // answerBytes is what the rows' answers take, from their logits to their text.
 func answerBytes(g *given, models []model, chosen []output) int64 {
-	rows, tokens := int64(len(models)), g.tokensInAll()
+	rows, tokens := int64(len(models)), g.tokensInAll()*int64(g.times)
 	labels, ofTokens := int64(0), false
 	for _, m := range models {
 		labels = max(labels, int64(len(m.labels)))

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -21,7 +22,7 @@ func textOf(shape []int, data string) *given {
 		in.name = "text"
 	}
 	return &given{
-		source: in, shape: shape, most: 512,
+		source: in, shape: shape, most: 512, times: 1,
 		tensors: map[string]*inputTensor{in.name: {Name: in.name, Data: jsontext.Value(data)}},
 	}
 }
@@ -32,7 +33,8 @@ func TestRowsTakeMemory(t *testing.T) {
 	sequences := []model{{labels: make([]string, 3)}, {labels: make([]string, 5)}}
 	ofTokens := []model{sequences[0], {labels: make([]string, 5), task: arch.Token}}
 	perToken, found := []output{{name: "token_logits", tokens: true}}, []output{{name: "entities", entities: true}}
-	ids := textOf([]int{2, 10}, "")
+	ids, twice := textOf([]int{2, 10}, ""), textOf([]int{2, 10}, "")
+	twice.times = 2
 	for name, c := range map[string]struct {
 		own, others     int64
 		given           *given
@@ -61,6 +63,10 @@ func TestRowsTakeMemory(t *testing.T) {
 		"entities": {
 			given: textOf([]int{2}, `["abcd","e"]`), models: ofTokens, chosen: found, inputs: (12*12 + 2*8) * tokenBytes,
 			answers: 10*logitBytes + (5*valueBytes+wordBytes)*(12*12+2*8),
+		},
+		"ids that are asked twice": {
+			given: twice, models: slices.Concat(ofTokens, ofTokens), inputs: 20 * tokenBytes,
+			answers: 20*logitBytes + 5*40*valueBytes,
 		},
 		"entities of ids, which have none": {
 			given: ids, models: ofTokens, chosen: found, inputs: 20 * tokenBytes, answers: 10*logitBytes + 5*20*valueBytes,

@@ -16,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -307,6 +308,37 @@ func TestPixelsMayBeFlatOrNested(t *testing.T) {
 	}
 }
 
+// fanOut asks about the same image twice; each is asked of several adapters, by a tensor of that shape.
+func fanOut(shape string, names ...string) string {
+	quoted := make([]string, len(names))
+	for i, name := range names {
+		quoted[i] = strconv.Quote(name)
+	}
+	return fmt.Sprintf(`{"inputs": [{"name": "pixel_values", "datatype": "FP32", "shape": [2,3,32,32], "data": %s},
+		{"name": "adapter", "datatype": "BYTES", "shape": %s, "data": [%s]}]}`,
+		zeros(2*3*32*32), shape, strings.Join(quoted, ","))
+}
+
+// Inputs that are asked of several adapters each are answered as if each stood there for each of them.
+func TestOneInputIsAskedOfSeveralAdapters(t *testing.T) {
+	f := newFront(t)
+	request := func(pixels []string, shape, names string) string {
+		return fmt.Sprintf(`{"inputs": [{"name": "pixel_values", "datatype": "FP32", "shape": [%d,3,32,32], "data": [%s]},
+			{"name": "adapter", "datatype": "BYTES", "shape": %s, "data": %s}]}`,
+			len(pixels), strings.Join(pixels, ","), shape, names)
+	}
+	ones := strings.ReplaceAll(zeros(3*32*32), "0", "1")
+	first, second := strings.Trim(zeros(3*32*32), "[]"), strings.Trim(ones, "[]")
+	code, fanned, _ := f.do(t, "POST", "/v2/models/digits/infer",
+		request([]string{first, second}, "[2,3]", `[["parity", "holes", ""], ["digit", "parity", "parity"]]`))
+	_, single, _ := f.do(t, "POST", "/v2/models/digits/infer",
+		request([]string{first, first, first, second, second, second}, "[6]",
+			`["parity", "holes", "", "digit", "parity", "parity"]`))
+	if code != http.StatusOK || fanned != single || !strings.Contains(fanned, `"shape":[6,10]`) {
+		t.Errorf("expected\n%s\nfound status %d:\n%s", single, code, fanned)
+	}
+}
+
 // manyMembers are n members of an object.
 func manyMembers(n int) string {
 	members := make([]string, n)
@@ -466,8 +498,24 @@ func TestBadRequests(t *testing.T) {
 		},
 		{"adapters too few", "POST", pool, named("parity"), 400, `input "adapter": shape: expected [2], found [1]`},
 		{
-			"fan-out", "POST", pool, strings.Replace(named("parity", "parity"), `"shape":[2]}]`, `"shape":[2,1]}]`, 1), 400,
-			`[B, K], are not supported yet, found [2, 1]`,
+			"as many adapters of other inputs", "POST", pool, fanOut("[1,2]", "parity", "parity"), 400,
+			`input "adapter": shape: expected [2] or [2, K], found [1, 2]`,
+		},
+		{
+			"no adapters", "POST", pool, fanOut("[2,0]"), 400,
+			`input "adapter": shape: expected [2] or [2, K], found [2, 0]`,
+		},
+		{
+			"too many adapters", "POST", pool, fanOut("[2,9223372036854775807]", "parity"), 400,
+			`input "adapter": shape: expected at most 8 rows in a request, found [2, 9223372036854775807] of them`,
+		},
+		{
+			"fewer adapters than their shape", "POST", pool, fanOut("[2,2]", "parity", "holes", "parity"), 400,
+			`input "adapter": data: expected`,
+		},
+		{
+			"an unknown one of several", "POST", pool, fanOut("[2,2]", "parity", "holes", "parity", "nobody"), 404,
+			`input "adapter": row 3: adapter "nobody": unknown`,
 		},
 		{
 			"adapter of an adapter", "POST", "/v2/models/parity/infer", named("parity", "holes"), 400,

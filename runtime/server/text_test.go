@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -363,6 +364,20 @@ func TestTokensBesideSequences(t *testing.T) {
 		if got := values[row*size : (row+1)*size]; !slices.Equal(got, want) {
 			t.Errorf("row %d: expected %v, found %v", row, want, got)
 		}
+	}
+}
+
+// A text that is asked of several adapters is answered as it is by each.
+func TestOneTextIsAskedOfSeveralAdapters(t *testing.T) {
+	f := newTextFront(t)
+	fanned := ids([]int{2, 5, 3}, []int{2, 6, 7}).ask("names", "topics", "", "topics", "names", "names").
+		want("logits", "token_logits", "label", "revision")
+	fanned.Inputs[1]["shape"] = []int{2, 3}
+	single := ids([]int{2, 5, 3}, []int{2, 5, 3}, []int{2, 5, 3}, []int{2, 6, 7}, []int{2, 6, 7}, []int{2, 6, 7}).
+		ask("names", "topics", "", "topics", "names", "names").want("logits", "token_logits", "label", "revision")
+	got, want := f.infer(t, "texts", fanned), f.infer(t, "texts", single)
+	if len(got) != 4 || !reflect.DeepEqual(got, want) {
+		t.Errorf("expected %v, found %v", want, got)
 	}
 }
 

@@ -51,11 +51,11 @@ func New(d *arch.Description, s nn.Scope) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	hidden := trunk.config.HiddenSize
+	hidden, heads := trunk.config.HiddenSize, s.At(nn.Heads)
 	return &Model{
 		trunk:      trunk,
-		pooler:     s.Sub("bert").Sub("pooler").Linear("dense", hidden, hidden, true),
-		classifier: s.Linear("classifier", len(d.Classes.Labels), hidden, true),
+		pooler:     heads.Sub("bert").Sub("pooler").Linear("dense", hidden, hidden, true),
+		classifier: heads.Linear("classifier", len(d.Classes.Labels), hidden, true),
 	}, nil
 }
 
@@ -79,7 +79,7 @@ func NewTrunk(d *arch.Description, s nn.Scope) (*Trunk, error) {
 		layerNorm:           e.LayerNorm("LayerNorm", hidden, c.LayerNormEps, true),
 	}
 	for n := range c.NumHiddenLayers {
-		l := s.Sub("encoder").Sub("layer").Sub(strconv.Itoa(n))
+		l := s.At(1 + n).Sub("encoder").Sub("layer").Sub(strconv.Itoa(n))
 		self, attention := l.Sub("attention").Sub("self"), l.Sub("attention").Sub("output")
 		built := layer{
 			query:           self.Linear("query", hidden, hidden, true),
@@ -101,13 +101,21 @@ func NewTrunk(d *arch.Description, s nn.Scope) (*Trunk, error) {
 // Tokens is one for each id.
 func (m *Model) Tokens(in nn.Input) int { return len(in.IDs) }
 
+// Looks is how many of a row's first tokens a head looks at; 0 is all.
+func Looks(head int) int {
+	if head == sequence {
+		return 1
+	}
+	return 0
+}
+
 // Forward answers by the pooled first token, or for each token.
 func (m *Model) Forward(b *nn.Batch) nn.Answers {
-	x := m.trunk.Forward(b, b.Positions(0))
+	x := m.trunk.Forward(b, b.Positions(0), Looks)
 	answers := b.NewAnswers()
 	if cls := b.FirstTokens(sequence); !cls.Empty() {
 		hidden := m.trunk.config.HiddenSize
-		pooled := make([]float32, cls.Len()*hidden)
+		pooled := b.Floats(cls.Len() * hidden)
 		b.Linear(cls.Segments, cls.Of(x, hidden), nn.Product{Layer: m.pooler, Act: kernels.Tanh, Dst: pooled})
 		cls.Classify(answers, m.classifier, pooled, false)
 	}
@@ -117,35 +125,43 @@ func (m *Model) Forward(b *nn.Batch) nn.Answers {
 	return answers
 }
 
-// Forward is the hidden state behind the last layer, x [tokens, hidden].
-func (t *Trunk) Forward(b *nn.Batch, positions []int32) []float32 {
+// Forward is the hidden state behind the last layer, x [tokens, hidden], of the tokens that heads look at.
+func (t *Trunk) Forward(b *nn.Batch, positions []int32, looks func(head int) int) []float32 {
 	ids, types := b.IDs()
-	x := make([]float32, b.NumTokens()*t.config.HiddenSize)
+	x := b.Hidden(t.config.HiddenSize)
 	b.Embed(b.Tokens, t.wordEmbeddings, ids, x)
 	b.AddEmbed(b.Tokens, t.tokenTypeEmbeddings, types, x)
 	b.AddEmbed(b.Tokens, t.positionEmbeddings, positions, x)
 	b.LayerNorm(b.Tokens, t.layerNorm, x, x)
 	for i := range t.layers {
-		t.layers[i].forward(b, x, t.config)
+		x = b.Enter(1+i, x, t.config.HiddenSize)
+		if i == len(t.layers)-1 {
+			b.LookAt(looks)
+		}
+		x = t.layers[i].forward(b, x, t.config)
 	}
 	return x
 }
 
 // forward is BertLayer: x [tokens, hidden] = norm(x + attention(x)), then x = norm(x + mlp(x)).
-func (l *layer) forward(b *nn.Batch, x []float32, c *arch.BERT) {
-	q, k, v := make([]float32, len(x)), make([]float32, len(x)), make([]float32, len(x))
-	b.Linear(b.Tokens, x,
+func (l *layer) forward(b *nn.Batch, x []float32, c *arch.BERT) []float32 {
+	defer b.Free(b.Mark())
+	q, k, v := b.Floats(len(x)), b.Floats(len(x)), b.Floats(len(x))
+	few := b.QKV(x,
 		nn.Product{Layer: l.query, Dst: q}, nn.Product{Layer: l.key, Dst: k}, nn.Product{Layer: l.value, Dst: v})
+	x = few.Of(x, c.HiddenSize)
 	dim := c.HiddenSize / c.NumHeads
-	context := make([]float32, len(x))
+	context := b.Floats(len(x))
 	b.Attention(kernels.Attention{
-		Q: q, K: k, V: v, Heads: c.NumHeads, Dim: dim, Scale: float32(1 / math.Sqrt(float64(dim))), Dst: context,
+		Q: q, K: k, V: v, Keys: few.Keys, Heads: c.NumHeads, Dim: dim, Scale: float32(1 / math.Sqrt(float64(dim))),
+		Dst: context,
 	})
 	b.Linear(b.Tokens, context, nn.Product{Layer: l.attentionOutput, Residual: x, Dst: x})
 	b.LayerNorm(b.Tokens, l.attentionNorm, x, x)
 
-	inner := make([]float32, b.NumTokens()*c.IntermediateSize)
+	inner := b.Floats(b.NumTokens() * c.IntermediateSize)
 	b.Linear(b.Tokens, x, nn.Product{Layer: l.intermediate, Act: l.act, Dst: inner})
 	b.Linear(b.Tokens, inner, nn.Product{Layer: l.output, Residual: x, Dst: x})
 	b.LayerNorm(b.Tokens, l.outputNorm, x, x)
+	return x
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/switchyard-dev/switchyard/runtime/arch"
 	"github.com/switchyard-dev/switchyard/runtime/kernels"
+	"github.com/switchyard-dev/switchyard/runtime/model/bert"
 	"github.com/switchyard-dev/switchyard/runtime/nn"
 )
 
@@ -73,7 +74,7 @@ func New(d *arch.Description, s nn.Scope) (*Model, error) {
 		return nil, err
 	}
 	hidden, inner := c.HiddenSize, c.IntermediateSize
-	trunk := s.Sub("deberta")
+	trunk, heads := s.Sub("deberta"), s.At(nn.Heads)
 	e, encoder := trunk.Sub("embeddings"), trunk.Sub("encoder")
 	m := &Model{
 		config: c,
@@ -81,9 +82,9 @@ func New(d *arch.Description, s nn.Scope) (*Model, error) {
 			word:      e.Embedding("word_embeddings", c.VocabSize, hidden),
 			layerNorm: e.LayerNorm("LayerNorm", hidden, c.LayerNormEps, true),
 		},
-		pooler:     s.Sub("pooler").Linear("dense", hidden, hidden, true),
+		pooler:     heads.Sub("pooler").Linear("dense", hidden, hidden, true),
 		poolerAct:  poolerAct,
-		classifier: s.Linear("classifier", len(d.Classes.Labels), hidden, true),
+		classifier: heads.Linear("classifier", len(d.Classes.Labels), hidden, true),
 	}
 	if c.PositionBiased {
 		m.embeddings.position = e.Embedding("position_embeddings", c.MaxPositions, hidden)
@@ -103,14 +104,15 @@ func New(d *arch.Description, s nn.Scope) (*Model, error) {
 		if err != nil {
 			return nil, err
 		}
+		scope := encoder.At(1).Sub("conv")
 		m.conv = &conv{
-			conv:      encoder.Sub("conv").Conv1d("conv", hidden, hidden, c.ConvKernelSize),
-			layerNorm: encoder.Sub("conv").LayerNorm("LayerNorm", hidden, c.LayerNormEps, true),
+			conv:      scope.Conv1d("conv", hidden, hidden, c.ConvKernelSize),
+			layerNorm: scope.LayerNorm("LayerNorm", hidden, c.LayerNormEps, true),
 			act:       convAct,
 		}
 	}
 	for n := range c.NumHiddenLayers {
-		l := encoder.Sub("layer").Sub(strconv.Itoa(n))
+		l := encoder.At(1 + n).Sub("layer").Sub(strconv.Itoa(n))
 		self, attention := l.Sub("attention").Sub("self"), l.Sub("attention").Sub("output")
 		built := layer{
 			query:           self.Linear("query_proj", hidden, hidden, true),
@@ -154,18 +156,21 @@ func (m *Model) Forward(b *nn.Batch) nn.Answers {
 	x := m.embed(b) // [tokens, hidden]
 	r := m.positions(b)
 	for i := range m.layers {
+		x = b.Enter(1+i, x, hidden)
 		var before []float32
 		if i == 0 && m.conv != nil {
 			before = append(before, x...)
+		} else if i == len(m.layers)-1 {
+			b.LookAt(bert.Looks)
 		}
-		m.layers[i].forward(b, x, r, c)
+		x = m.layers[i].forward(b, x, r, c)
 		if before != nil {
 			m.conv.forward(b, before, x, c)
 		}
 	}
 	answers := b.NewAnswers()
 	if first := b.FirstTokens(sequence); !first.Empty() {
-		pooled := make([]float32, first.Len()*hidden)
+		pooled := b.Floats(first.Len() * hidden)
 		b.Linear(first.Segments, first.Of(x, hidden), nn.Product{Layer: m.pooler, Act: m.poolerAct, Dst: pooled})
 		first.Classify(answers, m.classifier, pooled, false)
 	}
@@ -177,7 +182,7 @@ func (m *Model) Forward(b *nn.Batch) nn.Answers {
 
 func (m *Model) embed(b *nn.Batch) []float32 {
 	ids, types := b.IDs()
-	x := make([]float32, b.NumTokens()*m.config.HiddenSize)
+	x := b.Hidden(m.config.HiddenSize)
 	b.Embed(b.Tokens, m.embeddings.word, ids, x)
 	if m.embeddings.position != nil {
 		b.AddEmbed(b.Tokens, m.embeddings.position, b.Positions(0), x)
@@ -235,10 +240,12 @@ func (l *conv) forward(b *nn.Batch, before, x []float32, c *arch.DeBERTa) {
 }
 
 // forward is DebertaV2Layer: x [tokens, hidden] = norm(x + attention(x)), then x = norm(x + mlp(x)).
-func (l *layer) forward(b *nn.Batch, x []float32, r *positions, c *arch.DeBERTa) {
-	q, k, v := make([]float32, len(x)), make([]float32, len(x)), make([]float32, len(x))
-	b.Linear(b.Tokens, x,
+func (l *layer) forward(b *nn.Batch, x []float32, r *positions, c *arch.DeBERTa) []float32 {
+	defer b.Free(b.Mark())
+	q, k, v := b.Floats(len(x)), b.Floats(len(x)), b.Floats(len(x))
+	few := b.QKV(x,
 		nn.Product{Layer: l.query, Dst: q}, nn.Product{Layer: l.key, Dst: k}, nn.Product{Layer: l.value, Dst: v})
+	x = few.Of(x, c.HiddenSize)
 	dim := c.HiddenSize / c.NumHeads
 	terms := 1
 	for _, term := range []bool{c.C2P, c.P2C} {
@@ -246,9 +253,10 @@ func (l *layer) forward(b *nn.Batch, x []float32, r *positions, c *arch.DeBERTa)
 			terms++
 		}
 	}
-	context := make([]float32, len(x))
+	context := b.Floats(len(x))
 	attention := kernels.Attention{
-		Q: q, K: k, V: v, Heads: c.NumHeads, Dim: dim, Scale: float32(1 / math.Sqrt(float64(dim*terms))), Dst: context,
+		Q: q, K: k, V: v, Keys: few.Keys, Heads: c.NumHeads, Dim: dim,
+		Scale: float32(1 / math.Sqrt(float64(dim*terms))), Dst: context,
 	}
 	if r == nil {
 		b.Attention(attention)
@@ -258,8 +266,9 @@ func (l *layer) forward(b *nn.Batch, x []float32, r *positions, c *arch.DeBERTa)
 	b.Linear(b.Tokens, context, nn.Product{Layer: l.attentionOutput, Residual: x, Dst: x})
 	b.LayerNorm(b.Tokens, l.attentionNorm, x, x)
 
-	inner := make([]float32, b.NumTokens()*c.IntermediateSize)
+	inner := b.Floats(b.NumTokens() * c.IntermediateSize)
 	b.Linear(b.Tokens, x, nn.Product{Layer: l.intermediate, Act: l.act, Dst: inner})
 	b.Linear(b.Tokens, inner, nn.Product{Layer: l.output, Residual: x, Dst: x})
 	b.LayerNorm(b.Tokens, l.outputNorm, x, x)
+	return x
 }

@@ -35,12 +35,12 @@ func New(d *arch.Description, s nn.Scope) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	hidden, labels := d.Config.(*arch.ViT).HiddenSize, len(d.Classes.Labels)
+	hidden, labels, heads := d.Config.(*arch.ViT).HiddenSize, len(d.Classes.Labels), s.At(nn.Heads)
 	return &Model{
 		trunk:                  trunk,
-		classifier:             s.Linear("classifier", labels, hidden, true),
-		clsClassifier:          s.Linear("cls_classifier", labels, hidden, true),
-		distillationClassifier: s.Linear("distillation_classifier", labels, hidden, true),
+		classifier:             heads.Linear("classifier", labels, hidden, true),
+		clsClassifier:          heads.Linear("cls_classifier", labels, hidden, true),
+		distillationClassifier: heads.Linear("distillation_classifier", labels, hidden, true),
 	}, nil
 }
 

@@ -61,11 +61,11 @@ func New(d *arch.Description, s nn.Scope) (*Model, error) {
 			projection: e.Sub("patch_embeddings").Patches("projection",
 				hidden, c.NumChannels, c.PatchSize[0], c.PatchSize[1]),
 		},
-		layernorm:  trunk.LayerNorm("layernorm", hidden, c.LayerNormEps, true),
-		classifier: s.Linear("classifier", len(d.Classes.Labels), 2*hidden, true),
+		layernorm:  trunk.At(c.NumHiddenLayers).LayerNorm("layernorm", hidden, c.LayerNormEps, true),
+		classifier: s.At(nn.Heads).Linear("classifier", len(d.Classes.Labels), 2*hidden, true),
 	}
 	for n := range c.NumHiddenLayers {
-		scope := trunk.Sub("encoder").Sub("layer").Sub(strconv.Itoa(n))
+		scope := trunk.At(1 + n).Sub("encoder").Sub("layer").Sub(strconv.Itoa(n))
 		attention, mlp := scope.Sub("attention").Sub("attention"), scope.Sub("mlp")
 		l := layer{
 			norm1:           scope.LayerNorm("norm1", hidden, c.LayerNormEps, true),
@@ -105,12 +105,13 @@ func (m *Model) Forward(b *nn.Batch) nn.Answers {
 	hidden := m.config.HiddenSize
 	x := m.embed(b) // [tokens, hidden]
 	for i := range m.layers {
+		x = b.Enter(1+i, x, hidden)
 		m.layers[i].forward(b, x, m.config)
 	}
 	b.LayerNorm(b.Tokens, m.layernorm, x, x)
 	answers := b.NewAnswers()
 	rows := b.FirstTokens(0)
-	pooled := make([]float32, rows.Len()*2*hidden)
+	pooled := b.Floats(rows.Len() * 2 * hidden)
 	rows.Rows(func(tokens, selected kernels.Span) {
 		own := pooled[selected.Start*2*hidden : selected.End*2*hidden]
 		copy(own, x[tokens.Start*hidden:(tokens.Start+1)*hidden])
@@ -124,7 +125,7 @@ func (m *Model) Forward(b *nn.Batch) nn.Answers {
 func (m *Model) embed(b *nn.Batch) []float32 {
 	c, e, hidden := m.config, &m.embeddings, m.config.HiddenSize
 	projected := b.Patches(e.projection, c.NumChannels, c.PatchSize) // [patches of all rows, hidden]
-	x := make([]float32, b.NumTokens()*hidden)
+	x := b.Hidden(hidden)
 	for _, s := range b.Rows {
 		positions := positions{config: c, trained: e.positionEmbeddings.Of(s.Adapter)}
 		for row := s.Start; row < s.End; row++ {
@@ -143,8 +144,9 @@ func (m *Model) embed(b *nn.Batch) []float32 {
 
 // forward is Dinov2Layer: x [tokens, hidden] += λ₁·attention(norm1(x)), then x += λ₂·mlp(norm2(x)).
 func (l *layer) forward(b *nn.Batch, x []float32, c *arch.DINOv2) {
-	normed := make([]float32, len(x))
-	q, k, v := make([]float32, len(x)), make([]float32, len(x)), make([]float32, len(x))
+	defer b.Free(b.Mark())
+	normed := b.Floats(len(x))
+	q, k, v := b.Floats(len(x)), b.Floats(len(x)), b.Floats(len(x))
 	b.LayerNorm(b.Tokens, l.norm1, x, normed)
 	b.Linear(b.Tokens, normed,
 		nn.Product{Layer: l.query, Dst: q}, nn.Product{Layer: l.key, Dst: k}, nn.Product{Layer: l.value, Dst: v})
@@ -158,9 +160,9 @@ func (l *layer) forward(b *nn.Batch, x []float32, c *arch.DINOv2) {
 
 	b.LayerNorm(b.Tokens, l.norm2, x, normed)
 	width := c.Inner()
-	inner := make([]float32, b.NumTokens()*width)
+	inner := b.Floats(b.NumTokens() * width)
 	if c.SwiGLU {
-		both := make([]float32, b.NumTokens()*2*width)
+		both := b.Floats(b.NumTokens() * 2 * width)
 		b.Linear(b.Tokens, normed,
 			nn.Product{Layer: l.gate, Dst: both, Stride: 2 * width},
 			nn.Product{Layer: l.up, Dst: both[width:], Stride: 2 * width})

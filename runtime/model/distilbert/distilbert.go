@@ -9,6 +9,7 @@ import (
 
 	"github.com/switchyard-dev/switchyard/runtime/arch"
 	"github.com/switchyard-dev/switchyard/runtime/kernels"
+	"github.com/switchyard-dev/switchyard/runtime/model/bert"
 	"github.com/switchyard-dev/switchyard/runtime/nn"
 )
 
@@ -47,18 +48,18 @@ func New(d *arch.Description, s nn.Scope) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	trunk := s.Sub("distilbert")
+	trunk, heads := s.Sub("distilbert"), s.At(nn.Heads)
 	e := trunk.Sub("embeddings")
 	m := &Model{
 		config:             c,
 		wordEmbeddings:     e.Embedding("word_embeddings", c.VocabSize, c.Dim),
 		positionEmbeddings: e.Embedding("position_embeddings", c.MaxPositions, c.Dim),
 		layerNorm:          e.LayerNorm("LayerNorm", c.Dim, c.LayerNormEps(), true),
-		preClassifier:      s.Linear("pre_classifier", c.Dim, c.Dim, true),
-		classifier:         s.Linear("classifier", len(d.Classes.Labels), c.Dim, true),
+		preClassifier:      heads.Linear("pre_classifier", c.Dim, c.Dim, true),
+		classifier:         heads.Linear("classifier", len(d.Classes.Labels), c.Dim, true),
 	}
 	for n := range c.NumLayers {
-		l := trunk.Sub("transformer").Sub("layer").Sub(strconv.Itoa(n))
+		l := trunk.At(1 + n).Sub("transformer").Sub("layer").Sub(strconv.Itoa(n))
 		attention, ffn := l.Sub("attention"), l.Sub("ffn")
 		built := layer{
 			qLin:            attention.Linear("q_lin", c.Dim, c.Dim, true),
@@ -83,16 +84,20 @@ func (m *Model) Tokens(in nn.Input) int { return len(in.IDs) }
 // Forward answers by the first token, or for each token.
 func (m *Model) Forward(b *nn.Batch) nn.Answers {
 	ids, _ := b.IDs()
-	x := make([]float32, b.NumTokens()*m.config.Dim) // [tokens, dim]
+	x := b.Hidden(m.config.Dim) // [tokens, dim]
 	b.Embed(b.Tokens, m.wordEmbeddings, ids, x)
 	b.AddEmbed(b.Tokens, m.positionEmbeddings, b.Positions(0), x)
 	b.LayerNorm(b.Tokens, m.layerNorm, x, x)
 	for i := range m.layers {
-		m.layers[i].forward(b, x, m.config)
+		x = b.Enter(1+i, x, m.config.Dim)
+		if i == len(m.layers)-1 {
+			b.LookAt(bert.Looks)
+		}
+		x = m.layers[i].forward(b, x, m.config)
 	}
 	answers := b.NewAnswers()
 	if first := b.FirstTokens(sequence); !first.Empty() {
-		pooled := make([]float32, first.Len()*m.config.Dim)
+		pooled := b.Floats(first.Len() * m.config.Dim)
 		b.Linear(first.Segments, first.Of(x, m.config.Dim),
 			nn.Product{Layer: m.preClassifier, Act: kernels.ReLU, Dst: pooled})
 		first.Classify(answers, m.classifier, pooled, false)
@@ -104,20 +109,24 @@ func (m *Model) Forward(b *nn.Batch) nn.Answers {
 }
 
 // forward is TransformerBlock: x [tokens, dim] = norm(x + attention(x)), then x = norm(x + ffn(x)).
-func (l *layer) forward(b *nn.Batch, x []float32, c *arch.DistilBERT) {
-	q, k, v := make([]float32, len(x)), make([]float32, len(x)), make([]float32, len(x))
-	b.Linear(b.Tokens, x,
+func (l *layer) forward(b *nn.Batch, x []float32, c *arch.DistilBERT) []float32 {
+	defer b.Free(b.Mark())
+	q, k, v := b.Floats(len(x)), b.Floats(len(x)), b.Floats(len(x))
+	few := b.QKV(x,
 		nn.Product{Layer: l.qLin, Dst: q}, nn.Product{Layer: l.kLin, Dst: k}, nn.Product{Layer: l.vLin, Dst: v})
+	x = few.Of(x, c.Dim)
 	dim := c.Dim / c.NumHeads
-	context := make([]float32, len(x))
+	context := b.Floats(len(x))
 	b.Attention(kernels.Attention{
-		Q: q, K: k, V: v, Heads: c.NumHeads, Dim: dim, Scale: float32(1 / math.Sqrt(float64(dim))), Dst: context,
+		Q: q, K: k, V: v, Keys: few.Keys, Heads: c.NumHeads, Dim: dim, Scale: float32(1 / math.Sqrt(float64(dim))),
+		Dst: context,
 	})
 	b.Linear(b.Tokens, context, nn.Product{Layer: l.outLin, Residual: x, Dst: x})
 	b.LayerNorm(b.Tokens, l.saLayerNorm, x, x)
 
-	inner := make([]float32, b.NumTokens()*c.HiddenDim)
+	inner := b.Floats(b.NumTokens() * c.HiddenDim)
 	b.Linear(b.Tokens, x, nn.Product{Layer: l.lin1, Act: l.act, Dst: inner})
 	b.Linear(b.Tokens, inner, nn.Product{Layer: l.lin2, Residual: x, Dst: x})
 	b.LayerNorm(b.Tokens, l.outputLayerNorm, x, x)
+	return x
 }

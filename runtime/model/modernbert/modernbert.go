@@ -66,24 +66,24 @@ func New(d *arch.Description, s nn.Scope) (*Model, error) {
 	}
 	hidden, inner, dim := c.HiddenSize, c.IntermediateSize, c.HiddenSize/c.NumHeads
 	norm := func(s nn.Scope, name string) *nn.LayerNorm { return s.LayerNorm(name, hidden, c.NormEps, c.NormBias) }
-	trunk := s.Sub("model")
+	trunk, heads := s.Sub("model"), s.At(nn.Heads)
 	e := trunk.Sub("embeddings")
 	m := &Model{
 		config:        c,
 		tokEmbeddings: e.Embedding("tok_embeddings", c.VocabSize, hidden),
 		norm:          norm(e, "norm"),
-		finalNorm:     norm(trunk, "final_norm"),
+		finalNorm:     norm(trunk.At(c.NumHiddenLayers), "final_norm"),
 		global:        newRotary(c.Global, dim),
 		local:         newRotary(c.Local, dim),
 		head: head{
-			dense: s.Sub("head").Linear("dense", hidden, hidden, c.ClassifierBias),
+			dense: heads.Sub("head").Linear("dense", hidden, hidden, c.ClassifierBias),
 			act:   headAct,
-			norm:  norm(s.Sub("head"), "norm"),
+			norm:  norm(heads.Sub("head"), "norm"),
 		},
-		classifier: s.Linear("classifier", len(d.Classes.Labels), hidden, true),
+		classifier: heads.Linear("classifier", len(d.Classes.Labels), hidden, true),
 	}
 	for n := range c.NumHiddenLayers {
-		l := trunk.Sub("layers").Sub(strconv.Itoa(n))
+		l := trunk.At(1 + n).Sub("layers").Sub(strconv.Itoa(n))
 		built := layer{
 			wqkv:    l.Sub("attn").Linear("Wqkv", 3*hidden, hidden, c.AttentionBias),
 			wo:      l.Sub("attn").Linear("Wo", hidden, hidden, c.AttentionBias),
@@ -108,11 +108,19 @@ func New(d *arch.Description, s nn.Scope) (*Model, error) {
 // Tokens is one for each id.
 func (m *Model) Tokens(in nn.Input) int { return len(in.IDs) }
 
+// looks is how many of a row's first tokens a head looks at; 0 is all.
+func (m *Model) looks(head int) int {
+	if head == sequence && m.config.ClassifierPooling != "mean" {
+		return 1
+	}
+	return 0
+}
+
 // Forward answers by the first token, or the mean of all, or for each token.
 func (m *Model) Forward(b *nn.Batch) nn.Answers {
 	c, hidden := m.config, m.config.HiddenSize
 	ids, _ := b.IDs()
-	x := make([]float32, b.NumTokens()*hidden) // [tokens, hidden]
+	x := b.Hidden(hidden) // [tokens, hidden]
 	b.Embed(b.Tokens, m.tokEmbeddings, ids, x)
 	b.LayerNorm(b.Tokens, m.norm, x, x)
 	angles := map[*rotary]angles{}
@@ -121,7 +129,11 @@ func (m *Model) Forward(b *nn.Batch) nn.Answers {
 	}
 	for i := range m.layers {
 		l := &m.layers[i]
-		l.forward(b, x, angles[l.rotary], c)
+		x = b.Enter(1+i, x, hidden)
+		if i == len(m.layers)-1 {
+			b.LookAt(m.looks)
+		}
+		x = l.forward(b, x, angles[l.rotary], c)
 	}
 	b.LayerNorm(b.Tokens, m.finalNorm, x, x)
 
@@ -143,36 +155,42 @@ func (m *Model) Forward(b *nn.Batch) nn.Answers {
 
 // forward is ModernBertPredictionHead of the selected tokens, x [selected, hidden].
 func (h *head) forward(b *nn.Batch, s *nn.Selection, x []float32) []float32 {
-	y := make([]float32, len(x))
+	y := b.Floats(len(x))
 	b.Linear(s.Segments, x, nn.Product{Layer: h.dense, Act: h.act, Dst: y})
 	b.LayerNorm(s.Segments, h.norm, y, y)
 	return y
 }
 
 // forward is ModernBertEncoderLayer: x [tokens, hidden] += attention(norm(x)), then x += mlp(norm(x)).
-func (l *layer) forward(b *nn.Batch, x []float32, a angles, c *arch.ModernBERT) {
+func (l *layer) forward(b *nn.Batch, x []float32, a angles, c *arch.ModernBERT) []float32 {
+	defer b.Free(b.Mark())
 	hidden, dim := c.HiddenSize, c.HiddenSize/c.NumHeads
-	normed := make([]float32, len(x))
+	normed := b.Floats(len(x))
 	copy(normed, x)
 	if l.attnNorm != nil {
 		b.LayerNorm(b.Tokens, l.attnNorm, x, normed)
 	}
-	qkv := make([]float32, 3*len(x)) // [tokens, 3, heads, dim]
+	qkv := b.Floats(3 * len(x)) // [tokens, 3, heads, dim]
 	b.Linear(b.Tokens, normed, nn.Product{Layer: l.wqkv, Dst: qkv})
 	q, k, v := qkv, qkv[hidden:], qkv[2*hidden:]
 	b.Rotary(kernels.Rotary{X: q, Stride: 3 * hidden, Heads: c.NumHeads, Dim: dim, Cos: a.cos, Sin: a.sin})
 	b.Rotary(kernels.Rotary{X: k, Stride: 3 * hidden, Heads: c.NumHeads, Dim: dim, Cos: a.cos, Sin: a.sin})
-	context := normed
+	few := b.Narrow()
+	q, x = few.Copy(b, q, 3*hidden), few.Of(x, hidden)
+	context := normed[:len(x)]
 	b.Attention(kernels.Attention{
-		Q: q, K: k, V: v, Stride: 3 * hidden, Heads: c.NumHeads, Dim: dim, Scale: float32(1 / math.Sqrt(float64(dim))),
+		Q: q, K: k, V: v, Keys: few.Keys, Stride: 3 * hidden, Heads: c.NumHeads, Dim: dim,
+		Scale:  float32(1 / math.Sqrt(float64(dim))),
 		Window: l.window, Dst: context,
 	})
 	b.Linear(b.Tokens, context, nn.Product{Layer: l.wo, Residual: x, Dst: x})
 
+	normed = normed[:len(x)]
 	b.LayerNorm(b.Tokens, l.mlpNorm, x, normed)
-	both := make([]float32, b.NumTokens()*2*c.IntermediateSize)
+	both := b.Floats(b.NumTokens() * 2 * c.IntermediateSize)
 	b.Linear(b.Tokens, normed, nn.Product{Layer: l.wi, Dst: both})
-	inner := make([]float32, b.NumTokens()*c.IntermediateSize)
+	inner := b.Floats(b.NumTokens() * c.IntermediateSize)
 	b.Gated(both, c.IntermediateSize, l.act, inner)
 	b.Linear(b.Tokens, inner, nn.Product{Layer: l.mlpWo, Residual: x, Dst: x})
+	return x
 }

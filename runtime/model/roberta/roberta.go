@@ -31,13 +31,14 @@ func New(d *arch.Description, s nn.Scope) (*Model, error) {
 		return nil, err
 	}
 	c, labels := d.Config.(*arch.BERT), len(d.Classes.Labels)
-	head := s.Sub("classifier")
+	heads := s.At(nn.Heads)
+	head := heads.Sub("classifier")
 	return &Model{
 		config:     c,
 		trunk:      trunk,
 		dense:      head.Linear("dense", c.HiddenSize, c.HiddenSize, true),
 		outProj:    head.Linear("out_proj", labels, c.HiddenSize, true),
-		classifier: s.Linear("classifier", labels, c.HiddenSize, true),
+		classifier: heads.Linear("classifier", labels, c.HiddenSize, true),
 	}, nil
 }
 
@@ -46,11 +47,11 @@ func (m *Model) Tokens(in nn.Input) int { return len(in.IDs) }
 
 // Forward answers by the first token, or for each token.
 func (m *Model) Forward(b *nn.Batch) nn.Answers {
-	x := m.trunk.Forward(b, m.positions(b))
+	x := m.trunk.Forward(b, m.positions(b), bert.Looks)
 	answers := b.NewAnswers()
 	if first := b.FirstTokens(sequence); !first.Empty() {
 		hidden := m.config.HiddenSize
-		dense := make([]float32, first.Len()*hidden)
+		dense := b.Floats(first.Len() * hidden)
 		b.Linear(first.Segments, first.Of(x, hidden), nn.Product{Layer: m.dense, Act: kernels.Tanh, Dst: dense})
 		first.Classify(answers, m.outProj, dense, false)
 	}

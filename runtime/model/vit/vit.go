@@ -44,7 +44,7 @@ func New(d *arch.Description, s nn.Scope) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Model{trunk, s.Linear("classifier", len(d.Classes.Labels), trunk.config.HiddenSize, true)}, nil
+	return &Model{trunk, s.At(nn.Heads).Linear("classifier", len(d.Classes.Labels), trunk.config.HiddenSize, true)}, nil
 }
 
 // NewTrunk builds a trunk with the special tokens of these names.
@@ -65,13 +65,13 @@ func NewTrunk(d *arch.Description, s nn.Scope, special ...string) (*Trunk, error
 		positionEmbeddings: e.Parameter("position_embeddings", 1, len(special)+rows*cols, hidden),
 		projection: e.Sub("patch_embeddings").Patches("projection",
 			hidden, c.NumChannels, c.PatchSize[0], c.PatchSize[1]),
-		layernorm: s.LayerNorm("layernorm", hidden, c.LayerNormEps, true),
+		layernorm: s.At(nn.Heads).LayerNorm("layernorm", hidden, c.LayerNormEps, true),
 	}
 	for _, name := range special {
 		t.special = append(t.special, e.Parameter(name, 1, 1, hidden))
 	}
 	for n := range c.NumHiddenLayers {
-		l := s.Sub("encoder").Sub("layer").Sub(strconv.Itoa(n))
+		l := s.At(1 + n).Sub("encoder").Sub("layer").Sub(strconv.Itoa(n))
 		attention := l.Sub("attention").Sub("attention")
 		built := layer{
 			layernormBefore: l.LayerNorm("layernorm_before", hidden, c.LayerNormEps, true),
@@ -108,11 +108,16 @@ func (t *Trunk) Tokens() int {
 	return len(t.special) + rows*cols
 }
 
-// Forward is the hidden state behind the last layer, x [tokens, hidden]; its norm is Norm's.
+// Forward is the hidden state behind the last layer, x [tokens, hidden], of the special tokens, at which heads look;
+// its norm is Norm's.
 func (t *Trunk) Forward(b *nn.Batch) []float32 {
 	x := t.embed(b)
 	for i := range t.layers {
-		t.layers[i].forward(b, x, t.config)
+		x = b.Enter(1+i, x, t.config.HiddenSize)
+		if i == len(t.layers)-1 {
+			b.LookAt(func(int) int { return len(t.special) })
+		}
+		x = t.layers[i].forward(b, x, t.config)
 	}
 	return x
 }
@@ -129,7 +134,7 @@ func (t *Trunk) embed(b *nn.Batch) []float32 {
 	c, hidden := t.config, t.config.HiddenSize
 	projected := b.Patches(t.projection, c.NumChannels, c.PatchSize) // [rows·patches, hidden]
 	ofRow := (t.Tokens() - len(t.special)) * hidden
-	x := make([]float32, b.NumTokens()*hidden)
+	x := b.Hidden(hidden)
 	for _, s := range b.Rows {
 		for row := s.Start; row < s.End; row++ {
 			own := x[b.Spans[row].Start*hidden : b.Spans[row].End*hidden]
@@ -146,21 +151,26 @@ func (t *Trunk) embed(b *nn.Batch) []float32 {
 }
 
 // forward is ViTLayer: x [tokens, hidden] += attention(layernorm(x)), then x += mlp(layernorm(x)).
-func (l *layer) forward(b *nn.Batch, x []float32, c *arch.ViT) {
-	normed := make([]float32, len(x))
-	q, k, v := make([]float32, len(x)), make([]float32, len(x)), make([]float32, len(x))
+func (l *layer) forward(b *nn.Batch, x []float32, c *arch.ViT) []float32 {
+	defer b.Free(b.Mark())
+	normed := b.Floats(len(x))
+	q, k, v := b.Floats(len(x)), b.Floats(len(x)), b.Floats(len(x))
 	b.LayerNorm(b.Tokens, l.layernormBefore, x, normed)
-	b.Linear(b.Tokens, normed,
+	few := b.QKV(normed,
 		nn.Product{Layer: l.query, Dst: q}, nn.Product{Layer: l.key, Dst: k}, nn.Product{Layer: l.value, Dst: v})
+	x = few.Of(x, c.HiddenSize)
+	normed = normed[:len(x)]
 	dim := c.HiddenSize / c.NumHeads
 	context := normed
 	b.Attention(kernels.Attention{
-		Q: q, K: k, V: v, Heads: c.NumHeads, Dim: dim, Scale: float32(1 / math.Sqrt(float64(dim))), Dst: context,
+		Q: q, K: k, V: v, Keys: few.Keys, Heads: c.NumHeads, Dim: dim, Scale: float32(1 / math.Sqrt(float64(dim))),
+		Dst: context,
 	})
 	b.Linear(b.Tokens, context, nn.Product{Layer: l.attentionOutput, Residual: x, Dst: x})
 
 	b.LayerNorm(b.Tokens, l.layernormAfter, x, normed)
-	inner := make([]float32, b.NumTokens()*c.IntermediateSize)
+	inner := b.Floats(b.NumTokens() * c.IntermediateSize)
 	b.Linear(b.Tokens, normed, nn.Product{Layer: l.intermediate, Act: l.act, Dst: inner})
 	b.Linear(b.Tokens, inner, nn.Product{Layer: l.output, Residual: x, Dst: x})
+	return x
 }
