@@ -227,8 +227,8 @@ func (n *Node) podHandler(ctx context.Context) cache.ResourceEventHandler {
 	}
 }
 
-// serving is the address of a pod that is ready, as this node knows: the API server, and the node's own watch of it, may
-// not have heard of it yet. It is empty while the pod is not.
+// serving is the address of a pod that is ready, as this node knows: the API server, and the node's own watch of it,
+// may not have heard of it yet. It is empty while the pod is not.
 func (n *Node) serving(pod types.UID) string {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -229,8 +229,8 @@ func (w *worker) watchContainers() {
 			w.watchRun(c)
 		}
 	}
-	// Services are told of a process that has ended before its successor starts, which would take their connections as long
-	// as the API server calls the pod ready.
+	// Services are told of a process that has ended before its successor starts, which would take their connections as
+	// long as the API server calls the pod ready.
 	if !all(w.containers, func(c *container) bool { return c.running && c.ready }) {
 		w.serves.Store("")
 	}
