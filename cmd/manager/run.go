@@ -219,6 +219,9 @@ func newManager(f *runFlags) (ctrl.Manager, error) {
 	}
 	ours := cache.ByObject{Label: labels.NewSelector().Add(*pools)} // not the whole cluster's
 	renew, retry := f.lease*2/3, f.lease*2/15                       // as client-go's own, 15 s, 10 s and 2 s
+	if f.leaderElect {
+		(&fence{within: renew, now: time.Now}).guard(rest)
+	}
 	mgr, err := ctrl.NewManager(rest, ctrl.Options{
 		Scheme: scheme,
 		// A pool has one ConfigMap, which is looked at by its name: to cache it would take the right to list them all.
