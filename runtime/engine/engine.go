@@ -56,6 +56,9 @@ type Input struct {
 type Batch struct {
 	Inputs []Input
 	Rows   []Row
+	// Whole has the last layer computed of all tokens, as if a head looked at each. It changes no bit of an answer, and is
+	// there to be measured.
+	Whole bool
 }
 
 // Row asks one adapter of one input.
@@ -158,7 +161,9 @@ func (e *Engine) Run(batch Batch) (answers []*tensor.Dense, err error) {
 	arena := e.arenas.get()
 	defer e.arenas.put(arena)
 	sizes := e.base.Model.Tokens
-	found := e.base.Model.Forward(nn.NewBatch(e.pool, arena, inputs, rows, sizes, e.base.Description.Own))
+	laid := nn.NewBatch(e.pool, arena, inputs, rows, sizes, e.base.Description.Own)
+	laid.Whole = batch.Whole
+	found := e.base.Model.Forward(laid)
 	answers = make([]*tensor.Dense, len(order))
 	for i, row := range order {
 		answers[row] = found[i]

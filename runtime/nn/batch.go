@@ -23,6 +23,7 @@ type Batch struct {
 	Rows   []Segment      // in tracks
 	Tokens []Segment      // the same segments, in tokens
 	Spans  []kernels.Span // tokens of each track
+	Whole  bool           // Narrow leaves nothing out
 
 	asked   []Row
 	answers []Segment // the asked rows of each adapter
@@ -174,7 +175,7 @@ func (b *Batch) LookAt(looks func(head int) int) { b.looks = looks }
 
 // narrows tells whether there are tokens that no head looks at.
 func (b *Batch) narrows() bool {
-	return b.looks != nil && slices.ContainsFunc(b.answers, func(s Segment) bool {
+	return !b.Whole && b.looks != nil && slices.ContainsFunc(b.answers, func(s Segment) bool {
 		return b.looks(b.headOf(s.Adapter)) > 0
 	})
 }

@@ -1,0 +1,62 @@
+package kernels_test
+
+import (
+	"runtime"
+	"testing"
+
+	"github.com/switchyard-dev/switchyard/runtime/kernels"
+)
+
+// While every worker is in a product that takes about a second, goroutines go on talking and garbage is collected: all
+// of it before the product has ended. Assembly cannot be preempted; it returns to Go often enough for that.
+func TestGoGoesOnBesideKernels(t *testing.T) {
+	if testing.Short() {
+		t.Skip("not in the short form")
+	}
+	const (
+		k, n, rows  = 4096, 4096, 1024 // of each worker: 34 GFLOP
+		collections = 20
+		roundTrips  = 200
+	)
+	if variant, err := kernels.Variant(); err != nil || variant == "portable" {
+		t.Skipf("no assembly here: %s, %v", variant, err)
+	}
+	workers := runtime.GOMAXPROCS(0)
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(workers + 2)) // as cmd/runtime does
+	p := newPool(t, workers)
+	op := kernels.Gemm{
+		X: make([]float32, workers*rows*k), Rows: workers * rows, W: kernels.Pack(make([]float32, n*k), n, k),
+		Dst: make([]float32, workers*rows*n),
+	}
+	computed := make(chan struct{})
+	begun := make(chan struct{})
+	go func() {
+		defer close(computed)
+		close(begun)
+		p.Gemm(op)
+	}()
+	<-begun
+	ping, pong := make(chan int), make(chan int)
+	go func() {
+		for i := range ping {
+			pong <- i
+		}
+		close(pong)
+	}()
+	for i := range roundTrips {
+		ping <- i
+		if got := <-pong; got != i {
+			t.Fatalf("expected %d, found %d", i, got)
+		}
+		if i%(roundTrips/collections) == 0 {
+			runtime.GC()
+		}
+	}
+	close(ping)
+	select {
+	case <-computed:
+		t.Errorf("the product had ended before %d round trips and %d collections", roundTrips, collections)
+	default:
+	}
+	<-computed
+}
