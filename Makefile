@@ -70,6 +70,10 @@ soak: controlplane ## let things go wrong at random for SOAK (default 1h) under 
 bench: ## what a mixed batch costs beside the base model alone
 	@go run ./hack/bench
 
+.PHONY: bench-peers
+bench-peers: ## PEFT, ONNX Runtime and OpenVINO beside Switchyard, in turn: docs/benchmarks.md (an hour or two)
+	@hack/python peers hack/bench/peers.py --write
+
 .PHONY: bench-ready
 bench-ready: build controlplane ## how long an adapter takes from its apply to Ready
 	@go run ./hack/bench-ready

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"runtime"
+	"runtime/pprof"
 	"slices"
 	"time"
 
@@ -29,7 +30,18 @@ const (
 func main() {
 	sample := flag.String("samples", "hack/samples/digits", "`folder` of the sample")
 	rounds := flag.Int("rounds", 31, "`number` of rounds")
+	profile := flag.String("cpuprofile", "", "`file` for a profile of the batches, for go tool pprof")
 	flag.Parse()
+	if *profile != "" {
+		file, err := os.Create(*profile)
+		if err == nil {
+			err = pprof.StartCPUProfile(file)
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+	}
 	if err := run(*sample, *rounds); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
@@ -56,6 +68,7 @@ func run(sample string, rounds int) error {
 			}
 		}
 	}
+	pprof.StopCPUProfile() // if there is one
 	m, b := median(times[0]), median(times[1])
 	fmt.Printf("%d rows, %d workers, median of %d rounds in turn\n", rows, workers, rounds)
 	fmt.Printf("  mixed, %d adapters  %8.2f ms\n", len(adapters), ms(m))

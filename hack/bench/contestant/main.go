@@ -1,0 +1,189 @@
+// Command contestant is Switchyard as hack/bench/peers.py runs it beside other engines: it takes a command a line, in
+// JSON, from stdin, and answers each with a line.
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"os"
+	"runtime"
+	"time"
+
+	"gorgonia.org/tensor"
+
+	"github.com/switchyard-dev/switchyard/runtime/engine"
+	"github.com/switchyard-dev/switchyard/runtime/kernels"
+	"github.com/switchyard-dev/switchyard/runtime/model"
+	"github.com/switchyard-dev/switchyard/runtime/peft"
+	"github.com/switchyard-dev/switchyard/runtime/weights"
+)
+
+// command is one line. Of its fields those of one kind are given.
+type command struct {
+	Open     string   // a base's folder: with Adapters' folders; its answer has Variant and LoadMS
+	Adapters []string // in the order of their numbers
+
+	Inputs string // a safetensors file: pixel_values F32 [B, C, H, W], or input_ids F32 [B, S]
+
+	Rows  [][2]int // input and adapter of each row (-1: the base); its answer has MS, Logits, AllocBytes
+	Whole bool     // without the shortcut of the last layer
+}
+
+type answer struct {
+	Error      string      `json:"error,omitempty"`
+	Variant    string      `json:"variant,omitempty"`
+	LoadMS     []float64   `json:"load_ms,omitempty"` // of each adapter
+	MS         float64     `json:"ms,omitempty"`
+	Logits     [][]float32 `json:"logits,omitempty"`
+	AllocBytes uint64      `json:"alloc_bytes,omitempty"` // of the run, on the heap
+}
+
+type contestant struct {
+	engine   *engine.Engine
+	adapters []*engine.Adapter
+	inputs   []engine.Input
+}
+
+func main() {
+	workers := runtime.GOMAXPROCS(0)
+	runtime.GOMAXPROCS(workers + 2) // as cmd/runtime does
+	var c contestant
+	lines := bufio.NewScanner(os.Stdin)
+	lines.Buffer(nil, 1<<20)
+	out := json.NewEncoder(os.Stdout)
+	for lines.Scan() {
+		var cmd command
+		a, err := answer{}, json.Unmarshal(lines.Bytes(), &cmd)
+		switch {
+		case err != nil:
+		case cmd.Open != "":
+			a, err = c.open(cmd, workers)
+		case cmd.Inputs != "":
+			err = c.read(cmd.Inputs)
+		default:
+			a, err = c.run(cmd)
+		}
+		if err != nil {
+			a = answer{Error: err.Error()}
+		}
+		if err := out.Encode(a); err != nil {
+			fmt.Fprintln(os.Stderr, "contestant:", err)
+			os.Exit(1)
+		}
+	}
+}
+
+func (c *contestant) open(cmd command, workers int) (answer, error) {
+	if c.engine != nil {
+		c.engine.Close()
+	}
+	folder, err := weights.OpenFolder(cmd.Open)
+	if err != nil {
+		return answer{}, err
+	}
+	defer func() { _ = folder.Close() }()
+	base, err := model.Open(folder)
+	if err != nil {
+		return answer{}, err
+	}
+	*c = contestant{engine: engine.New(base, workers)}
+	var a answer
+	if a.Variant, err = kernels.Variant(); err != nil {
+		return answer{}, err
+	}
+	for _, path := range cmd.Adapters {
+		began := time.Now()
+		adapter, err := c.compile(path)
+		if err != nil {
+			return answer{}, fmt.Errorf("%s: %w", path, err)
+		}
+		a.LoadMS = append(a.LoadMS, milliseconds(time.Since(began)))
+		c.adapters = append(c.adapters, adapter)
+	}
+	return a, nil
+}
+
+func (c *contestant) compile(path string) (*engine.Adapter, error) {
+	folder, err := weights.OpenFolder(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = folder.Close() }()
+	read, err := peft.Load(folder, c.engine.Description(), peft.Settings{})
+	if err != nil {
+		return nil, err
+	}
+	return c.engine.Compile(read)
+}
+
+func (c *contestant) read(path string) error {
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	tensors, err := weights.Parse(raw)
+	if err != nil {
+		return err
+	}
+	name := "input_ids"
+	if c.engine.Description().Image != nil {
+		name = "pixel_values"
+	}
+	info, ok := tensors.Info(name)
+	if !ok {
+		return fmt.Errorf("%s: expected %s", path, name)
+	}
+	all, err := tensors.Float32(name, info.Shape...)
+	if err != nil {
+		return err
+	}
+	values, n := all.Data().([]float32), info.Shape[0]
+	each := len(values) / n
+	c.inputs = make([]engine.Input, n)
+	for i := range c.inputs {
+		own := values[i*each : (i+1)*each]
+		if name == "pixel_values" {
+			c.inputs[i].Pixels = tensor.New(tensor.WithShape(info.Shape[1:]...), tensor.WithBacking(own))
+			continue
+		}
+		for _, v := range own {
+			c.inputs[i].IDs = append(c.inputs[i].IDs, int32(v))
+		}
+	}
+	return nil
+}
+
+func (c *contestant) run(cmd command) (answer, error) {
+	batch := engine.Batch{Whole: cmd.Whole}
+	numbers := make(map[int]int)
+	for _, row := range cmd.Rows {
+		n, known := numbers[row[0]]
+		if !known {
+			n = len(batch.Inputs)
+			numbers[row[0]] = n
+			batch.Inputs = append(batch.Inputs, c.inputs[row[0]])
+		}
+		r := engine.Row{Input: n}
+		if row[1] >= 0 {
+			r.Adapter = c.adapters[row[1]]
+		}
+		batch.Rows = append(batch.Rows, r)
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	began := time.Now()
+	logits, err := c.engine.Run(batch)
+	took := time.Since(began)
+	runtime.ReadMemStats(&after)
+	if err != nil {
+		return answer{}, err
+	}
+	a := answer{MS: milliseconds(took), AllocBytes: after.TotalAlloc - before.TotalAlloc}
+	for _, l := range logits {
+		a.Logits = append(a.Logits, l.Float32s())
+	}
+	return a, nil
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

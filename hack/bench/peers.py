@@ -1,0 +1,413 @@
+"""Runs Switchyard beside PEFT, ONNX Runtime and OpenVINO, in turn, on the same weights and inputs.
+
+    hack/python peers hack/bench/peers.py [CASE…] [--rounds N] [--write]
+
+A case is one of SHAPES, or fanout; all are run if none is named. Medians and ratios are printed, and --write writes those
+of the run's cases to docs/benchmarks.md. Models and adapters are drawn at random: no figure here depends on what weights say. Each
+answer of Switchyard's largest mixed batch is held to PEFT's before anything is timed.
+"""
+
+import argparse
+import datetime
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+
+warnings.filterwarnings("ignore")
+
+import numpy as np
+import onnxruntime
+import openvino
+import torch
+import transformers
+from peft import LoraConfig, get_peft_model
+from safetensors.numpy import save_file
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    ModernBertConfig,
+    ModernBertForSequenceClassification,
+    ViTConfig,
+    ViTForImageClassification,
+)
+
+transformers.logging.set_verbosity_error()
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+THREADS = len(os.sched_getaffinity(0))
+ROWS = 32
+ADAPTERS = 32
+
+
+def vit(**config):
+    return lambda: (
+        ViTForImageClassification(ViTConfig(num_labels=10, **config)),
+        {"pixel_values": torch.randn(ROWS, 3, 224, 224)},
+    )
+
+
+def bert(tokens, **config):
+    return lambda: (
+        BertForSequenceClassification(BertConfig(num_labels=10, **config)),
+        {"input_ids": torch.randint(5, 30000, (ROWS, tokens))},
+    )
+
+
+SMALL = dict(hidden_size=384, intermediate_size=1536)
+# By name: what it is, its model and inputs, what adapters change (rank, modules), the sizes of batches.
+SHAPES = {
+    "minilm": (
+        "MiniLM-L6 (22M), 64 tokens",
+        bert(64, num_hidden_layers=6, num_attention_heads=12, **SMALL),
+        [(8, ["query", "value"])],
+        (1, 8, 32),
+    ),
+    "minilm-short": (
+        "MiniLM-L6 (22M), 16 tokens",
+        bert(16, num_hidden_layers=6, num_attention_heads=12, **SMALL),
+        [(8, ["query", "value"]), (64, ["query", "value"])],
+        (1, 32),
+    ),
+    "vit-s": (
+        "ViT-S/16 (22M), 224²",
+        vit(num_attention_heads=6, **SMALL),
+        [(8, ["q_proj", "v_proj"]), (16, "all-linear")],
+        (1, 8, 32),
+    ),
+    "bert-b": ("BERT-base (110M), 128 tokens", bert(128), [(8, ["query", "value"])], (1, 8, 32)),
+    "vit-b": ("ViT-B/16 (86M), 224²", vit(), [(8, ["q_proj", "v_proj"])], (1, 8)),
+}
+
+
+class Switchyard:
+    """hack/bench/contestant, as a process of its own."""
+
+    def __init__(self, folder):
+        binary = os.path.join(folder, "contestant")
+        subprocess.run(["go", "build", "-o", binary, "./hack/bench/contestant"], cwd=ROOT, check=True)
+        self.process = subprocess.Popen([binary], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def tell(self, **command):
+        self.process.stdin.write(json.dumps(command) + "\n")
+        self.process.stdin.flush()
+        answer = json.loads(self.process.stdout.readline())
+        if answer.get("error"):
+            sys.exit("switchyard: " + answer["error"])
+        return answer
+
+    def run(self, rows, whole=False):
+        return self.tell(Rows=rows, Whole=whole)
+
+
+def in_turn(contestants, rounds):
+    """Medians in ms, by name. A contestant returns its own time in ms, or None for the caller's clock."""
+    times = {name: [] for name in contestants}
+    for turn in range(rounds + 1):
+        for name, run in contestants.items():
+            time.sleep(0.05)  # the threads of the one before may still be looking for work
+            began = time.perf_counter()
+            own = run()
+            took = own if own is not None else (time.perf_counter() - began) * 1e3
+            if turn:  # the first warms up
+                times[name].append(took)
+    return {name: statistics.median(t) for name, t in times.items()}
+
+
+class Exported(torch.nn.Module):
+    def __init__(self, model, names):
+        super().__init__()
+        self.model, self.names = model, names
+
+    def forward(self, *tensors):
+        return self.model(**dict(zip(self.names, tensors))).logits
+
+
+def exports(model, inputs, folder, name):
+    """The bare base for the engines that take files: {attention: path}, with a batch of any size."""
+    paths = {}
+    for attention in ("eager", "sdpa"):
+        model.set_attn_implementation(attention)
+        path = os.path.join(folder, f"{name}-{attention}.onnx")
+        torch.onnx.export(
+            Exported(model, list(inputs)), tuple(t[:2] for t in inputs.values()), path, input_names=list(inputs),
+            dynamic_axes={i: {0: "batch"} for i in inputs}, dynamo=False, opset_version=17,
+        )
+        paths[attention] = path
+    model.set_attn_implementation("sdpa")
+    return paths
+
+
+def openvino_runs(paths, inputs):
+    """Each export for latency, and with two streams of half the batch each."""
+    runs, rows = {}, len(next(iter(inputs.values())))
+    core = openvino.Core()
+    for attention, path in paths.items():
+        for streams in (1, 2):
+            if rows % streams:
+                continue
+            config = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": THREADS}
+            config |= {"PERFORMANCE_HINT": "LATENCY"} if streams == 1 else {"NUM_STREAMS": "2"}
+            model = core.read_model(path)
+            model.reshape({i.get_any_name(): [rows // streams, *inputs[i.get_any_name()].shape[1:]] for i in model.inputs})
+            compiled = core.compile_model(model, "CPU", config)
+            requests = [compiled.create_infer_request() for _ in range(streams)]
+            parts = [
+                {i.get_any_name(): np.ascontiguousarray(np.split(inputs[i.get_any_name()], streams)[n]) for i in compiled.inputs}
+                for n in range(streams)
+            ]
+
+            def run(requests=requests, parts=parts):
+                for request, part in zip(requests, parts):
+                    request.start_async(part)
+                for request in requests:
+                    request.wait()
+
+            runs[f"OpenVINO base, {attention}, {'latency' if streams == 1 else 'two streams'}"] = run
+    return runs
+
+
+def onnxruntime_run(path, inputs):
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = THREADS
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    wanted = {i.name: inputs[i.name] for i in session.get_inputs()}
+
+    def run():
+        session.run(None, wanted)
+
+    return run
+
+
+def adapted(model, configs):
+    """PEFT's model with an adapter of each config: a0, a1, …"""
+    tuned = get_peft_model(model, configs[0], adapter_name="a0")
+    for n, config in enumerate(configs[1:], 1):
+        tuned.add_adapter(f"a{n}", config)
+    tuned.eval().set_adapter("a0")
+    return tuned
+
+
+def lora(rank, modules, task="SEQ_CLS", **more):
+    return LoraConfig(
+        r=rank, lora_alpha=2 * rank, target_modules=modules, modules_to_save=["classifier"], init_lora_weights=False,
+        task_type=task, **more,
+    )
+
+
+def tame(tuned):
+    """Random updates far larger than trained ones would make answers that say nothing."""
+    with torch.no_grad():
+        for name, parameter in tuned.named_parameters():
+            if "lora_B" in name:
+                parameter.mul_(0.1)
+
+
+def check(name, ours, theirs):
+    theirs = theirs.float().numpy()
+    for row, logits in enumerate(ours):
+        off = np.abs(np.array(logits) - theirs[row]).max() / np.abs(theirs[row]).max()
+        if off > 1e-3:
+            sys.exit(f"{name}: row {row}: Switchyard is off PEFT by {off:.1e} of its largest logit")
+
+
+def best(times, prefix):
+    names = [name for name in times if name.startswith(prefix)]
+    return min(names, key=times.get)
+
+
+def shape(switchyard, name, rounds, folder, results):
+    title, build, variants, batches = SHAPES[name]
+    torch.manual_seed(0)
+    model, inputs = build()
+    model.eval()
+    base = os.path.join(folder, name)
+    model.save_pretrained(base)
+    paths = exports(model, inputs, folder, name)
+    inputs_file = os.path.join(folder, name + ".safetensors")
+    save_file({k: np.ascontiguousarray(t.float().numpy()) for k, t in inputs.items()}, inputs_file)
+    for at, (rank, modules) in enumerate(variants):
+        torch.manual_seed(1)
+        bare, _ = build()
+        bare.load_state_dict(model.state_dict())
+        task = "SEQ_CLS" if "input_ids" in inputs else None
+        tuned = adapted(bare, [lora(rank, modules, task) for _ in range(ADAPTERS)])
+        tame(tuned)
+        saved = os.path.join(folder, f"{name}-{at}")
+        tuned.save_pretrained(saved)
+        opened = switchyard.tell(Open=base, Adapters=[os.path.join(saved, f"a{n}") for n in range(ADAPTERS)])
+        switchyard.tell(Inputs=inputs_file)
+        results["variant"] = opened["variant"]
+
+        def mixed(rows, adapters):
+            asked = {k: t[:rows] for k, t in inputs.items()}
+            with torch.no_grad():
+                return tuned(**asked, adapter_names=[f"a{i % adapters}" for i in range(rows)]).logits
+
+        def switching(rows, adapters):
+            with torch.no_grad():
+                for n in range(adapters):
+                    tuned.set_adapter(f"a{n}")
+                    tuned(**{k: t[:rows][n::adapters] for k, t in inputs.items()})
+
+        def ours(rows, adapters, whole=False):
+            asked = [[i, i % adapters if adapters else -1] for i in range(rows)]
+            return lambda: switchyard.run(asked, whole)["ms"]
+
+        check(title, switchyard.run([[i, i] for i in range(ROWS)])["logits"], mixed(ROWS, ADAPTERS))
+        for rows in batches:
+            arrays = {k: t[:rows].numpy() for k, t in inputs.items()}
+            contestants = {}
+            for adapters in sorted({1, min(8, rows), rows}):
+                contestants[f"Switchyard, {adapters} adapters"] = ours(rows, adapters)
+                contestants[f"PEFT mixed, {adapters} adapters"] = lambda n=adapters: (mixed(rows, n), None)[1]
+            contestants[f"Switchyard, {rows} adapters, whole last layer"] = ours(rows, rows, True)
+            contestants["Switchyard base"] = ours(rows, 0)
+            contestants[f"PEFT switching, {rows} adapters"] = lambda: switching(rows, rows)
+            contestants["ONNX Runtime base"] = onnxruntime_run(paths["eager"], arrays)
+            contestants |= openvino_runs(paths, arrays)
+            times = in_turn(contestants, rounds)
+            mark = best(times, "OpenVINO")
+            what = "every linear" if modules == "all-linear" else "query and value"
+            report(results, f"{title}: batch of {rows}, rank {rank} on {what}", times, mark, "OpenVINO's best")
+            summary(results, f"{title}, batch {rows}, r={rank} on {what}", {
+                "mixed / OpenVINO's bare base": times[f"Switchyard, {rows} adapters"] / times[mark],
+                "the same with the whole last layer": times[f"Switchyard, {rows} adapters, whole last layer"] / times[mark],
+                "mixed / own base": times[f"Switchyard, {rows} adapters"] / times["Switchyard base"],
+                "PEFT mixed / Switchyard": times[f"PEFT mixed, {rows} adapters"] / times[f"Switchyard, {rows} adapters"],
+            })
+
+
+def fanout(switchyard, rounds, folder, results):
+    """One text asked of six adapters of a ModernBERT-base."""
+    torch.manual_seed(0)
+    adapters, lengths = 6, (32, 128, 512)
+    config = ModernBertConfig(num_labels=14, vocab_size=50368, reference_compile=False)
+    model = ModernBertForSequenceClassification(config).eval()
+    base = os.path.join(folder, "modernbert")
+    model.save_pretrained(base)
+    inner = ["Wqkv", "Wo", "Wi"]
+    layers = config.num_hidden_layers
+    kinds = {
+        "everywhere": lambda: lora(32, inner),
+        "the last third of the layers": lambda: lora(32, inner, layers_to_transform=list(range(layers - layers // 3, layers))),
+        "heads only": lambda: lora(32, ["head.dense"]),
+    }
+    texts = {n: torch.randint(5, 50000, (1, n)) for n in lengths}
+    paths = {n: exports(model, {"input_ids": t.repeat(2, 1)}, folder, f"modernbert-{n}") for n, t in texts.items()}
+    for kind, make in kinds.items():
+        torch.manual_seed(1)
+        bare = ModernBertForSequenceClassification(config).eval()
+        bare.load_state_dict(model.state_dict())
+        tuned = adapted(bare, [make() for _ in range(adapters)])
+        tame(tuned)
+        saved = os.path.join(folder, "modernbert-" + kind.replace(" ", "-"))
+        tuned.save_pretrained(saved)
+        names = [f"a{n}" for n in range(adapters)]
+        switchyard.tell(Open=base, Adapters=[os.path.join(saved, n) for n in names])
+        for length, ids in texts.items():
+            file = os.path.join(folder, f"text-{length}.safetensors")
+            save_file({"input_ids": np.ascontiguousarray(ids.float().numpy())}, file)
+            switchyard.tell(Inputs=file)
+
+            def mixed():
+                with torch.no_grad():
+                    return tuned(input_ids=ids.repeat(adapters, 1), adapter_names=names).logits
+
+            def in_order():
+                with torch.no_grad():
+                    for n in names:
+                        tuned.set_adapter(n)
+                        tuned(input_ids=ids)
+
+            asked = [[0, n] for n in range(adapters)]
+            check(f"fan-out, {kind}, {length} tokens", switchyard.run(asked)["logits"], mixed())
+            contestants = {
+                "Switchyard, one text of six adapters": lambda: switchyard.run(asked)["ms"],
+                "Switchyard base once": lambda: switchyard.run([[0, -1]])["ms"],
+                "PEFT mixed, six rows": lambda: (mixed(), None)[1],
+                "PEFT, six in turn": in_order,
+            } | openvino_runs(paths[length], {"input_ids": ids.numpy()})
+            times = in_turn(contestants, rounds)
+            mark = best(times, "OpenVINO")
+            report(results, f"Fan-out, ModernBERT-base, {length} tokens, six adapters of rank 32: {kind}", times, mark,
+                   "OpenVINO's best, once")
+            ours = times["Switchyard, one text of six adapters"]
+            summary(results, f"Fan-out, {length} tokens, {kind}", {
+                "six adapters / six runs of OpenVINO's bare base": ours / (6 * times[mark]),
+                "six adapters / one run of it": ours / times[mark],
+                "PEFT mixed / Switchyard": times["PEFT mixed, six rows"] / ours,
+            })
+
+
+def report(results, title, times, mark, named):
+    lines = [f"### {title}", "", f"| | ms | of {named} |", "|---|---|---|"]
+    for name, ms in times.items():
+        lines.append(f"| {name} | {ms:.1f} | {ms / times[mark]:.2f} |")
+    print("\n".join(lines) + "\n", flush=True)
+    results["tables"] += lines + [""]
+
+
+def summary(results, title, ratios):
+    for name, ratio in ratios.items():
+        results["ratios"].append(f"| {title} | {name} | {ratio:.2f} |")
+        print(f"{title}: {name}: {ratio:.2f}", flush=True)
+    print(flush=True)
+
+
+def machine():
+    cpu = next(line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name"))
+    flags = next(line for line in open("/proc/cpuinfo") if line.startswith("flags")).split()
+    sets = [s for s in ("avx2", "fma", "avx512f", "avx512_bf16", "amx_bf16") if s in flags]
+    versions = ", ".join(f"{p} {importlib.metadata.version(p)}" for p in
+                         ("torch", "transformers", "peft", "onnxruntime", "openvino"))
+    go = subprocess.run(["go", "env", "GOVERSION"], capture_output=True, text=True, check=True).stdout.strip()
+    return f"{cpu}, {THREADS} cores, {' '.join(sets)}; {platform.system()}; {go}; {versions}"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cases", nargs="*", choices=[*SHAPES, "fanout", []])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--write", action="store_true")
+    asked = parser.parse_args()
+    cases = asked.cases or [*SHAPES, "fanout"]
+    torch.set_num_threads(THREADS)
+    folder = tempfile.mkdtemp(prefix="peers-")
+    results, done = {"tables": [], "ratios": [], "variant": ""}, []
+    try:
+        switchyard = Switchyard(folder)
+        for case in cases:
+            if case == "fanout":
+                fanout(switchyard, asked.rounds, folder, results)
+            else:
+                shape(switchyard, case, asked.rounds, folder, results)
+            done.append(case)
+            if asked.write:
+                write(results, done, asked.rounds)
+    finally:
+        shutil.rmtree(folder)
+
+
+def write(results, cases, rounds):
+    page = [
+        "# Benchmarks", "",
+        "Written by `hack/bench/peers.py`; no figure is of another run. Every table is one interleaved run: each contestant",
+        "in turn, round after round, and the medians of these. The machine may be shared, so that ratios count, not",
+        "milliseconds. Weights are random, float32; every row of the largest mixed batch has been held to PEFT's answer.", "",
+        f"{machine()}; Switchyard's kernels: {results['variant']}; {rounds} rounds of {', '.join(cases)};",
+        f"{datetime.date.today().isoformat()}.", "",
+        "## Ratios", "", "| case | ratio | |", "|---|---|---|", *results["ratios"], "", "## Tables", "", *results["tables"],
+    ]
+    (ROOT / "docs" / "benchmarks.md").write_text("\n".join(page).rstrip() + "\n")
+
+
+main()
