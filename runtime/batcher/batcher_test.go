@@ -13,6 +13,7 @@ import (
 
 	"gorgonia.org/tensor"
 
+	"github.com/switchyard-dev/switchyard/runtime/arch"
 	"github.com/switchyard-dev/switchyard/runtime/batcher"
 	"github.com/switchyard-dev/switchyard/runtime/engine"
 	"github.com/switchyard-dev/switchyard/runtime/model"
@@ -239,45 +240,45 @@ func TestBatchesAreBoundedInTokens(t *testing.T) {
 	}
 }
 
-// Heads that are asked of one input cost one row of it: they are one batch, however many they are.
-func TestHeadsOfOneInputAreOneBatch(t *testing.T) {
+// spreads submits a request's rows behind a row in the engine, and holds their answers and the sizes of their batches.
+func spreads(t *testing.T, asked []batcher.Row, want ...int) {
+	t.Helper()
 	inBubble(t, func(t *testing.T, g *gate, b *batcher.Batcher) {
 		running := submit(t.Context(), b, rows(9))
-		two := rows(0, 1)
-		two[0].Tokens, two[1].Tokens = 60, 60
-		asked := slices.Concat(slices.Repeat(two[:1], 7), two[1:], two[1:])
 		replies := submit(t.Context(), b, asked)
-		for range 3 {
+		for range 1 + len(want) {
 			g.open <- struct{}{}
 		}
 		<-running
 		g.check(t, asked, <-replies)
 		synctest.Wait()
-		if sizes := g.sizes(); !slices.Equal(sizes, []int{1, 7, 2}) {
-			t.Errorf("expected a batch of 7 rows of one input, and then the rest, found %v", sizes)
+		if sizes := g.sizes()[1:]; !slices.Equal(sizes, want) {
+			t.Errorf("expected batches of %v rows, found %v", want, sizes)
 		}
 	})
 }
 
 // The rows of one request may be in several batches, each with its own bound.
 func TestARequestOfLongRowsIsSpreadOverBatches(t *testing.T) {
-	inBubble(t, func(t *testing.T, g *gate, b *batcher.Batcher) {
-		running := submit(t.Context(), b, rows(9))
-		asked := rows(0, 1, 2, 3, 4)
-		for i := range asked {
-			asked[i].Tokens = 40
+	asked := rows(0, 1, 2, 3, 4)
+	for i := range asked {
+		asked[i].Tokens = 40
+	}
+	spreads(t, asked, 2, 2, 1)
+}
+
+// Heads that are asked of one input cost one row of it: they are one batch, however many they are. Those that answer
+// for each token take memory for each, and count as any row does.
+func TestHeadsOfOneInputAreOneBatch(t *testing.T) {
+	two := rows(0, 1)
+	ask := func(head *engine.Adapter) []batcher.Row {
+		for i := range two {
+			two[i].Adapter, two[i].Tokens = head, 60
 		}
-		replies := submit(t.Context(), b, asked)
-		for range 4 {
-			g.open <- struct{}{}
-		}
-		<-running
-		g.check(t, asked, <-replies)
-		synctest.Wait()
-		if sizes := g.sizes(); !slices.Equal(sizes, []int{1, 2, 2, 1}) {
-			t.Errorf("expected batches of 1, 2, 2 and 1 rows, found %v", sizes)
-		}
-	})
+		return slices.Concat(slices.Repeat(two[:1], 7), two[1:], two[1:])
+	}
+	spreads(t, ask(&engine.Adapter{}), 7, 2)
+	spreads(t, ask(&engine.Adapter{Head: arch.Head{Task: arch.Token}}), 1, 1, 1, 1, 1, 1, 1, 1, 1)
 }
 
 func TestStatsTellOfEachBatch(t *testing.T) {

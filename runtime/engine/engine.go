@@ -25,7 +25,7 @@ import (
 type Engine struct {
 	base      *model.Base
 	pool      *kernels.Pool
-	arenas    arenas
+	arenas    arenas // between batches
 	tokenizer func() (*peft.Tokenizer, error)
 }
 
@@ -38,9 +38,9 @@ type Adapter struct {
 	nn      *nn.Adapter
 }
 
-// IsHead tells whether it changes nothing but its head: asked of an input that others are asked of, it costs next to
-// nothing.
-func (a *Adapter) IsHead() bool { return a == nil || a.nn.IsHead() }
+// IsHead tells whether it changes nothing but a head that looks at a few tokens: asked of an input that others are
+// asked of, it costs next to nothing. A head that answers for each token takes memory for each.
+func (a *Adapter) IsHead() bool { return a != nil && a.Head.Task != arch.Token && a.nn.IsHead() }
 
 // Bytes is the memory its weights hold.
 func (a *Adapter) Bytes() int64 { return a.nn.Bytes() }
@@ -191,21 +191,21 @@ func firstOfEach(inputs []nn.Input) []int {
 	return first
 }
 
-// arenas are those that no batch works with: as many as batches ran at once.
+// arenas keep one for the next batch, the largest: what adapters are tried with beside batches must not leave an arena
+// of each that ran at once.
 type arenas struct {
 	mu   sync.Mutex
-	idle []*nn.Arena
+	idle *nn.Arena // nil while a batch works with it
 }
 
 func (a *arenas) get() *nn.Arena {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	last := len(a.idle) - 1
-	if last < 0 {
-		return &nn.Arena{}
+	arena := a.idle
+	a.idle = nil
+	if arena == nil {
+		arena = &nn.Arena{}
 	}
-	arena := a.idle[last]
-	a.idle = a.idle[:last]
 	return arena
 }
 
@@ -213,7 +213,9 @@ func (a *arenas) put(arena *nn.Arena) {
 	arena.Reset()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.idle = append(a.idle, arena)
+	if a.idle == nil || arena.Most() > a.idle.Most() {
+		a.idle = arena
+	}
 }
 
 // Tokens is how many tokens the model makes of an input, or why the input cannot be computed.

@@ -32,6 +32,9 @@ func (a *Arena) take(n int) []float32 {
 	return block[:n:n]
 }
 
+// Most is how many values were taken at once so far.
+func (a *Arena) Most() int { return a.most }
+
 // Reset gives back all that was taken. What lay in several blocks will lie in one.
 func (a *Arena) Reset() {
 	if len(a.blocks) > 1 {
