@@ -15,9 +15,9 @@ import (
 
 	"gorgonia.org/tensor"
 
+	"github.com/switchyard-dev/switchyard/runtime/adapters"
 	"github.com/switchyard-dev/switchyard/runtime/engine"
 	"github.com/switchyard-dev/switchyard/runtime/model"
-	"github.com/switchyard-dev/switchyard/runtime/peft"
 	"github.com/switchyard-dev/switchyard/runtime/weights"
 	"github.com/switchyard-dev/switchyard/test/digits"
 )
@@ -96,23 +96,16 @@ func open(sample string, workers int) (*engine.Engine, []*engine.Adapter, error)
 	if err != nil {
 		return nil, nil, err
 	}
-	var adapters []*engine.Adapter
+	var compiled []*engine.Adapter
+	set := adapters.New(e)
 	for _, entry := range entries {
-		folder, err := dir.Sub(entry.Name())
-		if err != nil {
-			return nil, nil, err
+		loaded := set.Load(entry.Name(), func() (*weights.Folder, error) { return dir.Sub(entry.Name()) })
+		if loaded.Err != nil {
+			return nil, nil, loaded.Err
 		}
-		read, err := peft.Load(folder, e.Description(), peft.Settings{})
-		if err != nil {
-			return nil, nil, fmt.Errorf("%s: %w", entry.Name(), err)
-		}
-		adapter, err := e.Compile(read)
-		if err != nil {
-			return nil, nil, fmt.Errorf("%s: %w", entry.Name(), err)
-		}
-		adapters = append(adapters, adapter)
+		compiled = append(compiled, loaded.Adapter)
 	}
-	return e, adapters, nil
+	return e, compiled, nil
 }
 
 // batches are the same inputs asked of the adapters in turn, and of the base alone.

@@ -109,14 +109,14 @@ class Switchyard:
 
 
 def in_turn(contestants, rounds):
-    """Medians in ms, by name. A contestant returns its own time in ms, or None for the caller's clock."""
+    """Medians in ms, by name: of the time that a contestant returns in ms, else of the caller's clock."""
     times = {name: [] for name in contestants}
     for turn in range(rounds + 1):
         for name, run in contestants.items():
             time.sleep(0.05)  # the threads of the one before may still be looking for work
             began = time.perf_counter()
             own = run()
-            took = own if own is not None else (time.perf_counter() - began) * 1e3
+            took = own if isinstance(own, float) else (time.perf_counter() - began) * 1e3
             if turn:  # the first warms up
                 times[name].append(took)
     return {name: statistics.median(t) for name, t in times.items()}
@@ -268,7 +268,7 @@ def shape(switchyard, name, rounds, folder, results):
             contestants = {}
             for adapters in sorted({1, min(8, rows), rows}):
                 contestants[f"Switchyard, {adapters} adapters"] = ours(rows, adapters)
-                contestants[f"PEFT mixed, {adapters} adapters"] = lambda n=adapters: (mixed(rows, n), None)[1]
+                contestants[f"PEFT mixed, {adapters} adapters"] = lambda n=adapters: mixed(rows, n)
             contestants[f"Switchyard, {rows} adapters, whole last layer"] = ours(rows, rows, True)
             contestants["Switchyard base"] = ours(rows, 0)
             contestants[f"PEFT switching, {rows} adapters"] = lambda: switching(rows, rows)
@@ -333,7 +333,7 @@ def fanout(switchyard, rounds, folder, results):
             contestants = {
                 "Switchyard, one text of six adapters": lambda: switchyard.run(asked)["ms"],
                 "Switchyard base once": lambda: switchyard.run([[0, -1]])["ms"],
-                "PEFT mixed, six rows": lambda: (mixed(), None)[1],
+                "PEFT mixed, six rows": mixed,
                 "PEFT, six in turn": in_order,
             } | openvino_runs(paths[length], {"input_ids": ids.numpy()})
             times = in_turn(contestants, rounds)

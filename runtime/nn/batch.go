@@ -173,6 +173,16 @@ func (b *Batch) Positions(first int32) []int32 {
 // not be computed behind its keys and values.
 func (b *Batch) LookAt(looks func(head int) int) { b.looks = looks }
 
+// FirstOf is LookAt's for models of which one head looks at the first token alone, and any other at all.
+func FirstOf(head int) func(head int) int {
+	return func(other int) int {
+		if other == head {
+			return 1
+		}
+		return 0
+	}
+}
+
 // narrows tells whether there are tokens that no head looks at.
 func (b *Batch) narrows() bool {
 	return !b.Whole && b.looks != nil && slices.ContainsFunc(b.answers, func(s Segment) bool {
@@ -224,8 +234,7 @@ func (f *Few) Of(x []float32, width int) []float32 {
 	return f.appendTo(x[:0], x, width)
 }
 
-// Copy is what is left of x [tokens, width]; x stays as it is. Where nothing is left out it is x itself. The last token
-// may lack values at its end.
+// Copy is what is left of x [tokens, width]; x stays as it is. Where nothing is left out it is x itself.
 func (f *Few) Copy(b *Batch, x []float32, width int) []float32 {
 	if f.all {
 		return x
@@ -235,7 +244,7 @@ func (f *Few) Copy(b *Batch, x []float32, width int) []float32 {
 
 func (f *Few) appendTo(left, x []float32, width int) []float32 {
 	for _, span := range f.from {
-		left = append(left, x[span.Start*width:min(span.End*width, len(x))]...)
+		left = append(left, x[span.Start*width:span.End*width]...)
 	}
 	return left
 }

@@ -108,7 +108,7 @@ func (s *Server) answer(
 			held.release()
 		}
 	}()
-	models, err := s.adaptersOf(m, version, held, asked, n/given.times, given.times)
+	models, err := s.adaptersOf(m, version, held, asked, given)
 	if err != nil {
 		return nil, err
 	}
@@ -249,11 +249,13 @@ func timesAsked(asked *inputTensor, n, most int) (int, error) {
 	return int(times), nil
 }
 
-// adaptersOf resolves who is asked, each of n inputs so many times, and holds them: the models of an input side by
-// side. m, from the path, may have moved to another revision since it was looked up.
-func (s *Server) adaptersOf(
-	m *model, version string, held *held, asked *inputTensor, n, times int,
-) ([]model, error) {
+// adaptersOf resolves who is asked, and holds them: the models of an input side by side. m, from the path, may have
+// moved to another revision since it was looked up.
+func (s *Server) adaptersOf(m *model, version string, held *held, asked *inputTensor, g *given) ([]model, error) {
+	want := []int{g.shape[0]}
+	if asked != nil && len(asked.Shape) == 2 {
+		want = append(want, g.times)
+	}
 	if asked == nil {
 		if m.adapter != nil {
 			var err error
@@ -261,15 +263,11 @@ func (s *Server) adaptersOf(
 				return nil, err
 			}
 		}
-		return slices.Repeat([]model{*m}, n), checkVersion(*m, version)
+		return slices.Repeat([]model{*m}, product(want)), checkVersion(*m, version)
 	}
 	if m.adapter != nil {
 		return nil, badRequest("input \"adapter\" is only for the model %s: every row of the model %s is its own",
 			quote.Name(s.base.name), quote.Name(m.name))
-	}
-	want := []int{n}
-	if len(asked.Shape) == 2 {
-		want = []int{n, times}
 	}
 	shape, err := asked.expect("BYTES", want)
 	if err != nil {
@@ -279,7 +277,7 @@ func (s *Server) adaptersOf(
 	if err != nil {
 		return nil, err
 	}
-	models := make([]model, n*times)
+	models := make([]model, len(names))
 	for i, name := range names {
 		if name == "" || name == BaseName {
 			models[i] = *m

@@ -12,31 +12,29 @@ import (
 
 	"gorgonia.org/tensor"
 
+	"github.com/switchyard-dev/switchyard/runtime/adapters"
 	"github.com/switchyard-dev/switchyard/runtime/engine"
 	"github.com/switchyard-dev/switchyard/runtime/kernels"
 	"github.com/switchyard-dev/switchyard/runtime/model"
-	"github.com/switchyard-dev/switchyard/runtime/peft"
 	"github.com/switchyard-dev/switchyard/runtime/weights"
 )
 
 // command is one line. Of its fields those of one kind are given.
 type command struct {
-	Open     string   // a base's folder: with Adapters' folders; its answer has Variant and LoadMS
+	Open     string   // a base's folder: with Adapters' folders; its answer has Variant
 	Adapters []string // in the order of their numbers
 
 	Inputs string // a safetensors file: pixel_values F32 [B, C, H, W], or input_ids F32 [B, S]
 
-	Rows  [][2]int // input and adapter of each row (-1: the base); its answer has MS, Logits, AllocBytes
+	Rows  [][2]int // input and adapter of each row (-1: the base); its answer has MS and Logits
 	Whole bool     // without the shortcut of the last layer
 }
 
 type answer struct {
-	Error      string      `json:"error,omitempty"`
-	Variant    string      `json:"variant,omitempty"`
-	LoadMS     []float64   `json:"load_ms,omitempty"` // of each adapter
-	MS         float64     `json:"ms,omitempty"`
-	Logits     [][]float32 `json:"logits,omitempty"`
-	AllocBytes uint64      `json:"alloc_bytes,omitempty"` // of the run, on the heap
+	Error   string      `json:"error,omitempty"`
+	Variant string      `json:"variant,omitempty"`
+	MS      float64     `json:"ms,omitempty"`
+	Logits  [][]float32 `json:"logits,omitempty"`
 }
 
 type contestant struct {
@@ -92,29 +90,15 @@ func (c *contestant) open(cmd command, workers int) (answer, error) {
 	if a.Variant, err = kernels.Variant(); err != nil {
 		return answer{}, err
 	}
+	set := adapters.New(c.engine)
 	for _, path := range cmd.Adapters {
-		began := time.Now()
-		adapter, err := c.compile(path)
-		if err != nil {
-			return answer{}, fmt.Errorf("%s: %w", path, err)
+		entry := set.Load(path, func() (*weights.Folder, error) { return weights.OpenFolder(path) })
+		if entry.Err != nil {
+			return answer{}, entry.Err
 		}
-		a.LoadMS = append(a.LoadMS, milliseconds(time.Since(began)))
-		c.adapters = append(c.adapters, adapter)
+		c.adapters = append(c.adapters, entry.Adapter)
 	}
 	return a, nil
-}
-
-func (c *contestant) compile(path string) (*engine.Adapter, error) {
-	folder, err := weights.OpenFolder(path)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = folder.Close() }()
-	read, err := peft.Load(folder, c.engine.Description(), peft.Settings{})
-	if err != nil {
-		return nil, err
-	}
-	return c.engine.Compile(read)
 }
 
 func (c *contestant) read(path string) error {
@@ -170,20 +154,15 @@ func (c *contestant) run(cmd command) (answer, error) {
 		}
 		batch.Rows = append(batch.Rows, r)
 	}
-	var before, after runtime.MemStats
-	runtime.ReadMemStats(&before)
 	began := time.Now()
 	logits, err := c.engine.Run(batch)
 	took := time.Since(began)
-	runtime.ReadMemStats(&after)
 	if err != nil {
 		return answer{}, err
 	}
-	a := answer{MS: milliseconds(took), AllocBytes: after.TotalAlloc - before.TotalAlloc}
+	a := answer{MS: float64(took) / float64(time.Millisecond)}
 	for _, l := range logits {
 		a.Logits = append(a.Logits, l.Float32s())
 	}
 	return a, nil
 }
-
-func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

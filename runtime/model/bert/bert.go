@@ -101,17 +101,9 @@ func NewTrunk(d *arch.Description, s nn.Scope) (*Trunk, error) {
 // Tokens is one for each id.
 func (m *Model) Tokens(in nn.Input) int { return len(in.IDs) }
 
-// Looks is how many of a row's first tokens a head looks at; 0 is all.
-func Looks(head int) int {
-	if head == sequence {
-		return 1
-	}
-	return 0
-}
-
 // Forward answers by the pooled first token, or for each token.
 func (m *Model) Forward(b *nn.Batch) nn.Answers {
-	x := m.trunk.Forward(b, b.Positions(0), Looks)
+	x := m.trunk.Forward(b, b.Positions(0), nn.FirstOf(sequence))
 	answers := b.NewAnswers()
 	if cls := b.FirstTokens(sequence); !cls.Empty() {
 		hidden := m.trunk.config.HiddenSize

@@ -11,7 +11,6 @@ import (
 
 	"github.com/switchyard-dev/switchyard/runtime/arch"
 	"github.com/switchyard-dev/switchyard/runtime/kernels"
-	"github.com/switchyard-dev/switchyard/runtime/model/bert"
 	"github.com/switchyard-dev/switchyard/runtime/nn"
 )
 
@@ -161,7 +160,7 @@ func (m *Model) Forward(b *nn.Batch) nn.Answers {
 		if i == 0 && m.conv != nil {
 			before = append(before, x...)
 		} else if i == len(m.layers)-1 {
-			b.LookAt(bert.Looks)
+			b.LookAt(nn.FirstOf(sequence))
 		}
 		x = m.layers[i].forward(b, x, r, c)
 		if before != nil {

@@ -9,7 +9,6 @@ import (
 
 	"github.com/switchyard-dev/switchyard/runtime/arch"
 	"github.com/switchyard-dev/switchyard/runtime/kernels"
-	"github.com/switchyard-dev/switchyard/runtime/model/bert"
 	"github.com/switchyard-dev/switchyard/runtime/nn"
 )
 
@@ -91,7 +90,7 @@ func (m *Model) Forward(b *nn.Batch) nn.Answers {
 	for i := range m.layers {
 		x = b.Enter(1+i, x, m.config.Dim)
 		if i == len(m.layers)-1 {
-			b.LookAt(bert.Looks)
+			b.LookAt(nn.FirstOf(sequence))
 		}
 		x = m.layers[i].forward(b, x, m.config)
 	}

@@ -108,14 +108,6 @@ func New(d *arch.Description, s nn.Scope) (*Model, error) {
 // Tokens is one for each id.
 func (m *Model) Tokens(in nn.Input) int { return len(in.IDs) }
 
-// looks is how many of a row's first tokens a head looks at; 0 is all.
-func (m *Model) looks(head int) int {
-	if head == sequence && m.config.ClassifierPooling != "mean" {
-		return 1
-	}
-	return 0
-}
-
 // Forward answers by the first token, or the mean of all, or for each token.
 func (m *Model) Forward(b *nn.Batch) nn.Answers {
 	c, hidden := m.config, m.config.HiddenSize
@@ -130,8 +122,8 @@ func (m *Model) Forward(b *nn.Batch) nn.Answers {
 	for i := range m.layers {
 		l := &m.layers[i]
 		x = b.Enter(1+i, x, hidden)
-		if i == len(m.layers)-1 {
-			b.LookAt(m.looks)
+		if i == len(m.layers)-1 && c.ClassifierPooling != "mean" {
+			b.LookAt(nn.FirstOf(sequence))
 		}
 		x = l.forward(b, x, angles[l.rotary], c)
 	}

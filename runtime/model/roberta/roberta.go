@@ -47,7 +47,7 @@ func (m *Model) Tokens(in nn.Input) int { return len(in.IDs) }
 
 // Forward answers by the first token, or for each token.
 func (m *Model) Forward(b *nn.Batch) nn.Answers {
-	x := m.trunk.Forward(b, m.positions(b), bert.Looks)
+	x := m.trunk.Forward(b, m.positions(b), nn.FirstOf(sequence))
 	answers := b.NewAnswers()
 	if first := b.FirstTokens(sequence); !first.Empty() {
 		hidden := m.config.HiddenSize
