@@ -16,14 +16,22 @@ import (
 type fence struct {
 	within time.Duration // of the last renewal
 	now    func() time.Time
+	ending <-chan struct{} // closed once the manager is to end: its lease is renewed no more, or given away
+	base   string          // path of the API server's address, before those of its requests
 
 	mu      sync.Mutex
 	renewed time.Time // zero: it never led
 }
 
 // guard has all requests of a config's clients pass the fence, leader election's among them.
-func (f *fence) guard(config *rest.Config) {
+func (f *fence) guard(config *rest.Config) error {
+	address, _, err := rest.DefaultServerUrlFor(config)
+	if err != nil {
+		return err
+	}
+	f.base = strings.TrimSuffix(address.Path, "/")
 	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return fenced{f, next} })
+	return nil
 }
 
 type fenced struct {
@@ -33,10 +41,13 @@ type fenced struct {
 
 // RoundTrip sends a request, but for one that would write while another manager may lead.
 func (t fenced) RoundTrip(r *http.Request) (*http.Response, error) {
+	path := strings.TrimPrefix(r.URL.Path, t.fence.base)
+	of := func(group string) bool { return strings.HasPrefix(path, "/apis/"+group+"/") }
 	switch {
-	case r.Method == http.MethodGet || strings.HasSuffix(r.URL.Path, "reviews"): // these ask, too: of tokens and of access
+	case r.Method == http.MethodGet,
+		r.Method == http.MethodPost && (of("authentication.k8s.io") || of("authorization.k8s.io")): // reviews ask, too
 		return t.next.RoundTrip(r)
-	case strings.HasPrefix(r.URL.Path, "/apis/coordination.k8s.io/"):
+	case of("coordination.k8s.io"):
 		began := t.fence.now() // the lease runs from before the API server has it
 		response, err := t.next.RoundTrip(r)
 		if err == nil && response.StatusCode < http.StatusMultipleChoices {
@@ -54,6 +65,11 @@ func (t fenced) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 func (f *fence) renew(at time.Time) {
+	select {
+	case <-f.ending: // this may be the lease's release
+		return
+	default:
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if at.After(f.renewed) {

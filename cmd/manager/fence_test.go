@@ -23,11 +23,20 @@ func (s *sent) RoundTrip(r *http.Request) (*http.Response, error) {
 
 // A manager writes while it leads, and nothing once its lease may be another's, however long it takes to notice.
 func TestAManagerThatHungWritesNothing(t *testing.T) {
+	for _, base := range []string{"", "/k8s/clusters/c-1"} { // as behind a proxy of many clusters
+		testFence(t, "https://api"+base)
+	}
+}
+
+func testFence(t *testing.T, host string) {
 	now := time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
-	f := &fence{within: 4 * time.Second, now: func() time.Time { return now }}
+	ending := make(chan struct{})
+	f := &fence{within: 4 * time.Second, now: func() time.Time { return now }, ending: ending}
 	server := &sent{code: http.StatusOK}
-	config := &rest.Config{Host: "https://api", Transport: server}
-	f.guard(config)
+	config := &rest.Config{Host: host, Transport: server}
+	if err := f.guard(config); err != nil {
+		t.Fatal(err)
+	}
 	client, err := rest.HTTPClientFor(config)
 	if err != nil {
 		t.Fatal(err)
@@ -40,7 +49,7 @@ func TestAManagerThatHungWritesNothing(t *testing.T) {
 	try := func(method, path string, want string) {
 		t.Helper()
 		before := len(server.requests)
-		r, err := http.NewRequestWithContext(t.Context(), method, "https://api"+path, io.NopCloser(strings.NewReader("{}")))
+		r, err := http.NewRequestWithContext(t.Context(), method, host+path, io.NopCloser(strings.NewReader("{}")))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -59,6 +68,13 @@ func TestAManagerThatHungWritesNothing(t *testing.T) {
 	try("GET", status, "")
 	try("POST", review, "")
 	try("PATCH", status, never)
+	for _, path := range []string{ // named as what may be asked for
+		"/apis/apps/v1/namespaces/a/deployments/movie-reviews",
+		"/apis/switchyard.dev/v1alpha1/namespaces/a/loraadapters/reviews",
+	} {
+		try("PATCH", path, never)
+		try("DELETE", path, never)
+	}
 	try("GET", lease, "") // of another's
 	try("PATCH", status, never)
 	server.code = http.StatusConflict
@@ -83,4 +99,10 @@ func TestAManagerThatHungWritesNothing(t *testing.T) {
 	server.code = http.StatusOK
 	try("PUT", lease, "") // nobody had taken it
 	try("PATCH", status, "")
+	close(ending)
+	now = now.Add(4 * time.Second)
+	try("PATCH", status, "")
+	try("PUT", lease, "") // it is released
+	now = now.Add(time.Millisecond)
+	try("PATCH", status, late)
 }

@@ -161,7 +161,7 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	if err := clean(f.workDir); err != nil {
 		return fmt.Errorf("--work-dir: %w", err)
 	}
-	mgr, err := newManager(f)
+	mgr, err := newManager(ctx, f)
 	if err != nil {
 		return err
 	}
@@ -203,7 +203,7 @@ func clean(dir string) error {
 	return nil
 }
 
-func newManager(f *runFlags) (ctrl.Manager, error) {
+func newManager(ctx context.Context, f *runFlags) (ctrl.Manager, error) {
 	rest, err := cluster(f.kubeconfig)
 	if err != nil {
 		return nil, err
@@ -220,7 +220,9 @@ func newManager(f *runFlags) (ctrl.Manager, error) {
 	ours := cache.ByObject{Label: labels.NewSelector().Add(*pools)} // not the whole cluster's
 	renew, retry := f.lease*2/3, f.lease*2/15                       // as client-go's own, 15 s, 10 s and 2 s
 	if f.leaderElect {
-		(&fence{within: renew, now: time.Now}).guard(rest)
+		if err := (&fence{within: renew, now: time.Now, ending: ctx.Done()}).guard(rest); err != nil {
+			return nil, err
+		}
 	}
 	mgr, err := ctrl.NewManager(rest, ctrl.Options{
 		Scheme: scheme,
