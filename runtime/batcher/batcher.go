@@ -219,19 +219,23 @@ func wanted(queued []item) []item {
 }
 
 // take moves rows that are still wanted from the front of the queue into a batch: as many as the bounds let, and at
-// least one. A head on an input that is in the batch takes no more of them: it computes next to nothing.
+// least one. A head takes no more of them where the batch has the base's own computing of its input: it computes next
+// to nothing beside that.
 func take(queued []item, rows, tokens int) (batch, rest []item) {
 	queued = wanted(queued)
-	known := make(map[*engine.Input]bool)
+	computed := make(map[*engine.Input]bool) // by the base, for a row of the batch
 	n := 0
 	for n < len(queued) {
 		row := &queued[n].request.rows[queued[n].row]
-		if !known[row.Input] || !row.Adapter.IsHead() {
+		isHead := row.Adapter.IsHead()
+		if !isHead || !computed[row.Input] {
 			rows, tokens = rows-1, tokens-row.Tokens
 			if n > 0 && (rows < 0 || tokens < 0) {
 				break
 			}
-			known[row.Input] = true
+		}
+		if isHead || row.Adapter == nil {
+			computed[row.Input] = true
 		}
 		n++
 	}

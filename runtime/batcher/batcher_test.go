@@ -277,8 +277,19 @@ func TestHeadsOfOneInputAreOneBatch(t *testing.T) {
 		}
 		return slices.Concat(slices.Repeat(two[:1], 7), two[1:], two[1:])
 	}
-	spreads(t, ask(&engine.Adapter{}), 7, 2)
-	spreads(t, ask(&engine.Adapter{Head: arch.Head{Task: arch.Token}}), 1, 1, 1, 1, 1, 1, 1, 1, 1)
+	head, other := &engine.Adapter{}, &engine.Adapter{Head: arch.Head{Task: arch.Token}}
+	spreads(t, ask(head), 7, 2)
+	spreads(t, ask(other), 1, 1, 1, 1, 1, 1, 1, 1, 1)
+
+	// What an adapter of another kind computes of the input is of no use to a head.
+	mixed := slices.Repeat(rows(0), 4)
+	for i := range mixed {
+		mixed[i].Adapter, mixed[i].Tokens = head, 60
+	}
+	mixed[0].Adapter = other
+	spreads(t, mixed, 1, 3)
+	mixed[0].Adapter = nil // the base itself
+	spreads(t, mixed, 4)
 }
 
 func TestStatsTellOfEachBatch(t *testing.T) {

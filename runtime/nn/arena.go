@@ -15,6 +15,10 @@ type Place struct{ block, used, total int }
 func (a *Arena) take(n int) []float32 {
 	a.at.total += n
 	a.most = max(a.most, a.at.total)
+	inUse := a.at.block // blocks: what is behind the place is free
+	if a.at.used > 0 {
+		inUse++
+	}
 	for ; a.at.block < len(a.blocks); a.at.block, a.at.used = a.at.block+1, 0 {
 		if block, end := a.blocks[a.at.block], a.at.used+n; end <= len(block) {
 			taken := block[a.at.used:end:end]
@@ -22,13 +26,15 @@ func (a *Arena) take(n int) []float32 {
 			return taken
 		}
 	}
+	// No free block is large enough: they give way to one that is.
+	a.blocks = a.blocks[:min(inUse, len(a.blocks))]
 	size := n
 	if len(a.blocks) == 0 {
 		size = a.most
 	}
 	block := make([]float32, size)
 	a.blocks = append(a.blocks, block)
-	a.at.used = n
+	a.at.block, a.at.used = len(a.blocks)-1, n
 	return block[:n:n]
 }
 

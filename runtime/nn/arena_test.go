@@ -59,6 +59,30 @@ func TestArena(t *testing.T) {
 	}
 }
 
+// What grows from stage to stage does not keep the memory of all that came before.
+func TestAnArenaThatGrowsDropsWhatIsTooSmall(t *testing.T) {
+	var arena nn.Arena
+	b := nn.NewBatch(nil, &arena, nil, nil, nil, 0)
+	kept := b.Floats(10)
+	fill(kept, 1)
+	const stages, first = 20, 1000
+	for stage := range stages {
+		mark := b.Mark()
+		for range 3 {
+			fill(b.Floats(first*(stage+1)), 2)
+		}
+		b.Free(mark)
+	}
+	for i, v := range kept {
+		if v != 1 {
+			t.Fatalf("expected 1 at %d, found %g", i, v)
+		}
+	}
+	if most, held := 10+3*first*stages, arena.Held(); held > most+2*first*stages {
+		t.Errorf("expected hardly more than the %d values of the last stage, found %d", most, held)
+	}
+}
+
 func fill(x []float32, v float32) {
 	for i := range x {
 		x[i] = v

@@ -124,8 +124,9 @@ func (m *Model) Forward(b *nn.Batch) nn.Answers {
 // embed makes each row's tokens: the class token and the projected patches, each plus its position.
 func (m *Model) embed(b *nn.Batch) []float32 {
 	c, e, hidden := m.config, &m.embeddings, m.config.HiddenSize
-	projected := b.Patches(e.projection, c.NumChannels, c.PatchSize) // [patches of all rows, hidden]
 	x := b.Hidden(hidden)
+	defer b.Free(b.Mark())
+	projected := b.Patches(e.projection, c.NumChannels, c.PatchSize) // [patches of all rows, hidden]
 	for _, s := range b.Rows {
 		positions := positions{config: c, trained: e.positionEmbeddings.Of(s.Adapter)}
 		for row := s.Start; row < s.End; row++ {

@@ -132,9 +132,10 @@ func (t *Trunk) Norm(b *nn.Batch, s *nn.Selection, x []float32) []float32 {
 // embed makes each row's tokens: the special ones and the projected patches, each plus its position.
 func (t *Trunk) embed(b *nn.Batch) []float32 {
 	c, hidden := t.config, t.config.HiddenSize
+	x := b.Hidden(hidden)
+	defer b.Free(b.Mark())
 	projected := b.Patches(t.projection, c.NumChannels, c.PatchSize) // [rows·patches, hidden]
 	ofRow := (t.Tokens() - len(t.special)) * hidden
-	x := b.Hidden(hidden)
 	for _, s := range b.Rows {
 		for row := s.Start; row < s.End; row++ {
 			own := x[b.Spans[row].Start*hidden : b.Spans[row].End*hidden]
