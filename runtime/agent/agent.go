@@ -220,6 +220,7 @@ func (a *Agent) take(ctx context.Context, group *errgroup.Group, next *assigned)
 	if now := a.assigned; now != nil && now.UID == next.UID && next.Spec.Revision <= now.Spec.Revision {
 		if next.Spec.Revision == now.Spec.Revision {
 			a.heard = true
+			a.options.Set.Told()
 			a.reporter.again()
 		}
 		return
@@ -241,6 +242,9 @@ func (a *Agent) step(ctx context.Context, group *errgroup.Group) {
 	spec := a.assigned.Spec
 	d := decide(spec.Adapters, a.options.Reserved, a.state)
 	news := a.answer(d.answers) || !slices.Equal(d.failed, a.failed)
+	if a.heard { // what was remembered may lack what has been assigned since
+		a.options.Set.Told()
+	}
 	a.failed = d.failed
 	wanted := make(map[string]bool, len(d.wanted))
 	for _, digest := range d.wanted {
@@ -288,7 +292,6 @@ func (a *Agent) answer(answers map[string]answer) (news bool) {
 			a.options.Log.Info("adapter removed", "adapter", name)
 		}
 	}
-	a.options.Set.Told()
 	a.state.answers = answers
 	return news
 }

@@ -412,6 +412,7 @@ func TestARestartNeedsNobody(t *testing.T) {
 	p.ready(t)
 	p.answers(t, "x", digest["parity"])
 	p.answers(t, "y", digest["holes"])
+	p.refuses(t, "z", http.StatusServiceUnavailable) // it may have been assigned meanwhile
 
 	d.setAway(false)
 	d.await(t, "a report of the new process", func(s v1alpha1.AdapterAssignmentStatus) bool {
