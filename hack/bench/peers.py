@@ -1,13 +1,15 @@
 """Runs Switchyard beside PEFT, ONNX Runtime and OpenVINO, in turn, on the same weights and inputs.
 
-    hack/python peers hack/bench/peers.py [CASE…] [--rounds N] [--write]
+    hack/python peers hack/bench/peers.py [CASE…] [--dtype DTYPE…] [--rounds N] [--write]
 
-A case is one of SHAPES, or fanout; all are run if none is named. Medians and ratios are printed, and --write writes those
-of the run's cases to docs/benchmarks.md. Models and adapters are drawn at random: no figure here depends on what weights say. Each
-answer of Switchyard's largest mixed batch is held to PEFT's before anything is timed.
+A case is one of SHAPES, or fanout; all are run if none is named, in float32 and in bfloat16. Medians and ratios are
+printed, and --write puts those of the run's cases in place of the former ones in docs/benchmarks.md. Models and
+adapters are drawn at random: no figure here depends on what weights say. Each answer of Switchyard's largest mixed
+batch is held to that of PEFT in float32 before anything is timed.
 """
 
 import argparse
+import copy
 import datetime
 import importlib.metadata
 import json
@@ -46,6 +48,17 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 THREADS = len(os.sched_getaffinity(0))
 ROWS = 32
 ADAPTERS = 32
+# What answers may be off those of PEFT in float32, of a row's largest logit.
+TOLERANCES = {"float32": 1e-3, "bfloat16": 0.2}
+
+
+HEADER = """# Benchmarks
+
+Written by `hack/bench/peers.py`; no figure is of another run. Every table is one interleaved run: each contestant in
+turn, round after round, and the medians of these. The machine may be shared, so that ratios count, not milliseconds.
+Weights are random; every row of the largest mixed batch has been held to PEFT's answer in float32.
+"""
+FANOUT = "Fan-out: ModernBERT-base, one text of six adapters of rank 32"
 
 
 def vit(**config):
@@ -146,15 +159,16 @@ def exports(model, inputs, folder, name):
     return paths
 
 
-def openvino_runs(paths, inputs):
+def openvino_runs(paths, inputs, dtype):
     """Each export for latency, and with two streams of half the batch each."""
     runs, rows = {}, len(next(iter(inputs.values())))
+    precision = {"float32": "f32", "bfloat16": "bf16"}[dtype]
     core = openvino.Core()
     for attention, path in paths.items():
         for streams in (1, 2):
             if rows % streams:
                 continue
-            config = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": THREADS}
+            config = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": THREADS}
             config |= {"PERFORMANCE_HINT": "LATENCY"} if streams == 1 else {"NUM_STREAMS": "2"}
             model = core.read_model(path)
             model.reshape({i.get_any_name(): [rows // streams, *inputs[i.get_any_name()].shape[1:]] for i in model.inputs})
@@ -211,11 +225,11 @@ def tame(tuned):
                 parameter.mul_(0.1)
 
 
-def check(name, ours, theirs):
-    theirs = theirs.float().numpy()
+def check(name, dtype, ours, theirs):
+    theirs = theirs.numpy()
     for row, logits in enumerate(ours):
         off = np.abs(np.array(logits) - theirs[row]).max() / np.abs(theirs[row]).max()
-        if off > 1e-3:
+        if off > TOLERANCES[dtype]:
             sys.exit(f"{name}: row {row}: Switchyard is off PEFT by {off:.1e} of its largest logit")
 
 
@@ -224,8 +238,28 @@ def best(times, prefix):
     return min(names, key=times.get)
 
 
-def shape(switchyard, name, rounds, folder, results):
-    title, build, variants, batches = SHAPES[name]
+class Peft:
+    """PEFT's model in a dtype, asked as its users ask it."""
+
+    def __init__(self, tuned, inputs, dtype):
+        torch_dtype = getattr(torch, dtype)
+        self.tuned = tuned if dtype == "float32" else copy.deepcopy(tuned).to(torch_dtype)
+        self.inputs = {k: t.to(torch_dtype) if t.is_floating_point() else t for k, t in inputs.items()}
+
+    def mixed(self, rows, adapters):
+        with torch.no_grad():
+            asked = {k: t[:rows] for k, t in self.inputs.items()}
+            return self.tuned(**asked, adapter_names=[f"a{i % adapters}" for i in range(rows)]).logits.float()
+
+    def switching(self, rows, adapters):
+        with torch.no_grad():
+            for n in range(adapters):
+                self.tuned.set_adapter(f"a{n}")
+                self.tuned(**{k: t[:rows][n::adapters] for k, t in self.inputs.items()})
+
+
+def shape(switchyard, name, dtypes, rounds, folder, results):
+    _, build, variants, _ = SHAPES[name]
     torch.manual_seed(0)
     model, inputs = build()
     model.eval()
@@ -243,50 +277,49 @@ def shape(switchyard, name, rounds, folder, results):
         tame(tuned)
         saved = os.path.join(folder, f"{name}-{at}")
         tuned.save_pretrained(saved)
-        opened = switchyard.tell(Open=base, Adapters=[os.path.join(saved, f"a{n}") for n in range(ADAPTERS)])
-        switchyard.tell(Inputs=inputs_file)
-        results["variant"] = opened["variant"]
+        truth = Peft(tuned, inputs, "float32").mixed(ROWS, ADAPTERS)
+        what = f"rank {rank} on {'every linear' if modules == 'all-linear' else 'query and value'}"
+        for dtype in dtypes:
+            names = [os.path.join(saved, f"a{n}") for n in range(ADAPTERS)]
+            results["variant"] = switchyard.tell(Open=base, DType=dtype, Adapters=names)["variant"]
+            switchyard.tell(Inputs=inputs_file)
+            check(name, dtype, switchyard.run([[i, i] for i in range(ROWS)])["logits"], truth)
+            mixed_batches(switchyard, name, dtype, what, inputs, Peft(tuned, inputs, dtype), paths, rounds, results)
 
-        def mixed(rows, adapters):
-            asked = {k: t[:rows] for k, t in inputs.items()}
-            with torch.no_grad():
-                return tuned(**asked, adapter_names=[f"a{i % adapters}" for i in range(rows)]).logits
 
-        def switching(rows, adapters):
-            with torch.no_grad():
-                for n in range(adapters):
-                    tuned.set_adapter(f"a{n}")
-                    tuned(**{k: t[:rows][n::adapters] for k, t in inputs.items()})
+def mixed_batches(switchyard, name, dtype, what, inputs, peft, paths, rounds, results):
+    """A table for each size of a batch."""
+    batches = SHAPES[name][3]
 
-        def ours(rows, adapters, whole=False):
-            asked = [[i, i % adapters if adapters else -1] for i in range(rows)]
-            return lambda: switchyard.run(asked, whole)["ms"]
+    def ours(rows, adapters, whole=False):
+        asked = [[i, i % adapters if adapters else -1] for i in range(rows)]
+        return lambda: switchyard.run(asked, whole)["ms"]
 
-        check(title, switchyard.run([[i, i] for i in range(ROWS)])["logits"], mixed(ROWS, ADAPTERS))
-        for rows in batches:
-            arrays = {k: t[:rows].numpy() for k, t in inputs.items()}
-            contestants = {}
-            for adapters in sorted({1, min(8, rows), rows}):
-                contestants[f"Switchyard, {adapters} adapters"] = ours(rows, adapters)
-                contestants[f"PEFT mixed, {adapters} adapters"] = lambda n=adapters: mixed(rows, n)
-            contestants[f"Switchyard, {rows} adapters, whole last layer"] = ours(rows, rows, True)
-            contestants["Switchyard base"] = ours(rows, 0)
-            contestants[f"PEFT switching, {rows} adapters"] = lambda: switching(rows, rows)
+    for rows in batches:
+        arrays = {k: t[:rows].numpy() for k, t in inputs.items()}
+        contestants = {}
+        for adapters in sorted({1, min(8, rows), rows}):
+            contestants[f"Switchyard, {adapters} adapters"] = ours(rows, adapters)
+            contestants[f"PEFT mixed, {adapters} adapters"] = lambda n=adapters: peft.mixed(rows, n)
+        contestants[f"Switchyard, {rows} adapters, whole last layer"] = ours(rows, rows, True)
+        contestants["Switchyard base"] = ours(rows, 0)
+        contestants[f"PEFT switching, {rows} adapters"] = lambda: peft.switching(rows, rows)
+        if dtype == "float32":  # it computes in no other on CPUs
             contestants["ONNX Runtime base"] = onnxruntime_run(paths["eager"], arrays)
-            contestants |= openvino_runs(paths, arrays)
-            times = in_turn(contestants, rounds)
-            mark = best(times, "OpenVINO")
-            what = "every linear" if modules == "all-linear" else "query and value"
-            report(results, f"{title}: batch of {rows}, rank {rank} on {what}", times, mark, "OpenVINO's best")
-            summary(results, f"{title}, batch {rows}, r={rank} on {what}", {
-                "mixed / OpenVINO's bare base": times[f"Switchyard, {rows} adapters"] / times[mark],
-                "the same with the whole last layer": times[f"Switchyard, {rows} adapters, whole last layer"] / times[mark],
-                "mixed / own base": times[f"Switchyard, {rows} adapters"] / times["Switchyard base"],
-                "PEFT mixed / Switchyard": times[f"PEFT mixed, {rows} adapters"] / times[f"Switchyard, {rows} adapters"],
-            })
+        contestants |= openvino_runs(paths, arrays, dtype)
+        times = in_turn(contestants, rounds)
+        mark = best(times, "OpenVINO")
+        case = f"{dtype}, batch of {rows}, {what}"
+        report(results, case, times, mark, "OpenVINO's best")
+        summary(results, case, {
+            "mixed / OpenVINO's bare base": times[f"Switchyard, {rows} adapters"] / times[mark],
+            "the same with the whole last layer": times[f"Switchyard, {rows} adapters, whole last layer"] / times[mark],
+            "mixed / own base": times[f"Switchyard, {rows} adapters"] / times["Switchyard base"],
+            "PEFT mixed / Switchyard": times[f"PEFT mixed, {rows} adapters"] / times[f"Switchyard, {rows} adapters"],
+        })
 
 
-def fanout(switchyard, rounds, folder, results):
+def fanout(switchyard, dtypes, rounds, folder, results):
     """One text asked of six adapters of a ModernBERT-base."""
     torch.manual_seed(0)
     adapters, lengths = 6, (32, 128, 512)
@@ -296,9 +329,10 @@ def fanout(switchyard, rounds, folder, results):
     model.save_pretrained(base)
     inner = ["Wqkv", "Wo", "Wi"]
     layers = config.num_hidden_layers
+    last = list(range(layers - layers // 3, layers))
     kinds = {
         "everywhere": lambda: lora(32, inner),
-        "the last third of the layers": lambda: lora(32, inner, layers_to_transform=list(range(layers - layers // 3, layers))),
+        "the last third of the layers": lambda: lora(32, inner, layers_to_transform=last),
         "heads only": lambda: lora(32, ["head.dense"]),
     }
     texts = {n: torch.randint(5, 50000, (1, n)) for n in lengths}
@@ -311,41 +345,37 @@ def fanout(switchyard, rounds, folder, results):
         tame(tuned)
         saved = os.path.join(folder, "modernbert-" + kind.replace(" ", "-"))
         tuned.save_pretrained(saved)
-        names = [f"a{n}" for n in range(adapters)]
-        switchyard.tell(Open=base, Adapters=[os.path.join(saved, n) for n in names])
-        for length, ids in texts.items():
-            file = os.path.join(folder, f"text-{length}.safetensors")
-            save_file({"input_ids": np.ascontiguousarray(ids.float().numpy())}, file)
-            switchyard.tell(Inputs=file)
-
-            def mixed():
-                with torch.no_grad():
-                    return tuned(input_ids=ids.repeat(adapters, 1), adapter_names=names).logits
-
-            def in_order():
-                with torch.no_grad():
-                    for n in names:
-                        tuned.set_adapter(n)
-                        tuned(input_ids=ids)
-
-            asked = [[0, n] for n in range(adapters)]
-            check(f"fan-out, {kind}, {length} tokens", switchyard.run(asked)["logits"], mixed())
-            contestants = {
-                "Switchyard, one text of six adapters": lambda: switchyard.run(asked)["ms"],
-                "Switchyard base once": lambda: switchyard.run([[0, -1]])["ms"],
-                "PEFT mixed, six rows": mixed,
-                "PEFT, six in turn": in_order,
-            } | openvino_runs(paths[length], {"input_ids": ids.numpy()})
-            times = in_turn(contestants, rounds)
-            mark = best(times, "OpenVINO")
-            report(results, f"Fan-out, ModernBERT-base, {length} tokens, six adapters of rank 32: {kind}", times, mark,
-                   "OpenVINO's best, once")
-            ours = times["Switchyard, one text of six adapters"]
-            summary(results, f"Fan-out, {length} tokens, {kind}", {
-                "six adapters / six runs of OpenVINO's bare base": ours / (6 * times[mark]),
-                "six adapters / one run of it": ours / times[mark],
-                "PEFT mixed / Switchyard": times["PEFT mixed, six rows"] / ours,
-            })
+        names = [os.path.join(saved, f"a{n}") for n in range(adapters)]
+        for dtype in dtypes:
+            results["variant"] = switchyard.tell(Open=base, DType=dtype, Adapters=names)["variant"]
+            for length, ids in texts.items():
+                file = os.path.join(folder, f"text-{length}.safetensors")
+                save_file({"input_ids": np.ascontiguousarray(ids.float().numpy())}, file)
+                switchyard.tell(Inputs=file)
+                inputs = {"input_ids": ids.repeat(adapters, 1)}
+                truth = Peft(tuned, inputs, "float32").mixed(adapters, adapters)
+                asked = [[0, n] for n in range(adapters)]
+                case = f"{dtype}, {length} tokens, {kind}"
+                check(case, dtype, switchyard.run(asked)["logits"], truth)
+                peft = Peft(tuned, inputs, dtype)
+                contestants = {
+                    "Switchyard, one text of six adapters": lambda: switchyard.run(asked)["ms"],
+                    "Switchyard, the same, whole last layer": lambda: switchyard.run(asked, True)["ms"],
+                    "Switchyard base once": lambda: switchyard.run([[0, -1]])["ms"],
+                    "PEFT mixed, six rows": lambda: peft.mixed(adapters, adapters),
+                    "PEFT, six in turn": lambda: peft.switching(adapters, adapters),
+                } | openvino_runs(paths[length], {"input_ids": ids.numpy()}, dtype)
+                times = in_turn(contestants, rounds)
+                mark = best(times, "OpenVINO")
+                report(results, case, times, mark, "OpenVINO's best, once")
+                ours = times["Switchyard, one text of six adapters"]
+                whole = times["Switchyard, the same, whole last layer"]
+                summary(results, case, {
+                    "six adapters / six runs of OpenVINO's bare base": ours / (6 * times[mark]),
+                    "the same with the whole last layer": whole / (6 * times[mark]),
+                    "six adapters / one run of it": ours / times[mark],
+                    "PEFT mixed / Switchyard": times["PEFT mixed, six rows"] / ours,
+                })
 
 
 def report(results, title, times, mark, named):
@@ -376,38 +406,42 @@ def machine():
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", nargs="*", choices=[*SHAPES, "fanout", []])
+    parser.add_argument("--dtype", nargs="*", choices=[*TOLERANCES], default=[*TOLERANCES])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--write", action="store_true")
     asked = parser.parse_args()
     cases = asked.cases or [*SHAPES, "fanout"]
     torch.set_num_threads(THREADS)
     folder = tempfile.mkdtemp(prefix="peers-")
-    results, done = {"tables": [], "ratios": [], "variant": ""}, []
     try:
         switchyard = Switchyard(folder)
         for case in cases:
+            results = {"tables": [], "ratios": [], "variant": ""}
             if case == "fanout":
-                fanout(switchyard, asked.rounds, folder, results)
+                fanout(switchyard, asked.dtype, asked.rounds, folder, results)
             else:
-                shape(switchyard, case, asked.rounds, folder, results)
-            done.append(case)
+                shape(switchyard, case, asked.dtype, asked.rounds, folder, results)
             if asked.write:
-                write(results, done, asked.rounds)
+                write(case, results, asked.rounds)
     finally:
         shutil.rmtree(folder)
 
 
-def write(results, cases, rounds):
-    page = [
-        "# Benchmarks", "",
-        "Written by `hack/bench/peers.py`; no figure is of another run. Every table is one interleaved run: each contestant",
-        "in turn, round after round, and the medians of these. The machine may be shared, so that ratios count, not",
-        "milliseconds. Weights are random, float32; every row of the largest mixed batch has been held to PEFT's answer.", "",
-        f"{machine()}; Switchyard's kernels: {results['variant']}; {rounds} rounds of {', '.join(cases)};",
-        f"{datetime.date.today().isoformat()}.", "",
-        "## Ratios", "", "| case | ratio | |", "|---|---|---|", *results["ratios"], "", "## Tables", "", *results["tables"],
-    ]
-    (ROOT / "docs" / "benchmarks.md").write_text("\n".join(page).rstrip() + "\n")
+def title(case):
+    return FANOUT if case == "fanout" else SHAPES[case][0]
+
+
+def write(case, results, rounds):
+    """Puts a case's section in place of its former one."""
+    page = ROOT / "docs" / "benchmarks.md"
+    _, *former = page.read_text().split("\n## ") if page.exists() else [""]
+    sections = dict(section.split("\n", 1) for section in former)
+    sections[title(case)] = "\n".join([
+        "", f"{machine()}; Switchyard's kernels: {results['variant']}; {rounds} rounds; {datetime.date.today().isoformat()}.",
+        "", "| case | ratio | |", "|---|---|---|", *results["ratios"], "", *results["tables"],
+    ])
+    parts = [HEADER] + [f"## {t}\n{sections[t]}" for t in map(title, [*SHAPES, "fanout"]) if t in sections]
+    page.write_text("\n".join(part.rstrip() + "\n" for part in parts))
 
 
 main()
