@@ -46,6 +46,7 @@ down: ## end what `make up` left running
 test: controlplane helm ## every test, under the race detector; the tests of the whole once more without it
 	go test -race -short ./...
 	go test ./runtime/engine/ ./runtime/kernels/ ./runtime/peft/ ./runtime/preprocess/... ./runtime/server/ ./test/golden/
+	SWITCHYARD_KERNELS=portable go test -short ./test/golden/
 	go test -count=1 -timeout 20m ./test/serve/ ./test/integration/
 	@if grep -qw fma /proc/cpuinfo 2>/dev/null; then set -x; GOAMD64=v3 go test ./runtime/kernels/; fi
 
