@@ -1,6 +1,6 @@
-// Command bench prints what a batch of 32 rows over the sample's three adapters costs beside the same batch on the base
-// model alone, and how long a health request waits while the engine is never idle. The two batches are run in turn, so
-// that a noisy machine slows both; the ratio is of the medians.
+// Command bench prints what a batch of 32 rows over some adapters, the sample's three if no others are given, costs
+// beside the same batch on the base model alone, and how long a health request waits while the engine is never idle. The
+// two batches are run in turn, so that a noisy machine slows both; the ratio is of the medians.
 package main
 
 import (
@@ -16,6 +16,7 @@ import (
 	"gorgonia.org/tensor"
 
 	"github.com/switchyard-dev/switchyard/runtime/adapters"
+	"github.com/switchyard-dev/switchyard/runtime/arch"
 	"github.com/switchyard-dev/switchyard/runtime/engine"
 	"github.com/switchyard-dev/switchyard/runtime/model"
 	"github.com/switchyard-dev/switchyard/runtime/weights"
@@ -28,7 +29,10 @@ const (
 )
 
 func main() {
-	sample := flag.String("samples", "hack/samples/digits", "`folder` of the sample")
+	const sample = "hack/samples/digits"
+	base := flag.String("base-model", digits.Base(sample), "`folder` of the base model")
+	adapters := flag.String("adapters", digits.Adapters(sample), "`folder` of the adapters' folders")
+	tokens := flag.Int("tokens", 64, "`number` of tokens of each row, of a base model of texts")
 	rounds := flag.Int("rounds", 31, "`number` of rounds")
 	profile := flag.String("cpuprofile", "", "`file` for a profile of the batches, for go tool pprof")
 	flag.Parse()
@@ -42,20 +46,20 @@ func main() {
 			os.Exit(1)
 		}
 	}
-	if err := run(*sample, *rounds); err != nil {
+	if err := run(*base, *adapters, *tokens, *rounds); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(sample string, rounds int) error {
+func run(baseFolder, adaptersFolder string, tokens, rounds int) error {
 	workers := runtime.GOMAXPROCS(0)
-	e, adapters, err := open(sample, workers)
+	e, adapters, err := open(baseFolder, adaptersFolder, workers)
 	if err != nil {
 		return err
 	}
 	defer e.Close()
-	mixed, base := batches(e, adapters)
+	mixed, base := batches(e, adapters, tokens)
 	var times [2][]time.Duration
 	for round := range rounds + 1 {
 		for i, batch := range []engine.Batch{mixed, base} {
@@ -77,9 +81,9 @@ func run(sample string, rounds int) error {
 	return healthAtFullLoad(e, workers, mixed, requests)
 }
 
-// open compiles every adapter of the sample.
-func open(sample string, workers int) (*engine.Engine, []*engine.Adapter, error) {
-	folder, err := weights.OpenFolder(digits.Base(sample))
+// open compiles every adapter of a folder.
+func open(baseFolder, adaptersFolder string, workers int) (*engine.Engine, []*engine.Adapter, error) {
+	folder, err := weights.OpenFolder(baseFolder)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -88,7 +92,7 @@ func open(sample string, workers int) (*engine.Engine, []*engine.Adapter, error)
 		return nil, nil, err
 	}
 	e := engine.New(base, workers)
-	dir, err := weights.OpenFolder(digits.Adapters(sample))
+	dir, err := weights.OpenFolder(adaptersFolder)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -108,22 +112,35 @@ func open(sample string, workers int) (*engine.Engine, []*engine.Adapter, error)
 	return e, compiled, nil
 }
 
-// batches are the same inputs asked of the adapters in turn, and of the base alone.
-func batches(e *engine.Engine, adapters []*engine.Adapter) (mixed, base engine.Batch) {
-	size := e.Description().Image
+// batches are the same inputs asked of the adapters in turn, and of the base alone. No two inputs are alike: what is the
+// same is computed once.
+func batches(e *engine.Engine, adapters []*engine.Adapter, tokens int) (mixed, base engine.Batch) {
 	rng := rand.New(rand.NewPCG(1, 1))
-	for i := range rows { // no two alike: what is the same is computed once
-		values := make([]float32, size.Channels*size.Height*size.Width)
-		for j := range values {
-			values[j] = float32(rng.NormFloat64())
-		}
-		pixels := tensor.New(tensor.WithShape(size.Channels, size.Height, size.Width), tensor.WithBacking(values))
-		mixed.Inputs = append(mixed.Inputs, engine.Input{Pixels: pixels})
+	for i := range rows {
+		mixed.Inputs = append(mixed.Inputs, input(rng, e.Description(), tokens))
 		mixed.Rows = append(mixed.Rows, engine.Row{Input: i, Adapter: adapters[i%len(adapters)]})
 		base.Rows = append(base.Rows, engine.Row{Input: i})
 	}
 	base.Inputs = mixed.Inputs
 	return mixed, base
+}
+
+// input is an image or a text drawn at random.
+func input(rng *rand.Rand, d *arch.Description, tokens int) engine.Input {
+	if d.Text != nil {
+		ids := make([]int32, tokens)
+		for i := range ids {
+			ids[i] = rng.Int32N(int32(d.Text.Vocabulary)) //nolint:gosec // some 50,000
+		}
+		return engine.Input{IDs: ids}
+	}
+	size := d.Image
+	values := make([]float32, size.Channels*size.Height*size.Width)
+	for i := range values {
+		values[i] = float32(rng.NormFloat64())
+	}
+	pixels := tensor.New(tensor.WithShape(size.Channels, size.Height, size.Width), tensor.WithBacking(values))
+	return engine.Input{Pixels: pixels}
 }
 
 func median(times []time.Duration) time.Duration {
