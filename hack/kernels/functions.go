@@ -29,73 +29,132 @@ func end() {
 // a, between two of its columns, between two rows of b, and of c; k; columns; whether c is added to.
 func tile(s set, rows, vectors int) {
 	name := fmt.Sprintf("tile%s_%dx%d", s.name(), rows, vectors)
-	field := begin(name, fmt.Sprintf("%s computes a tile of %d rows and %d vectors.", name, rows, vectors))
-	lda := field(24)
-	pointers := []reg.GPVirtual{field(0)} // of each third row
-	if rows > 3 {
-		three := GP64()
-		LEAQ(operand.Mem{Base: lda, Index: lda, Scale: 2}, three)
-		for i := 3; i < rows; i += 3 {
-			p := GP64()
-			LEAQ(operand.Mem{Base: pointers[len(pointers)-1], Index: three, Scale: 1}, p)
-			pointers = append(pointers, p)
-		}
-	}
-	masks := []mask{whole{}, whole{}}[:vectors]
-	if s.lanes() == 16 { // else the panels are filled up to whole vectors
-		last := field(64)
-		if vectors == 2 {
-			SUBQ(operand.U8(16), last)
-		}
-		masks[vectors-1] = s.mask(last)
-	}
-	acc := make([][]reg.VecVirtual, rows)
-	c, ldc := field(16), field(48)
-	at := GP64()
-	MOVQ(c, at)
-	add := field(72)
-	for i := range acc {
-		for range vectors {
-			acc[i] = append(acc[i], zero(s))
-		}
-	}
-	TESTQ(add, add)
-	JZ(operand.LabelRef("begin"))
-	for i := range acc {
-		for j := range acc[i] {
-			VMOVUPS(operand.Mem{Base: at, Disp: 4 * s.lanes() * j}, acc[i][j])
-		}
-		if i+1 < rows {
-			ADDQ(ldc, at)
-		}
-	}
-	Label("begin")
-	b, ldk, ldb, k := field(8), field(32), field(40), field(56)
+	t := newAccumulators(s, name, fmt.Sprintf("%s computes a tile of %d rows and %d vectors.", name, rows, vectors),
+		rows, vectors)
+	b, ldk, ldb, k := t.field(8), t.field(32), t.field(40), t.field(56)
 	Label("next")
-	row := make([]reg.VecVirtual, vectors)
-	for j := range row {
-		row[j] = s.vec()
-		masks[j].load(operand.Mem{Base: b, Disp: 4 * s.lanes() * j}, row[j])
-	}
-	for i := range acc {
-		from := operand.Mem{Base: pointers[i/3]}
-		if i%3 > 0 {
-			from.Index, from.Scale = lda, uint8(i%3) //nolint:gosec // 1 or 2
-		}
-		s.fma(from, row, acc[i])
-	}
-	for _, p := range pointers {
+	t.add(0, func(j int, to reg.VecVirtual) {
+		t.masks[j].load(operand.Mem{Base: b, Disp: 4 * s.lanes() * j}, to)
+	})
+	for _, p := range t.pointers {
 		ADDQ(ldk, p)
 	}
 	ADDQ(ldb, b)
 	DECQ(k)
 	JNZ(operand.LabelRef("next"))
-	for i := range acc {
-		for j := range acc[i] {
-			VMOVUPS(acc[i][j], operand.Mem{Base: c, Disp: 4 * s.lanes() * j})
+	t.store()
+}
+
+// pairs is tile of a b in words of two bfloat16, those of 2k and 2k+1, widened: of an odd k the last upper half counts
+// for nothing. Fields: those of tile, but b's is behind them all, and the columns of a are side by side.
+func pairs(s set, rows, vectors int) {
+	name := fmt.Sprintf("pairs%s_%dx%d", s.name(), rows, vectors)
+	t := newAccumulators(s, name,
+		fmt.Sprintf("%s computes a tile of %d rows and %d vectors, of bfloat16.", name, rows, vectors), rows, vectors)
+	b, ldb, k := t.field(80), t.field(40), t.field(56)
+	add := func(upper bool, disp int) {
+		t.add(disp, func(j int, to reg.VecVirtual) {
+			s.widen(operand.Mem{Base: b, Disp: 4 * s.lanes() * j}, t.masks[j], upper, to)
+		})
+	}
+	SUBQ(operand.U8(2), k)
+	JB(operand.LabelRef("odd"))
+	Label("next")
+	add(false, 0)
+	add(true, 4)
+	for _, p := range t.pointers {
+		ADDQ(operand.U8(8), p)
+	}
+	ADDQ(ldb, b)
+	SUBQ(operand.U8(2), k)
+	JAE(operand.LabelRef("next"))
+	Label("odd")
+	ADDQ(operand.U8(2), k)
+	JZ(operand.LabelRef("done"))
+	add(false, 0)
+	Label("done")
+	t.store()
+}
+
+// accumulators of a tile [rows, vectors], and where what is added to them comes from.
+type accumulators struct {
+	set      set
+	field    func(offset int) reg.GPVirtual
+	acc      [][]reg.VecVirtual
+	masks    []mask          // of vectors
+	pointers []reg.GPVirtual // to each third row of a
+	lda      reg.GPVirtual
+	c, ldc   reg.GPVirtual
+}
+
+// newAccumulators begins a function with the fields of tile: its accumulators are zero, or c's.
+func newAccumulators(s set, name, doc string, rows, vectors int) *accumulators {
+	t := &accumulators{set: s, field: begin(name, doc), masks: []mask{whole{}, whole{}}[:vectors]}
+	t.lda, t.pointers = t.field(24), []reg.GPVirtual{t.field(0)}
+	if rows > 3 {
+		three := GP64()
+		LEAQ(operand.Mem{Base: t.lda, Index: t.lda, Scale: 2}, three)
+		for i := 3; i < rows; i += 3 {
+			p := GP64()
+			LEAQ(operand.Mem{Base: t.pointers[len(t.pointers)-1], Index: three, Scale: 1}, p)
+			t.pointers = append(t.pointers, p)
+		}
+	}
+	if s.lanes() == 16 { // else the panels are filled up to whole vectors
+		last := t.field(64)
+		if vectors == 2 {
+			SUBQ(operand.U8(16), last)
+		}
+		t.masks[vectors-1] = s.mask(last)
+	}
+	t.acc = make([][]reg.VecVirtual, rows)
+	t.c, t.ldc = t.field(16), t.field(48)
+	at := GP64()
+	MOVQ(t.c, at)
+	add := t.field(72)
+	for i := range t.acc {
+		for range vectors {
+			t.acc[i] = append(t.acc[i], zero(s))
+		}
+	}
+	TESTQ(add, add)
+	JZ(operand.LabelRef("begin"))
+	for i := range t.acc {
+		for j := range t.acc[i] {
+			VMOVUPS(operand.Mem{Base: at, Disp: 4 * s.lanes() * j}, t.acc[i][j])
 		}
 		if i+1 < rows {
-			ADDQ(ldc, c)
+			ADDQ(t.ldc, at)
+		}
+	}
+	Label("begin")
+	return t
+}
+
+// add adds one k: the values of a that are disp bytes from the pointers, times a row of b, which load has in registers.
+func (t *accumulators) add(disp int, load func(j int, to reg.VecVirtual)) {
+	row := make([]reg.VecVirtual, len(t.masks))
+	for j := range row {
+		row[j] = t.set.vec()
+		load(j, row[j])
+	}
+	for i := range t.acc {
+		from := operand.Mem{Base: t.pointers[i/3], Disp: disp}
+		if i%3 > 0 {
+			from.Index, from.Scale = t.lda, uint8(i%3) //nolint:gosec // 1 or 2
+		}
+		t.set.fma(from, row, t.acc[i])
+	}
+}
+
+// store writes the accumulators to c, and ends the function.
+func (t *accumulators) store() {
+	for i := range t.acc {
+		for j := range t.acc[i] {
+			VMOVUPS(t.acc[i][j], operand.Mem{Base: t.c, Disp: 4 * t.set.lanes() * j})
+		}
+		if i+1 < len(t.acc) {
+			ADDQ(t.ldc, t.c)
 		}
 	}
 	end()

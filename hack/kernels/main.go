@@ -29,6 +29,7 @@ func main() {
 	for vectors := 1; vectors <= 2; vectors++ {
 		for rows := 1; rows <= s.rows(); rows++ {
 			tile(s, rows, vectors)
+			pairs(s, rows, vectors)
 		}
 	}
 	for _, act := range activations {

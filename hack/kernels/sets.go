@@ -19,6 +19,8 @@ type set interface {
 	mask(n reg.Register) mask
 	// fma adds the value at a, in all lanes, times each b to its accumulator.
 	fma(a operand.Mem, b, acc []reg.VecVirtual)
+	// widen reads words of two bfloat16, and has either the lower or the upper ones as float32.
+	widen(from operand.Mem, m mask, upper bool, to reg.VecVirtual)
 	// round to the nearest integer, to even.
 	round(x, to reg.VecVirtual)
 	// scale multiplies x by 2^n, n whole; 0 where that is too small.
@@ -70,6 +72,15 @@ func (avx512) mask(n reg.Register) mask {
 func (avx512) fma(a operand.Mem, b, acc []reg.VecVirtual) {
 	for i := range b {
 		VFMADD231PS_BCST(a, b[i], acc[i])
+	}
+}
+
+func (avx512) widen(from operand.Mem, m mask, upper bool, to reg.VecVirtual) {
+	m.load(from, to)
+	if upper {
+		VPANDD(bits(upperHalf), to, to)
+	} else {
+		VPSLLD(operand.U8(16), to, to)
 	}
 }
 
@@ -160,6 +171,16 @@ func (avx2) fma(a operand.Mem, b, acc []reg.VecVirtual) {
 	}
 }
 
+// widen reads the words twice where others would copy them: with 12 accumulators no register is left to copy to.
+func (avx2) widen(from operand.Mem, m mask, upper bool, to reg.VecVirtual) {
+	m.load(from, to)
+	if upper {
+		VPAND(bits(upperHalf), to, to)
+	} else {
+		VPSLLD(operand.U8(16), to, to)
+	}
+}
+
 func (avx2) round(x, to reg.VecVirtual) { VROUNDPS(operand.U8(8), x, to) }
 
 // scale adds n to the exponents. What exp makes for the least that it takes is zero already.
@@ -226,6 +247,9 @@ func bits(word uint32) operand.Mem {
 	}
 	return operand.NewDataAddr(operand.Symbol{Name: name, Static: true}, 0)
 }
+
+// upperHalf are the bits of a word that its later bfloat16 has.
+const upperHalf = 0xffff0000
 
 // load has a constant in a register.
 func load(s set, c operand.Mem) reg.VecVirtual {

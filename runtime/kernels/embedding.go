@@ -1,9 +1,40 @@
 package kernels
 
+// Table is vectors by id, [num, width].
+type Table struct {
+	width  int
+	floats []float32
+	halves []uint16 // in place of floats
+}
+
+// NewTable is a table of the values [num, width], kept as that type. As Float32 they are not copied.
+func NewTable(dtype DType, values []float32, width int) *Table {
+	if dtype == Float32 {
+		return &Table{width: width, floats: values}
+	}
+	t := &Table{width: width, halves: make([]uint16, len(values))}
+	for i, v := range values {
+		t.halves[i] = round(v)
+	}
+	return t
+}
+
+// Row copies the vector of an id to dst.
+func (t *Table) Row(id int, dst []float32) {
+	from, to := id*t.width, (id+1)*t.width
+	if t.halves == nil {
+		copy(dst, t.floats[from:to])
+		return
+	}
+	for i, v := range t.halves[from:to] {
+		dst[i] = widen(v)
+	}
+}
+
 // Embedding looks rows up in a table: Dst = (Table[id] + A[id]·B)·Gain, or is added to Dst.
 type Embedding struct {
 	IDs   []int32             // of each row of Dst
-	Table []float32           // [num, Width]
+	Table *Table              // of vectors [Width]
 	Own   map[int32][]float32 // rows [Width] that stand in place of the table's
 	A     []float32           // [num, Rank], or nil; the scale is in it
 	B     []float32           // [Rank, Width]
@@ -30,11 +61,11 @@ func (p *Pool) Embedding(ops ...Embedding) {
 }
 
 func (op *Embedding) row(dst, buf []float32, id int32) {
-	row, ok := op.Own[id]
-	if !ok {
-		row = op.Table[int(id)*op.Width : (int(id)+1)*op.Width]
+	if row, ok := op.Own[id]; ok {
+		copy(buf, row)
+	} else {
+		op.Table.Row(int(id), buf)
 	}
-	copy(buf, row)
 	for i := range op.Rank {
 		a := op.A[int(id)*op.Rank+i]
 		for j, b := range op.B[i*op.Width : (i+1)*op.Width] {

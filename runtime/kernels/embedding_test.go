@@ -14,7 +14,8 @@ func lookUp(op kernels.Embedding) []float64 {
 	for i, id := range op.IDs {
 		row, ok := op.Own[id]
 		if !ok {
-			row = op.Table[int(id)*op.Width:][:op.Width]
+			row = make([]float32, op.Width)
+			op.Table.Row(int(id), row)
 		}
 		for j := range op.Width {
 			v := float64(row[j])
@@ -36,7 +37,8 @@ func lookUp(op kernels.Embedding) []float64 {
 func TestEmbedding(t *testing.T) {
 	const num, width, rank = 9, 13, 3
 	rng := rand.New(rand.NewPCG(12, 12))
-	table, a, b := random(rng, num*width), random(rng, num*rank), random(rng, rank*width)
+	values, a, b := random(rng, num*width), random(rng, num*rank), random(rng, rank*width)
+	table, rounded := kernels.NewTable(kernels.Float32, values, width), kernels.NewTable(kernels.BFloat16, values, width)
 	own := map[int32][]float32{2: random(rng, width), 8: random(rng, width)}
 	gain := random(rng, width)
 	var ids []int32 // of some tasks, each id in all of them
@@ -48,15 +50,16 @@ func TestEmbedding(t *testing.T) {
 		name string
 		op   kernels.Embedding
 	}{
-		{"a table", kernels.Embedding{}},
-		{"own rows", kernels.Embedding{Own: own}},
-		{"an update", kernels.Embedding{A: a, B: b, Rank: rank}},
-		{"a gain", kernels.Embedding{Gain: gain}},
-		{"all of it", kernels.Embedding{Own: own, A: a, B: b, Rank: rank, Gain: gain}},
+		{"a table", kernels.Embedding{Table: table}},
+		{"a table of bfloat16", kernels.Embedding{Table: rounded}},
+		{"own rows", kernels.Embedding{Table: table, Own: own}},
+		{"an update", kernels.Embedding{Table: table, A: a, B: b, Rank: rank}},
+		{"a gain", kernels.Embedding{Table: table, Gain: gain}},
+		{"all of it", kernels.Embedding{Table: rounded, Own: own, A: a, B: b, Rank: rank, Gain: gain}},
 	} {
 		for _, add := range []bool{false, true} {
 			op := c.op
-			op.IDs, op.Table, op.Width, op.Add, op.Dst = ids, table, width, add, nans(len(ids)*width)
+			op.IDs, op.Width, op.Add, op.Dst = ids, width, add, nans(len(ids)*width)
 			if add {
 				op.Dst = random(rng, len(ids)*width)
 			}
@@ -67,14 +70,27 @@ func TestEmbedding(t *testing.T) {
 	}
 }
 
+func TestATableGivesItsRowsBack(t *testing.T) {
+	const num, width = 5, 7
+	values := random(rand.New(rand.NewPCG(15, 15)), num*width)
+	for dtype, want := range map[kernels.DType][]float32{kernels.Float32: values, kernels.BFloat16: rounded(values)} {
+		table, row := kernels.NewTable(dtype, values, width), make([]float32, width)
+		for id := range num {
+			if table.Row(id, row); !sameBits(row, want[id*width:(id+1)*width]) {
+				t.Errorf("row %d: expected %v, found %v", id, want[id*width:(id+1)*width], row)
+			}
+		}
+	}
+}
+
 func TestEmbeddingsTogether(t *testing.T) {
 	const width = 4
 	rng := rand.New(rand.NewPCG(13, 13))
 	dst := nans(5 * width)
 	ops := []kernels.Embedding{
-		{IDs: []int32{1, 0}, Table: random(rng, 2*width), Width: width, Dst: dst[:2*width]},
+		{IDs: []int32{1, 0}, Table: kernels.NewTable(kernels.Float32, random(rng, 2*width), width), Width: width, Dst: dst[:2*width]},
 		{IDs: []int32{}, Width: width},
-		{IDs: []int32{2, 2, 1}, Table: random(rng, 3*width), Width: width, Dst: dst[2*width:]},
+		{IDs: []int32{2, 2, 1}, Table: kernels.NewTable(kernels.BFloat16, random(rng, 3*width), width), Width: width, Dst: dst[2*width:]},
 	}
 	newPool(t, 2).Embedding(ops...)
 	near(t, "the first", dst[:2*width], lookUp(ops[0]), 0)
@@ -95,7 +111,7 @@ func TestALookupDoesNotDependOnItsNeighbours(t *testing.T) {
 		ids := slices.Repeat([]int32{int32(num - 1)}, rows)
 		ids[at] = id
 		p.Embedding(kernels.Embedding{
-			IDs: ids, Table: table, A: down, B: b, Rank: rank, Width: width, Add: true, Dst: dst,
+			IDs: ids, Table: kernels.NewTable(kernels.Float32, table, width), A: down, B: b, Rank: rank, Width: width, Add: true, Dst: dst,
 		})
 		return dst[at*width : (at+1)*width]
 	}

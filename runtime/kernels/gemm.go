@@ -15,15 +15,21 @@ const (
 const tasksEach = 6
 
 // Packed is a weight matrix W [N, K] laid out as the kernels read it: panels of some rows of W (panel of the variant),
-// in each the values of one k side by side, [N/panel][K][panel]; the last panel is as wide as it has to be.
+// in each the values of one k side by side, [N/panel][K][panel]; the last panel is as wide as it has to be. Of bfloat16
+// two k are a word, the earlier its lower half: [N/panel][K/2][panel], and the last upper half is empty where K is odd.
 type Packed struct {
 	N, K   int
+	dtype  DType
 	panels []float32
+	pairs  []uint32 // in place of panels
 }
 
 // Pack lays out W [n, k], row-major: a Linear's weight [out, in] as PyTorch stores it.
-func Pack(w []float32, n, k int) *Packed {
-	p := newPacked(n, k)
+func Pack(w []float32, n, k int) *Packed { return PackAs(Float32, w, n, k) }
+
+// PackAs is Pack with the values kept as that type.
+func PackAs(dtype DType, w []float32, n, k int) *Packed {
+	p := newPacked(dtype, n, k)
 	for j := range n {
 		p.setRow(j, w[j*k:(j+1)*k])
 	}
@@ -32,7 +38,7 @@ func Pack(w []float32, n, k int) *Packed {
 
 // packTransposed lays out W given as Wᵀ [k, n], row-major.
 func packTransposed(wt []float32, n, k int) *Packed {
-	p := newPacked(n, k)
+	p := newPacked(Float32, n, k)
 	row := make([]float32, k)
 	for j := range n {
 		for i := range row {
@@ -43,17 +49,22 @@ func packTransposed(wt []float32, n, k int) *Packed {
 	return p
 }
 
-func newPacked(n, k int) *Packed {
+func newPacked(dtype DType, n, k int) *Packed {
 	fill := active.fill()
-	return &Packed{N: n, K: k, panels: make([]float32, ceilDiv(n, fill)*fill*k)}
+	p := &Packed{N: n, K: k, dtype: dtype}
+	if dtype == BFloat16 {
+		p.pairs = make([]uint32, ceilDiv(n, fill)*fill*ceilDiv(k, 2))
+	} else {
+		p.panels = make([]float32, ceilDiv(n, fill)*fill*k)
+	}
+	return p
 }
 
-// panel is the panel in which row j is, [K, width], and how wide it is.
-func (p *Packed) panel(j int) (panel []float32, width int) {
+// panel is where the panel with row j begins, in rows, and how wide it is.
+func (p *Packed) panel(j int) (first, width int) {
 	size, fill := active.panel(), active.fill()
-	first := j / size * size
-	width = min(size, ceilDiv(p.N-first, fill)*fill)
-	return p.panels[first*p.K : (first+width)*p.K], width
+	first = j / size * size
+	return first, min(size, ceilDiv(p.N-first, fill)*fill)
 }
 
 // Beside is p with the rows of w [n, K] behind its own; p may be nil.
@@ -61,7 +72,7 @@ func (p *Packed) Beside(w []float32, n, k int) *Packed {
 	if p == nil {
 		return Pack(w, n, k)
 	}
-	both := newPacked(p.N+n, k)
+	both := newPacked(p.dtype, p.N+n, k)
 	row := make([]float32, k)
 	for j := range p.N {
 		p.Row(j, row)
@@ -74,8 +85,16 @@ func (p *Packed) Beside(w []float32, n, k int) *Packed {
 }
 
 func (p *Packed) setRow(j int, row []float32) {
-	panel, width := p.panel(j)
-	at := j % active.panel()
+	first, width := p.panel(j)
+	at := j - first
+	if p.dtype == BFloat16 {
+		panel := p.pairs[first*ceilDiv(p.K, 2):]
+		for i, v := range row {
+			panel[i/2*width+at] |= uint32(round(v)) << (i % 2 * 16)
+		}
+		return
+	}
+	panel := p.panels[first*p.K:]
 	for i, v := range row {
 		panel[i*width+at] = v
 	}
@@ -83,15 +102,23 @@ func (p *Packed) setRow(j int, row []float32) {
 
 // Row copies row j of W, its K values, to dst.
 func (p *Packed) Row(j int, dst []float32) {
-	panel, width := p.panel(j)
-	at := j % active.panel()
+	first, width := p.panel(j)
+	at := j - first
+	if p.dtype == BFloat16 {
+		panel := p.pairs[first*ceilDiv(p.K, 2):]
+		for i := range dst[:p.K] {
+			dst[i] = half(panel[i/2*width+at], i)
+		}
+		return
+	}
+	panel := p.panels[first*p.K:]
 	for i := range dst[:p.K] {
 		dst[i] = panel[i*width+at]
 	}
 }
 
 // Bytes is the memory it holds.
-func (p *Packed) Bytes() int64 { return int64(len(p.panels)) * 4 }
+func (p *Packed) Bytes() int64 { return int64(len(p.panels)+len(p.pairs)) * 4 }
 
 // Part is rows [Start, End) of a product that differ from the others: they gain T·Bᵀ, are multiplied by Gain, and get
 // Bias in place of the product's. Each is nil where they do not differ in it.
@@ -164,7 +191,7 @@ func (g *Gemm) block(w *worker, r0, r1, c0, c1 int) {
 	}
 	parts := ceilDiv(g.W.K, blockK)
 	for i := range parts {
-		ks := Span{i * g.W.K / parts, (i + 1) * g.W.K / parts}
+		ks := Span{even(i * g.W.K / parts), min(even((i+1)*g.W.K/parts), g.W.K)}
 		x, stride := g.rows(w, r0, r1, ks)
 		multiply(w, acc, x, stride, r1-r0, g.W, c0, c1, ks, i > 0)
 	}
@@ -198,6 +225,9 @@ func (g *Gemm) block(w *worker, r0, r1, c0, c1 int) {
 	}
 	finish(r1, g.Bias, nil)
 }
+
+// even is n, or one more: pairs of bfloat16 stay together.
+func even(n int) int { return n + n%2 }
 
 // aliasing is a distance of rows, in floats, at which they evict each other from a first-level cache of 4 KiB ways: the
 // rows of a tile are read side by side, and many of them fit no set.
@@ -255,18 +285,25 @@ func (g *Gemm) exact(w *worker, e *epilogue) {
 }
 
 // multiply adds, for some of the k, the columns [c0, c1) of x·Wᵀ to acc [rows, blockCols], or, where add is false,
-// begins it with them. x [rows, ·] begins at the first of the k; c0 is a multiple of a panel.
+// begins it with them. x [rows, ·] begins at the first of the k, which is even; c0 is a multiple of a panel.
 func multiply(w *worker, acc, x []float32, stride, rows int, m *Packed, c0, c1 int, ks Span, add bool) {
 	panel := active.panel()
 	tiles := ceilDiv(rows, active.rows())
 	for c := c0; c < c1; c += panel {
-		b, width := m.panel(c)
+		first, width := m.panel(c)
 		for i := range tiles { // of sizes that differ by one row at most
 			from, to := i*rows/tiles, (i+1)*rows/tiles
-			active.tile(w, tile{
-				a: x[from*stride:], lda: stride, ldk: 1, b: b[ks.Start*width:], ldb: width,
-				c: acc[from*blockCols+c-c0:], ldc: blockCols, rows: to - from, cols: width, k: ks.End - ks.Start, add: add,
-			})
+			t := tile{
+				a: x[from*stride:], lda: stride, ldk: 1, ldb: width, c: acc[from*blockCols+c-c0:], ldc: blockCols,
+				rows: to - from, cols: width, k: ks.End - ks.Start, add: add,
+			}
+			if m.dtype == BFloat16 {
+				t.pairs = m.pairs[first*ceilDiv(m.K, 2)+ks.Start/2*width:]
+				active.tilePairs(w, t)
+			} else {
+				t.b = m.panels[first*m.K+ks.Start*width:]
+				active.tile(w, t)
+			}
 		}
 	}
 }

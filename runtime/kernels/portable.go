@@ -22,6 +22,25 @@ func (portable) tile(_ *worker, t tile) {
 	}
 }
 
+// tilePairs widens b by parts, between which the accumulators are put down: that changes no bit of them.
+func (p portable) tilePairs(w *worker, t tile) {
+	const most = 64 // of the k at once
+	var b [2 * most]float32
+	a, pairs, k := t.a, t.pairs, t.k
+	t.b = b[:]
+	for first := 0; first < k; first += most {
+		t.a, t.k = a[first:], min(most, k-first)
+		for i := range t.k {
+			pair := pairs[(first+i)/2*t.ldb:][:2]
+			b[2*i], b[2*i+1] = half(pair[0], i), half(pair[1], i)
+		}
+		part := t
+		part.ldb = 2
+		p.tile(w, part)
+		t.add = true
+	}
+}
+
 // rows4 computes four rows. Its sums are those of row, to the bit.
 func (t *tile) rows4() {
 	c0, c1, c2, c3 := t.c[:2], t.c[t.ldc:][:2], t.c[2*t.ldc:][:2], t.c[3*t.ldc:][:2]

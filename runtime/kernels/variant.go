@@ -21,6 +21,8 @@ type variant interface {
 	// tile is c [rows, cols] = a [rows, k] · b [k, cols], or += that: one accumulator for each element, over all of k in
 	// order. cols is at most a panel; c has room for a whole one, of which all may be written.
 	tile(w *worker, t tile)
+	// tilePairs is tile of a b of bfloat16, two k a word, with the same bits as of b widened. ldk is 1.
+	tilePairs(w *worker, t tile)
 	// epilogue is dst = act(acc·gain + bias)·times + residual; what is nil is left out. times lies as acc, residual as
 	// dst.
 	epilogue(w *worker, e epilogue)
@@ -38,6 +40,7 @@ type tile struct {
 	a          []float32
 	lda, ldk   int // distance of two rows of a, and of two of its columns
 	b          []float32
+	pairs      []uint32 // in place of b: [k/2, cols], the earlier k in the lower half
 	ldb        int
 	c          []float32
 	ldc        int

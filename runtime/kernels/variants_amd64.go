@@ -23,6 +23,7 @@ type vector struct {
 	most      int // rows of a tile
 	filled    int
 	tiles     [2][]func(*byte) // by vectors - 1 and rows - 1
+	pairs     [2][]func(*byte) // the same of bfloat16
 	epilogues [epilogues]func(*byte)
 	layerNorm func(*byte)
 	soften    func(*byte)
@@ -35,6 +36,10 @@ var avx2 = vector{
 		{tileAVX2_1x1, tileAVX2_2x1, tileAVX2_3x1, tileAVX2_4x1, tileAVX2_5x1, tileAVX2_6x1},
 		{tileAVX2_1x2, tileAVX2_2x2, tileAVX2_3x2, tileAVX2_4x2, tileAVX2_5x2, tileAVX2_6x2},
 	},
+	pairs: [2][]func(*byte){
+		{pairsAVX2_1x1, pairsAVX2_2x1, pairsAVX2_3x1, pairsAVX2_4x1, pairsAVX2_5x1, pairsAVX2_6x1},
+		{pairsAVX2_1x2, pairsAVX2_2x2, pairsAVX2_3x2, pairsAVX2_4x2, pairsAVX2_5x2, pairsAVX2_6x2},
+	},
 	epilogues: [epilogues]func(*byte){
 		Identity: epilogueAVX2_identity, GELU: epilogueAVX2_gelu, GELUTanh: epilogueAVX2_geluTanh,
 		ReLU: epilogueAVX2_relu, SiLU: epilogueAVX2_silu,
@@ -44,12 +49,7 @@ var avx2 = vector{
 
 // arguments is what the assembly reads: hack/kernels knows the offsets.
 type arguments struct {
-	tile struct {
-		a, b, c            *float32
-		lda, ldk, ldb, ldc uintptr
-		k, cols            uintptr
-		add                uintptr
-	}
+	tile     tileArguments
 	epilogue struct {
 		acc, dst, residual, bias, gain, times *float32
 		lda, ldd                              uintptr
@@ -73,6 +73,14 @@ type arguments struct {
 	}
 }
 
+type tileArguments struct {
+	a, b, c            *float32
+	lda, ldk, ldb, ldc uintptr
+	k, cols            uintptr
+	add                uintptr
+	pairs              *uint32 // in place of b
+}
+
 // bytes is the distance of so many floats.
 func bytes(floats int) uintptr { return uintptr(floats) * 4 }
 
@@ -80,7 +88,7 @@ func bytes(floats int) uintptr { return uintptr(floats) * 4 }
 func first[T any](args *T) *byte { return (*byte)(unsafe.Pointer(args)) } //nolint:gosec // its offsets are the struct's
 
 // matrix is the first element of a matrix whose last is checked to be there: assembly checks nothing.
-func matrix(x []float32, rows, cols, ld int) *float32 {
+func matrix[T float32 | uint32](x []T, rows, cols, ld int) *T {
 	_ = x[(rows-1)*ld+cols-1]
 	return &x[0]
 }
@@ -100,16 +108,29 @@ func (v *vector) rows() int    { return v.most }
 
 func (v *vector) tile(w *worker, t tile) {
 	vectors := ceilDiv(t.cols, v.lanes)
+	args := v.arguments(w, &t, vectors)
+	args.b = matrix(t.b, t.k, vectors*v.lanes, t.ldb)
+	v.tiles[vectors-1][t.rows-1](first(args))
+}
+
+func (v *vector) tilePairs(w *worker, t tile) {
+	vectors := ceilDiv(t.cols, v.lanes)
+	args := v.arguments(w, &t, vectors)
+	args.pairs = matrix(t.pairs, ceilDiv(t.k, 2), vectors*v.lanes, t.ldb)
+	v.pairs[vectors-1][t.rows-1](first(args))
+}
+
+// arguments are all of a tile but its b.
+func (v *vector) arguments(w *worker, t *tile, vectors int) *tileArguments {
 	args := &w.args.tile
 	args.a = matrix(t.a, t.rows, (t.k-1)*t.ldk+1, t.lda)
-	args.b = matrix(t.b, t.k, vectors*v.lanes, t.ldb)
 	args.c = matrix(t.c, t.rows, vectors*v.lanes, t.ldc)
 	args.lda, args.ldk, args.ldb, args.ldc = bytes(t.lda), bytes(t.ldk), bytes(t.ldb), bytes(t.ldc)
 	args.k, args.cols, args.add = uintptr(t.k), uintptr(t.cols), 0
 	if t.add {
 		args.add = 1
 	}
-	v.tiles[vectors-1][t.rows-1](first(args))
+	return args
 }
 
 func (v *vector) epilogue(w *worker, e epilogue) {

@@ -182,10 +182,11 @@ func (a *Adapter) updateEmbedding(l *Embedding, c *change, u Update) error {
 	}
 	// The norm of an output's weights over the whole vocabulary, as PEFT takes it.
 	squares := make([]float64, l.dim)
-	row := make([]float64, l.dim)
+	vector, row := make([]float32, l.dim), make([]float64, l.dim)
 	for id := range l.num {
-		for j := range row {
-			row[j] = float64(l.table[id*l.dim+j])
+		l.table.Row(id, vector)
+		for j, v := range vector {
+			row[j] = float64(v)
 		}
 		for k, v := range c.update.byID[id*r : (id+1)*r] {
 			for j, b := range c.update.up[k*l.dim : (k+1)*l.dim] {
@@ -245,7 +246,8 @@ func (a *Adapter) Replace(path string, params map[string]*tensor.Dense) error {
 		}
 		c.norm = &norm
 	case *Embedding:
-		c.embedding = &Embedding{slot: l.slot, num: l.num, dim: l.dim, table: own["weight"]}
+		table := kernels.NewTable(kernels.Float32, own["weight"], l.dim)
+		c.embedding = &Embedding{slot: l.slot, num: l.num, dim: l.dim, table: table}
 	default:
 		c.params = own
 	}

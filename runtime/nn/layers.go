@@ -121,7 +121,7 @@ func (p *Product) expands(
 type Embedding struct {
 	slot     int
 	num, dim int
-	table    []float32 // [num, dim]
+	table    *kernels.Table // [num, dim]; nil where the base lacks it
 }
 
 func (e *Embedding) of(a *Adapter) *Embedding {

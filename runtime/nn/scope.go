@@ -98,7 +98,10 @@ func (s Scope) LayerNorm(name string, width int, eps float64, bias bool) *LayerN
 
 // Embedding is the layer name of s: weight [num, dim].
 func (s Scope) Embedding(name string, num, dim int) *Embedding {
-	e := &Embedding{slot: s.slot(name), num: num, dim: dim, table: s.Sub(name).floats("weight", num, dim)}
+	e := &Embedding{slot: s.slot(name), num: num, dim: dim}
+	if table := s.Sub(name).floats("weight", num, dim); table != nil {
+		e.table = kernels.NewTable(kernels.Float32, table, dim)
+	}
 	s.b.layers.bySlot[e.slot] = e
 	return e
 }

@@ -1,0 +1,27 @@
+package kernels
+
+import "math"
+
+// DType is how the values of a matrix are kept. What is computed with them is float32.
+type DType uint8
+
+// The types.
+const (
+	Float32  DType = iota
+	BFloat16       // the upper half of a float32: its sign, all of its exponent, and 7 bits of its fraction
+)
+
+// round is the bfloat16 nearest to x, of two the even one. A NaN stays one.
+func round(x float32) uint16 {
+	bits := math.Float32bits(x)
+	if x != x {
+		return uint16(bits>>16) | 1<<6 // else it might be left with the bits of an infinity
+	}
+	return uint16((bits + 0x7fff + bits>>16&1) >> 16)
+}
+
+// widen is a bfloat16 as a float32, exactly.
+func widen(x uint16) float32 { return math.Float32frombits(uint32(x) << 16) }
+
+// half is the value of one k of those that share a word.
+func half(pair uint32, k int) float32 { return widen(uint16(pair >> (k % 2 * 16))) }
