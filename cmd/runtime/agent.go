@@ -18,12 +18,14 @@ import (
 
 	"github.com/switchyard-dev/switchyard/runtime/agent"
 	"github.com/switchyard-dev/switchyard/runtime/agent/artifacts"
+	"github.com/switchyard-dev/switchyard/runtime/arch"
 	"github.com/switchyard-dev/switchyard/runtime/server"
 )
 
 type agentFlags struct {
 	pool, podName, podNamespace string
 	baseDigest                  string
+	dtype                       arch.DType
 	registry, repository        string
 	registryToken, registryCA   string
 	cacheDir, serviceAccountDir string
@@ -38,6 +40,7 @@ func parseAgentFlags(args []string) (*agentFlags, error) {
 	set.StringVar(&f.podName, "pod-name", "", "the pod's `name`, and its AdapterAssignment's")
 	set.StringVar(&f.podNamespace, "pod-namespace", "", "the pod's `namespace` (default: the service account's)")
 	set.StringVar(&f.baseDigest, "base-digest", "", "`digest` of the base model")
+	dtypeVar(set, &f.dtype)
 	set.StringVar(&f.registry, "registry", "", "`address` of the artifact registry, https://host:port")
 	set.StringVar(&f.repository, "repository", "", "`repository` of the artifact registry, namespace/pool")
 	set.StringVar(&f.registryToken, "registry-token-file", "", "`file` with the pod's token for the artifact registry")
@@ -146,7 +149,7 @@ func (f *agentFlags) client(log *slog.Logger) (*agent.Client, error) {
 func (f *agentFlags) open(
 	ctx context.Context, store *artifacts.Store, registry *prometheus.Registry, log *slog.Logger,
 ) (*dataPlane, error) {
-	base, err := agent.OpenBase(ctx, store, f.baseDigest, log)
+	base, err := agent.OpenBase(ctx, store, f.baseDigest, f.dtype, log)
 	if err != nil {
 		return nil, err
 	}

@@ -129,7 +129,7 @@ func logBase(log *slog.Logger, name string, base *model.Base) {
 	variant, _ := kernels.Variant() // main has looked at the error
 	log.Info("base model loaded", "name", name, "architecture", base.Description.Architecture,
 		"revision", base.Digest, "labels", len(base.Description.Classes.Labels),
-		"kernels", variant)
+		"dtype", base.DType, "kernels", variant)
 	if len(base.Unused) > 0 {
 		log.Warn("the base model's files have tensors that nothing asks for", "tensors", base.Unused)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/switchyard-dev/switchyard/runtime/arch"
 	"github.com/switchyard-dev/switchyard/runtime/model"
 	"github.com/switchyard-dev/switchyard/runtime/server"
 	"github.com/switchyard-dev/switchyard/runtime/weights"
@@ -21,6 +22,7 @@ var errUsage = errors.New("usage")
 
 type serveFlags struct {
 	baseModel, adapters, name   string
+	dtype                       arch.DType
 	httpAddress, metricsAddress string
 }
 
@@ -30,6 +32,7 @@ func parseServeFlags(args []string) (*serveFlags, error) {
 	set.StringVar(&f.baseModel, "base-model", "", "`folder` of the base model, as HuggingFace saves it")
 	set.StringVar(&f.adapters, "adapters", "", "`folder` in which every folder is a PEFT adapter, served under its name")
 	set.StringVar(&f.name, "name", "", "the base model's `name` in requests (default: its folder's)")
+	dtypeVar(set, &f.dtype)
 	set.StringVar(&f.httpAddress, "http-address", "127.0.0.1:8080", "`address` of the inference protocol")
 	set.StringVar(&f.metricsAddress, "metrics-address", "127.0.0.1:9090", "`address` of /metrics")
 	if err := set.Parse(args); err != nil {
@@ -46,13 +49,23 @@ func parseServeFlags(args []string) (*serveFlags, error) {
 	return &f, nil
 }
 
+// dtypeVar defines --dtype.
+func dtypeVar(set *flag.FlagSet, dtype *arch.DType) {
+	*dtype = arch.Float32
+	set.Func("dtype", "`type` that the base model's weights are kept as: float32, or bfloat16 in half the memory "+
+		"(default float32)", func(name string) (err error) {
+		*dtype, err = arch.ParseDType(name)
+		return err
+	})
+}
+
 // serve runs the data plane over a folder of adapters until ctx ends, then answers what it has admitted.
 func serve(ctx context.Context, args []string, log *slog.Logger) error {
 	f, err := parseServeFlags(args)
 	if f == nil || err != nil {
 		return err
 	}
-	base, name, err := openBase(f.baseModel, log)
+	base, name, err := openBase(f.baseModel, f.dtype, log)
 	if err != nil {
 		return fmt.Errorf("base model %s: %w", f.baseModel, err)
 	}
@@ -101,13 +114,13 @@ func serve(ctx context.Context, args []string, log *slog.Logger) error {
 }
 
 // openBase opens the base model; name is its folder's.
-func openBase(path string, log *slog.Logger) (base *model.Base, name string, err error) {
+func openBase(path string, dtype arch.DType, log *slog.Logger) (base *model.Base, name string, err error) {
 	folder, err := weights.OpenFolder(path)
 	if err != nil {
 		return nil, "", err
 	}
 	defer func() { _ = folder.Close() }()
-	if base, err = model.Open(folder); err != nil {
+	if base, err = model.Open(folder, dtype); err != nil {
 		return nil, "", err
 	}
 	logBase(log, folder.Name(), base)

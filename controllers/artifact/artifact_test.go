@@ -168,7 +168,7 @@ func expectError(t *testing.T, err error, reason artifact.Reason, retry bool, te
 // One revision has one digest, wherever it is asked for: in a standalone runtime, when it is packed, and when it has
 // gone through registries.
 func TestTheDigestIsTheSameEverywhere(t *testing.T) {
-	base, err := model.Open(openFolder(t, digitsBase()))
+	base, err := model.Open(openFolder(t, digitsBase()), arch.Float32)
 	if err != nil {
 		t.Fatal(err)
 	}

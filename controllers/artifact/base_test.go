@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/switchyard-dev/switchyard/runtime/arch"
+
 	"github.com/switchyard-dev/switchyard/controllers/artifact"
 	"github.com/switchyard-dev/switchyard/runtime/model"
 	"github.com/switchyard-dev/switchyard/runtime/peft"
@@ -39,7 +41,7 @@ func shardedBase(t *testing.T) (dir string, files []string) {
 func TestAShardedBase(t *testing.T) {
 	ctx := t.Context()
 	dir, files := shardedBase(t)
-	opened, err := model.Open(openFolder(t, dir))
+	opened, err := model.Open(openFolder(t, dir), arch.Float32)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +88,7 @@ func TestAShardedBase(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if again, err := model.Open(openFolder(t, pulled.Folder)); err != nil || again.Digest != opened.Digest {
+	if again, err := model.Open(openFolder(t, pulled.Folder), arch.Float32); err != nil || again.Digest != opened.Digest {
 		t.Errorf("pulled: expected %s, found %+v, %v", opened.Digest, again, err)
 	}
 }
@@ -102,10 +104,10 @@ func expectDescribed(t *testing.T, s *artifact.Store, dir, revision string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.Architecture != want.Architecture || got.Own != want.Own || got.Bytes() != size ||
+	if got.Architecture != want.Architecture || got.Own != want.Own || got.Bytes(arch.Float32) != size ||
 		!slices.Equal(got.Classes.Labels, want.Classes.Labels) {
 		t.Errorf("expected %s with the head %d and %d bytes, found %s, %d, %d",
-			want.Architecture, want.Own, size, got.Architecture, got.Own, got.Bytes())
+			want.Architecture, want.Own, size, got.Architecture, got.Own, got.Bytes(arch.Float32))
 	}
 }
 

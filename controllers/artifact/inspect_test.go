@@ -39,7 +39,7 @@ func TestInspectBase(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		opened, err := model.Open(openFolder(t, c.dir))
+		opened, err := model.Open(openFolder(t, c.dir), arch.Float32)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -53,8 +53,8 @@ func TestInspectBase(t *testing.T) {
 		if want == 0 {
 			want = parameterBytes(base.Description)
 		}
-		if size != want || size != base.Bytes() {
-			t.Errorf("%s: size: expected %d, found %d, and %d by the description", name, want, size, base.Bytes())
+		if size != want || size != base.Bytes(arch.Float32) {
+			t.Errorf("%s: size: expected %d, found %d, and %d by the description", name, want, size, base.Bytes(arch.Float32))
 		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/switchyard-dev/switchyard/controllers/attempt"
 	"github.com/switchyard-dev/switchyard/controllers/source"
 	"github.com/switchyard-dev/switchyard/controllers/telemetry"
+	"github.com/switchyard-dev/switchyard/runtime/arch"
 	"github.com/switchyard-dev/switchyard/runtime/peft"
 	"github.com/switchyard-dev/switchyard/runtime/weights"
 )
@@ -130,7 +131,7 @@ func (c *courier) bring(ctx context.Context, e errand) (v1alpha1.ResolvedBaseMod
 			if err != nil {
 				return none, source.StoreFailure(err)
 			}
-			e.known.SizeBytes = cmp.Or(e.known.SizeBytes, base.Bytes()) // which was not always told
+			e.known.SizeBytes = cmp.Or(e.known.SizeBytes, base.Bytes(arch.Float32)) // which was not always told
 			return e.known, nil
 		}
 	}

@@ -87,7 +87,7 @@ func TestTooSmall(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			model := describe(t, c.config)
 			outcome := &attempt.Outcome[v1alpha1.ResolvedBaseModel]{
-				Result: v1alpha1.ResolvedBaseModel{Digest: "sha256:base", SizeBytes: model.Bytes()},
+				Result: v1alpha1.ResolvedBaseModel{Digest: "sha256:base", SizeBytes: model.Bytes(arch.Float32)},
 			}
 			of := func(limit, adapters string) *scope {
 				pool := wrappers.Pool("demo", "digits").Limits(512, adapters).MemoryLimit(limit).Obj()
@@ -136,7 +136,7 @@ func TestTheTokenizersOfAPodAreCounted(t *testing.T) {
 	of := func(model *artifact.BaseModel) *scope {
 		pool := wrappers.Pool("demo", "texts").Limits(512, "1Gi").MemoryLimit("1Gi").Obj()
 		return &scope{pool: pool, model: model, outcome: &attempt.Outcome[v1alpha1.ResolvedBaseModel]{
-			Result: v1alpha1.ResolvedBaseModel{Digest: "sha256:base", SizeBytes: texts.Bytes()},
+			Result: v1alpha1.ResolvedBaseModel{Digest: "sha256:base", SizeBytes: texts.Bytes(arch.Float32)},
 		}}
 	}
 	with := of(&artifact.BaseModel{Description: texts, Tokenizer: tokenizer})

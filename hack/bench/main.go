@@ -13,6 +13,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/switchyard-dev/switchyard/runtime/arch"
+
 	"gorgonia.org/tensor"
 
 	"github.com/switchyard-dev/switchyard/runtime/adapters"
@@ -87,7 +89,7 @@ func open(baseFolder, adaptersFolder string, workers int) (*engine.Engine, []*en
 	if err != nil {
 		return nil, nil, err
 	}
-	base, err := model.Open(folder)
+	base, err := model.Open(folder, arch.Float32)
 	if err != nil {
 		return nil, nil, err
 	}

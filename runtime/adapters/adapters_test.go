@@ -13,6 +13,8 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/switchyard-dev/switchyard/runtime/arch"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/switchyard-dev/switchyard/runtime/adapters"
@@ -32,7 +34,7 @@ func newSet(t *testing.T) *adapters.Set {
 
 func newSetOf(t *testing.T, dir string) *adapters.Set {
 	t.Helper()
-	base, err := model.Open(openFolder(t, dir))
+	base, err := model.Open(openFolder(t, dir), arch.Float32)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -26,6 +25,7 @@ import (
 	"github.com/switchyard-dev/switchyard/runtime/agent"
 	"github.com/switchyard-dev/switchyard/runtime/agent/artifacts"
 	"github.com/switchyard-dev/switchyard/runtime/agent/artifacts/registrytest"
+	"github.com/switchyard-dev/switchyard/runtime/arch"
 	"github.com/switchyard-dev/switchyard/runtime/batcher"
 	"github.com/switchyard-dev/switchyard/runtime/engine"
 	"github.com/switchyard-dev/switchyard/runtime/peft"
@@ -179,7 +179,7 @@ func start(t *testing.T, source agent.Source, r *registrytest.Registry, dir, bas
 	if err != nil {
 		t.Fatal(err)
 	}
-	opened, err := agent.OpenBase(t.Context(), store, base, log)
+	opened, err := agent.OpenBase(t.Context(), store, base, arch.Float32, log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -549,7 +549,7 @@ func TestABaseThatIsNotOneIsRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = agent.OpenBase(t.Context(), store, digest["parity"], slog.New(slog.NewTextHandler(io.Discard, nil)))
+	_, err = agent.OpenBase(t.Context(), store, digest["parity"], arch.Float32, slog.New(slog.DiscardHandler))
 	const want = "artifactType: expected application/vnd.switchyard.base.v1"
 	if err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("expected %q, found %v", want, err)
@@ -572,7 +572,7 @@ func TestABaseOfSeveralFiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	base, err := agent.OpenBase(t.Context(), store, digest, slog.New(slog.DiscardHandler))
+	base, err := agent.OpenBase(t.Context(), store, digest, arch.Float32, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/switchyard-dev/switchyard/runtime/agent/artifacts"
+	"github.com/switchyard-dev/switchyard/runtime/arch"
 	"github.com/switchyard-dev/switchyard/runtime/model"
 	"github.com/switchyard-dev/switchyard/runtime/quote"
 	"github.com/switchyard-dev/switchyard/runtime/weights"
@@ -15,13 +16,15 @@ import (
 // maxBaseBytes is far above the encoders served here, and bounds what a wrong manifest can fill a disk with.
 const maxBaseBytes = 64 << 30
 
-// OpenBase pulls the base model, as long as it takes, and opens it. What is opened has that digest again.
-func OpenBase(ctx context.Context, store *artifacts.Store, digest string, log *slog.Logger) (*model.Base, error) {
+// OpenBase pulls the base model, as long as it takes, and opens it as dtype. What is opened has that digest again.
+func OpenBase(
+	ctx context.Context, store *artifacts.Store, digest string, dtype arch.DType, log *slog.Logger,
+) (*model.Base, error) {
 	quiet, again := newQuiet(log), backoff(500*time.Millisecond, 10*time.Second)
 	for n := 0; ; n++ {
 		artifact, err := store.Fetch(ctx, digest, maxBaseBytes)
 		if err == nil {
-			return openBase(artifact)
+			return openBase(artifact, dtype)
 		}
 		if ctx.Err() == nil {
 			quiet.warn("the base model cannot be pulled", err)
@@ -32,7 +35,7 @@ func OpenBase(ctx context.Context, store *artifacts.Store, digest string, log *s
 	}
 }
 
-func openBase(artifact *artifacts.Artifact) (*model.Base, error) {
+func openBase(artifact *artifacts.Artifact, dtype arch.DType) (*model.Base, error) {
 	if artifact.Type != model.ArtifactType {
 		return nil, fmt.Errorf("artifactType: expected %s, found %s", model.ArtifactType, quote.Name(artifact.Type))
 	}
@@ -41,7 +44,7 @@ func openBase(artifact *artifacts.Artifact) (*model.Base, error) {
 		return nil, err
 	}
 	defer func() { _ = folder.Close() }()
-	base, err := model.Open(folder)
+	base, err := model.Open(folder, dtype)
 	if err != nil {
 		return nil, err
 	}

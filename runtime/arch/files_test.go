@@ -1,6 +1,7 @@
 package arch_test
 
 import (
+	"fmt"
 	"reflect"
 	"slices"
 	"strings"
@@ -276,7 +277,27 @@ func TestBytes(t *testing.T) {
 		t.Fatal(err)
 	}
 	const head = 4 * (8*8 + 8 + 2*8 + 2)
-	if whole.Bytes() != 4*parameters(whole, "BertForSequenceClassification") || whole.Bytes()-bare.Bytes() != head {
-		t.Errorf("expected the head to take %d bytes, found %d and %d", head, whole.Bytes(), bare.Bytes())
+	all, trunk := whole.Bytes(arch.Float32), bare.Bytes(arch.Float32)
+	if all != 4*parameters(whole, "BertForSequenceClassification") || all-trunk != head {
+		t.Errorf("expected the head to take %d bytes, found %d and %d", head, all, trunk)
+	}
+	// Weights take half of it, their biases do not.
+	const rounded = 2*(8*8+2*8) + 4*(8+2)
+	if found := whole.Bytes(arch.BFloat16) - bare.Bytes(arch.BFloat16); found != rounded {
+		t.Errorf("as bfloat16: expected the head to take %d bytes, found %d", rounded, found)
+	}
+}
+
+func TestDTypes(t *testing.T) {
+	for _, want := range []arch.DType{arch.Float32, arch.BFloat16} {
+		if got, err := arch.ParseDType(string(want)); err != nil || got != want {
+			t.Errorf("expected %s, found %s, error %v", want, got, err)
+		}
+	}
+	for _, name := range []string{"", "bf16", "Float32"} {
+		want := fmt.Sprintf("expected float32 or bfloat16, found %q", name)
+		if _, err := arch.ParseDType(name); err == nil || err.Error() != want {
+			t.Errorf("expected %s, found %v", want, err)
+		}
 	}
 }

@@ -20,19 +20,20 @@ const (
 // and each has a vocabulary of its own, so more would take memory for nothing.
 const MaxTokenizers = 2
 
-// Bytes is the memory that the parameters take.
-func (d *Description) Bytes() int64 {
+// Bytes is the memory that the parameters take, kept as dtype.
+func (d *Description) Bytes(dtype DType) int64 {
 	total := int64(0)
 	for i := range d.Modules {
-		if !d.Has(&d.Modules[i]) {
+		m := &d.Modules[i]
+		if !d.Has(m) {
 			continue
 		}
-		for _, p := range d.Modules[i].Params {
+		for _, p := range m.Params {
 			n := int64(1)
 			for _, dim := range p.Shape {
 				n *= int64(dim)
 			}
-			total += n * bytesPerValue
+			total += n * dtype.bytes(m, p.Name)
 		}
 	}
 	return total

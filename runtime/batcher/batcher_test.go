@@ -39,7 +39,7 @@ func newGate(t *testing.T) *gate {
 		t.Fatal(err)
 	}
 	defer func() { _ = folder.Close() }()
-	base, err := model.Open(folder)
+	base, err := model.Open(folder, arch.Float32)
 	if err != nil {
 		t.Fatal(err)
 	}

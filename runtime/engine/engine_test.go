@@ -35,7 +35,12 @@ func openEngine(t *testing.T) *engine.Engine {
 
 func openBase(t *testing.T, dir string) *engine.Engine {
 	t.Helper()
-	base, err := model.Open(openFolder(t, dir))
+	return openAs(t, dir, arch.Float32)
+}
+
+func openAs(t *testing.T, dir string, dtype arch.DType) *engine.Engine {
+	t.Helper()
+	base, err := model.Open(openFolder(t, dir), dtype)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,6 +11,14 @@ const (
 	BFloat16       // the upper half of a float32: its sign, all of its exponent, and 7 bits of its fraction
 )
 
+// Largest is the largest number of the type.
+func (d DType) Largest() float32 {
+	if d == BFloat16 {
+		return widen(0x7f7f)
+	}
+	return math.MaxFloat32
+}
+
 // round is the bfloat16 nearest to x, of two the even one. A NaN stays one.
 func round(x float32) uint16 {
 	bits := math.Float32bits(x)
@@ -24,4 +32,4 @@ func round(x float32) uint16 {
 func widen(x uint16) float32 { return math.Float32frombits(uint32(x) << 16) }
 
 // half is the value of one k of those that share a word.
-func half(pair uint32, k int) float32 { return widen(uint16(pair >> (k % 2 * 16))) }
+func half(pair uint32, k int) float32 { return math.Float32frombits(pair >> (k % 2 * 16) << 16) }

@@ -9,7 +9,7 @@ import (
 	"github.com/switchyard-dev/switchyard/runtime/kernels"
 )
 
-// rounded are the values as bfloat16 has them, by the definition: the nearer of two neighbours, of two as near the even.
+// rounded are the values as bfloat16 has them, by the definition: the nearer of two neighbours, else the even one.
 func rounded(x []float32) []float32 {
 	all := make([]float32, len(x))
 	for i, v := range x {
@@ -21,6 +21,17 @@ func rounded(x []float32) []float32 {
 		}
 	}
 	return all
+}
+
+// The largest of a type is its largest number: what is larger rounds to infinity, if there is anything.
+func TestTheLargestOfAType(t *testing.T) {
+	for dtype, want := range map[kernels.DType]float32{
+		kernels.Float32: math.MaxFloat32, kernels.BFloat16: math.Float32frombits(0x7f7f0000),
+	} {
+		if got := dtype.Largest(); got != want {
+			t.Errorf("%v: expected %g, found %g", dtype, want, got)
+		}
+	}
 }
 
 func TestRoundingToBFloat16(t *testing.T) {
@@ -42,7 +53,7 @@ func TestRoundingToBFloat16(t *testing.T) {
 		0xffc12345: 0xffc10000,
 	} {
 		row := make([]float32, 1)
-		kernels.NewTable(kernels.BFloat16, []float32{math.Float32frombits(from)}, 1).Row(0, row)
+		newTable(kernels.BFloat16, []float32{math.Float32frombits(from)}, 1).Row(0, row)
 		if got := math.Float32bits(row[0]); got != want {
 			t.Errorf("%#08x: expected %#08x, found %#08x", from, want, got)
 		}

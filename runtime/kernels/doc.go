@@ -7,8 +7,8 @@
 // up is written float32(x*y), because it may otherwise be fused into one rounding in one loop and not in another.
 // Assembly (hack/kernels) says which it is.
 //
-// Weights may be kept as bfloat16 (DType), in half the memory. They are widened where they are used, and computed with as
-// float32: the result is that of float32 weights which had been rounded, to the bit.
+// Weights may be kept as bfloat16 (DType), in half the memory. They are widened where they are used, and computed with
+// as float32: the result is that of float32 weights which had been rounded, to the bit.
 //
 // The kernels trust their callers: shapes are checked where they come in (weights, peft, engine), not here, and a
 // mistake panics. Panics are handed to the caller of the pool.

@@ -7,16 +7,24 @@ type Table struct {
 	halves []uint16 // in place of floats
 }
 
-// NewTable is a table of the values [num, width], kept as that type. As Float32 they are not copied.
-func NewTable(dtype DType, values []float32, width int) *Table {
-	if dtype == Float32 {
-		return &Table{width: width, floats: values}
+// NewTable is a table of zeros.
+func NewTable(dtype DType, num, width int) *Table {
+	if dtype == BFloat16 {
+		return &Table{width: width, halves: make([]uint16, num*width)}
 	}
-	t := &Table{width: width, halves: make([]uint16, len(values))}
-	for i, v := range values {
-		t.halves[i] = round(v)
+	return &Table{width: width, floats: make([]float32, num*width)}
+}
+
+// Set takes over the vectors [n, width] of the ids from first on.
+func (t *Table) Set(first int, vectors []float32) {
+	at := first * t.width
+	if t.halves == nil {
+		copy(t.floats[at:at+len(vectors)], vectors)
+		return
 	}
-	return t
+	for i, v := range vectors {
+		t.halves[at+i] = round(v)
+	}
 }
 
 // Row copies the vector of an id to dst.

@@ -8,6 +8,14 @@ import (
 	"github.com/switchyard-dev/switchyard/runtime/kernels"
 )
 
+func newTable(dtype kernels.DType, values []float32, width int) *kernels.Table {
+	table := kernels.NewTable(dtype, len(values)/width, width)
+	first := len(values) / width / 2 // in two parts
+	table.Set(first, values[first*width:])
+	table.Set(0, values[:first*width])
+	return table
+}
+
 // lookUp is a lookup by its definition, in float64.
 func lookUp(op kernels.Embedding) []float64 {
 	var out []float64
@@ -38,7 +46,7 @@ func TestEmbedding(t *testing.T) {
 	const num, width, rank = 9, 13, 3
 	rng := rand.New(rand.NewPCG(12, 12))
 	values, a, b := random(rng, num*width), random(rng, num*rank), random(rng, rank*width)
-	table, rounded := kernels.NewTable(kernels.Float32, values, width), kernels.NewTable(kernels.BFloat16, values, width)
+	table, rounded := newTable(kernels.Float32, values, width), newTable(kernels.BFloat16, values, width)
 	own := map[int32][]float32{2: random(rng, width), 8: random(rng, width)}
 	gain := random(rng, width)
 	var ids []int32 // of some tasks, each id in all of them
@@ -74,7 +82,7 @@ func TestATableGivesItsRowsBack(t *testing.T) {
 	const num, width = 5, 7
 	values := random(rand.New(rand.NewPCG(15, 15)), num*width)
 	for dtype, want := range map[kernels.DType][]float32{kernels.Float32: values, kernels.BFloat16: rounded(values)} {
-		table, row := kernels.NewTable(dtype, values, width), make([]float32, width)
+		table, row := newTable(dtype, values, width), make([]float32, width)
 		for id := range num {
 			if table.Row(id, row); !sameBits(row, want[id*width:(id+1)*width]) {
 				t.Errorf("row %d: expected %v, found %v", id, want[id*width:(id+1)*width], row)
@@ -88,9 +96,12 @@ func TestEmbeddingsTogether(t *testing.T) {
 	rng := rand.New(rand.NewPCG(13, 13))
 	dst := nans(5 * width)
 	ops := []kernels.Embedding{
-		{IDs: []int32{1, 0}, Table: kernels.NewTable(kernels.Float32, random(rng, 2*width), width), Width: width, Dst: dst[:2*width]},
+		{IDs: []int32{1, 0}, Table: newTable(kernels.Float32, random(rng, 2*width), width), Width: width, Dst: dst[:2*width]},
 		{IDs: []int32{}, Width: width},
-		{IDs: []int32{2, 2, 1}, Table: kernels.NewTable(kernels.BFloat16, random(rng, 3*width), width), Width: width, Dst: dst[2*width:]},
+		{
+			IDs: []int32{2, 2, 1}, Table: newTable(kernels.BFloat16, random(rng, 3*width), width), Width: width,
+			Dst: dst[2*width:],
+		},
 	}
 	newPool(t, 2).Embedding(ops...)
 	near(t, "the first", dst[:2*width], lookUp(ops[0]), 0)
@@ -111,7 +122,8 @@ func TestALookupDoesNotDependOnItsNeighbours(t *testing.T) {
 		ids := slices.Repeat([]int32{int32(num - 1)}, rows)
 		ids[at] = id
 		p.Embedding(kernels.Embedding{
-			IDs: ids, Table: kernels.NewTable(kernels.Float32, table, width), A: down, B: b, Rank: rank, Width: width, Add: true, Dst: dst,
+			IDs: ids, Table: newTable(kernels.Float32, table, width), A: down, B: b, Rank: rank, Width: width, Add: true,
+			Dst: dst,
 		})
 		return dst[at*width : (at+1)*width]
 	}

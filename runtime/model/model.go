@@ -11,6 +11,7 @@ import (
 	"gorgonia.org/tensor"
 
 	"github.com/switchyard-dev/switchyard/runtime/arch"
+	"github.com/switchyard-dev/switchyard/runtime/kernels"
 	"github.com/switchyard-dev/switchyard/runtime/model/bert"
 	"github.com/switchyard-dev/switchyard/runtime/model/deberta"
 	"github.com/switchyard-dev/switchyard/runtime/model/deit"
@@ -45,6 +46,9 @@ var architectures = map[string]builder{
 	"xlm-roberta": building(roberta.New),
 }
 
+// dtypes maps the types to those of the kernels.
+var dtypes = map[arch.DType]kernels.DType{arch.Float32: kernels.Float32, arch.BFloat16: kernels.BFloat16}
+
 // builder makes a forward pass of a description and a base's weights.
 type builder func(d *arch.Description, s nn.Scope) (Model, error)
 
@@ -57,8 +61,9 @@ type Base struct {
 	Model       Model
 	Description *arch.Description
 	Layers      *nn.Layers
-	Digest      string   // revision of the folder's files that change an answer
-	Unused      []string // tensors in the files that no layer asks for
+	DType       arch.DType // of its weights in memory
+	Digest      string     // revision of the folder's files that change an answer
+	Unused      []string   // tensors in the files that no layer asks for
 
 	// The files that say how images and texts become inputs; nil where there is none.
 	Preprocessor    []byte // preprocessor_config.json
@@ -80,14 +85,14 @@ const (
 
 // Open reads a base from a HuggingFace folder: config.json, the weights (weights.OpenModel) and, where they are,
 // preprocessor_config.json, tokenizer.json, tokenizer_config.json, vocab.txt, added_tokens.json and
-// special_tokens_map.json. The weights are mapped only while they are packed.
-func Open(folder *weights.Folder) (*Base, error) {
+// special_tokens_map.json. The weights are mapped only while they are packed, as dtype; that is no part of the digest.
+func Open(folder *weights.Folder, dtype arch.DType) (*Base, error) {
 	config, err := folder.ReadFile("config.json", maxConfig)
 	if err != nil {
 		return nil, err
 	}
 	blobs := []weights.Blob{weights.NewBlob("config.json", config)}
-	base := &Base{}
+	base := &Base{DType: dtype}
 	for _, f := range []struct {
 		name string
 		most int64
@@ -131,7 +136,7 @@ func (base *Base) build(config []byte, files *weights.Model) error {
 		return fmt.Errorf("config.json: model_type: expected one of %s, found %s",
 			strings.Join(slices.Sorted(maps.Keys(architectures)), ", "), quote.Name(base.Description.ModelType))
 	}
-	scope := nn.NewScope(source{base.Description, files.Tensors})
+	scope := nn.NewScope(source{base.Description, files.Tensors}, dtypes[base.DType])
 	if base.Model, err = newModel(base.Description, scope); err != nil {
 		return fmt.Errorf("config.json: %w", err)
 	}
@@ -149,14 +154,17 @@ type source struct {
 }
 
 func (s source) Read(path, param string, shape ...int) (*tensor.Dense, error) {
+	return s.Rows(path, param, 0, shape[0], shape...)
+}
+
+func (s source) Rows(path, param string, from, to int, shape ...int) (*tensor.Dense, error) {
 	stored, ok := s.description.Stored(path, param)
 	if !ok {
 		return nil, nil //nolint:nilnil // as nn.Source says
 	}
-	t, err := s.tensors.Float32Rows(stored.Tensor, stored.Shape, stored.From, stored.To)
-	if err == nil && !slices.Equal(t.Shape(), shape) {
-		err = fmt.Errorf("module %s: the model asks for %s of shape %s, and arch lists %s",
-			quote.Name(path), param, quote.Shape(shape), quote.Shape(t.Shape()))
+	if listed := append([]int{stored.To - stored.From}, stored.Shape[1:]...); !slices.Equal(listed, shape) {
+		return nil, fmt.Errorf("module %s: the model asks for %s of shape %s, and arch lists %s",
+			quote.Name(path), param, quote.Shape(shape), quote.Shape(listed))
 	}
-	return t, err
+	return s.tensors.Float32Rows(stored.Tensor, stored.Shape, stored.From+from, stored.From+to)
 }

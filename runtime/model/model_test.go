@@ -63,7 +63,7 @@ func open(t *testing.T, base *wrappers.BaseFolder) (*model.Base, error) {
 		t.Fatal(err)
 	}
 	defer func() { _ = folder.Close() }()
-	return model.Open(folder)
+	return model.Open(folder, arch.Float32)
 }
 
 func mustOpen(t *testing.T, base *wrappers.BaseFolder) *model.Base {
@@ -265,7 +265,7 @@ func TestNothingOutsideIsRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = folder.Close() }()
-	_, err = model.Open(folder)
+	_, err = model.Open(folder, arch.Float32)
 	if err == nil || !strings.HasPrefix(err.Error(), `file "vocab.txt": expected a path inside the folder`) {
 		t.Errorf("expected vocab.txt to be refused, found %v", err)
 	}

@@ -246,7 +246,8 @@ func (a *Adapter) Replace(path string, params map[string]*tensor.Dense) error {
 		}
 		c.norm = &norm
 	case *Embedding:
-		table := kernels.NewTable(kernels.Float32, own["weight"], l.dim)
+		table := kernels.NewTable(kernels.Float32, l.num, l.dim)
+		table.Set(0, own["weight"])
 		c.embedding = &Embedding{slot: l.slot, num: l.num, dim: l.dim, table: table}
 	default:
 		c.params = own

@@ -38,7 +38,7 @@ func newTiny(t *testing.T) *tiny {
 		wrappers.F32("a.norm.weight", []float32{1, 1, 1}, 3), wrappers.F32("a.norm.bias", []float32{0, 0, 0}, 3),
 		wrappers.F32("a.words.weight", table, 4, 2),
 		wrappers.F32("a.token", []float32{7, 8, 9}, 3),
-	))
+	), kernels.Float32)
 	a := root.Sub("a")
 	m := &tiny{
 		head: a.Linear("head", 2, 3, true), bare: a.Linear("bare", 2, 3, false), norm: a.LayerNorm("norm", 3, 0, true),
@@ -77,6 +77,14 @@ func (s source) Read(path, param string, shape ...int) (*tensor.Dense, error) {
 		return nil, nil
 	}
 	return s.Float32(name, shape...)
+}
+
+func (s source) Rows(path, param string, from, to int, shape ...int) (*tensor.Dense, error) {
+	name := path + "." + param
+	if _, ok := s.Info(name); !ok {
+		return nil, nil
+	}
+	return s.Float32Rows(name, shape, from, to)
 }
 
 func dense(values []float32, shape ...int) *tensor.Dense {
@@ -365,7 +373,7 @@ func TestABaseThatDoesNotFit(t *testing.T) {
 	for i := range 7 {
 		wrong = append(wrong, wrappers.F32("l"+strconv.Itoa(i)+".weight", []float32{1}, 1, 1))
 	}
-	s := nn.NewScope(newSource(t, wrong...))
+	s := nn.NewScope(newSource(t, wrong...), kernels.Float32)
 	s.Linear("absent", 2, 3, true)
 	for i := range 7 {
 		s.Linear("l"+strconv.Itoa(i), 2, 3, false)
@@ -375,7 +383,7 @@ func TestABaseThatDoesNotFit(t *testing.T) {
 		!strings.HasSuffix(err.Error(), "\nand 2 more tensors") || strings.Contains(err.Error(), "absent") {
 		t.Errorf("expected five tensors named and two more counted, found %v", err)
 	}
-	s = nn.NewScope(newSource(t))
+	s = nn.NewScope(newSource(t), kernels.Float32)
 	s.Linear("absent", 2, 3, true)
 	layers, err := s.Layers()
 	if err != nil || !slices.Equal(layers.Paths(), []string{"absent"}) {
@@ -385,7 +393,7 @@ func TestABaseThatDoesNotFit(t *testing.T) {
 
 // A head that the base is without is an adapter's alone, its norm too.
 func TestWhatTheBaseLacksAnAdapterBrings(t *testing.T) {
-	s := nn.NewScope(newSource(t))
+	s := nn.NewScope(newSource(t), kernels.Float32)
 	head, norm := s.Linear("dense", 2, 3, true), s.LayerNorm("norm", 2, 0, true)
 	layers, err := s.Layers()
 	if err != nil {

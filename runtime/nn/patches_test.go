@@ -6,6 +6,7 @@ import (
 
 	"gorgonia.org/tensor"
 
+	"github.com/switchyard-dev/switchyard/runtime/kernels"
 	"github.com/switchyard-dev/switchyard/runtime/nn"
 	"github.com/switchyard-dev/switchyard/test/wrappers"
 )
@@ -15,7 +16,7 @@ func TestDoRAOfPatches(t *testing.T) {
 	root := nn.NewScope(newSource(t,
 		wrappers.F32("patches.weight", []float32{1, 2, 3, 4, -1, -2, -3, -4}, 2, 1, 2, 2),
 		wrappers.F32("patches.bias", []float32{100, 200}, 2),
-	))
+	), kernels.Float32)
 	patches := root.Patches("patches", 2, 1, 2, 2)
 	layers, err := root.Layers()
 	if err != nil {
@@ -43,7 +44,7 @@ func TestPatches(t *testing.T) {
 	root := nn.NewScope(newSource(t,
 		wrappers.F32("patches.weight", kernel, out, channels, height, width),
 		wrappers.F32("patches.bias", []float32{0.5, -0.5}, out),
-	))
+	), kernels.Float32)
 	patches := root.Patches("patches", out, channels, height, width)
 	layers, err := root.Layers()
 	if err != nil {

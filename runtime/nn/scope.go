@@ -4,10 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"gorgonia.org/tensor"
 
 	"github.com/switchyard-dev/switchyard/runtime/kernels"
+	"github.com/switchyard-dev/switchyard/runtime/quote"
 )
 
 // Source has a base's weights by the model's own names for them.
@@ -15,6 +17,8 @@ type Source interface {
 	// Read copies out a parameter of the module at path. It is nil, without an error, for what the base has not: a part of
 	// a head that adapters bring.
 	Read(path, param string, shape ...int) (*tensor.Dense, error)
+	// Rows is Read of the rows [from, to) alone, the first dimension's.
+	Rows(path, param string, from, to int, shape ...int) (*tensor.Dense, error)
 }
 
 // Scope is a place in a model's tree of modules, from which its layers are asked by name and shape. Errors are kept for
@@ -30,13 +34,15 @@ const Heads = math.MaxInt
 
 type builder struct {
 	source Source
+	dtype  kernels.DType
 	layers Layers
 	errs   []error
 }
 
-// NewScope is the root of a base whose weights are source.
-func NewScope(source Source) Scope {
-	return Scope{b: &builder{source: source, layers: Layers{slots: make(map[string]int)}}}
+// NewScope is the root of a base whose weights are source. The weights of Linears and the tables of Embeddings are kept
+// as dtype; all else, and what adapters bring, is float32.
+func NewScope(source Source, dtype kernels.DType) Scope {
+	return Scope{b: &builder{source: source, dtype: dtype, layers: Layers{slots: make(map[string]int)}}}
 }
 
 // Sub is the scope of the module name within s.
@@ -69,8 +75,8 @@ func (s Scope) linear(name string, bias bool, shape ...int) *Linear {
 	l := &Linear{slot: s.slot(name), in: in, out: out}
 	s.b.layers.bySlot[l.slot] = l
 	w := s.Sub(name)
-	if weight := w.floats("weight", shape...); weight != nil {
-		l.weight = kernels.Pack(weight, out, in)
+	if weight := w.floats("weight", shape...); w.fit(weight) {
+		l.weight = kernels.PackAs(s.b.dtype, weight, out, in)
 	}
 	if bias {
 		l.bias = w.floats("bias", out)
@@ -98,10 +104,7 @@ func (s Scope) LayerNorm(name string, width int, eps float64, bias bool) *LayerN
 
 // Embedding is the layer name of s: weight [num, dim].
 func (s Scope) Embedding(name string, num, dim int) *Embedding {
-	e := &Embedding{slot: s.slot(name), num: num, dim: dim}
-	if table := s.Sub(name).floats("weight", num, dim); table != nil {
-		e.table = kernels.NewTable(kernels.Float32, table, dim)
-	}
+	e := &Embedding{slot: s.slot(name), num: num, dim: dim, table: s.Sub(name).table(num, dim)}
 	s.b.layers.bySlot[e.slot] = e
 	return e
 }
@@ -148,7 +151,10 @@ func (s Scope) slot(name string) int {
 // floats copies a parameter of s itself out of the source; nil where the base lacks it or it does not fit, so that a
 // config which promises a giant costs nothing.
 func (s Scope) floats(name string, shape ...int) []float32 {
-	t, err := s.b.source.Read(s.path(""), name, shape...)
+	return s.found(s.b.source.Read(s.path(""), name, shape...))
+}
+
+func (s Scope) found(t *tensor.Dense, err error) []float32 {
 	if err != nil {
 		s.b.errs = append(s.b.errs, err)
 	}
@@ -156,6 +162,37 @@ func (s Scope) floats(name string, shape ...int) []float32 {
 		return nil
 	}
 	return values(t)
+}
+
+// rowsAtOnce is how many vectors of a table are read at once.
+const rowsAtOnce = 4096
+
+// table is the weight [num, dim] of s itself, an Embedding; nil as floats. It is read by parts: as float32, all of one
+// may take more than the rest of the model.
+func (s Scope) table(num, dim int) *kernels.Table {
+	var table *kernels.Table
+	for from := 0; from < num; from += rowsAtOnce {
+		rows := s.found(s.b.source.Rows(s.path(""), "weight", from, min(from+rowsAtOnce, num), num, dim))
+		if !s.fit(rows) {
+			return nil
+		}
+		if table == nil {
+			table = kernels.NewTable(s.b.dtype, num, dim)
+		}
+		table.Set(from, rows)
+	}
+	return table
+}
+
+// fit tells whether there are weights of s itself, and the base's type has numbers as large.
+func (s Scope) fit(weights []float32) bool {
+	largest := s.b.dtype.Largest()
+	i := slices.IndexFunc(weights, func(v float32) bool { return v > largest || v < -largest })
+	if i >= 0 {
+		s.b.errs = append(s.b.errs, fmt.Errorf("module %s: weight: expected values of at most %g, which bfloat16 has, "+
+			"found %g: serve the model as float32", quote.Name(s.path("")), largest, weights[i]))
+	}
+	return i < 0 && weights != nil
 }
 
 // values is a float32 tensor's backing slice.

@@ -18,7 +18,7 @@ func staged(t *testing.T) (layers *nn.Layers, changing func(path string) *nn.Ada
 	for _, name := range []string{"0", "1", "2", "head"} {
 		tensors = append(tensors, wrappers.F32(name+".weight", []float32{1}, 1))
 	}
-	root := nn.NewScope(newSource(t, tensors...))
+	root := nn.NewScope(newSource(t, tensors...), kernels.Float32)
 	for stage, name := range []string{"0", "1", "2"} {
 		root.At(stage).LayerNorm(name, 1, 0, false)
 	}

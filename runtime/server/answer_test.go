@@ -225,7 +225,7 @@ func openText(t *testing.T) *engine.Engine {
 		t.Fatal(err)
 	}
 	defer func() { _ = folder.Close() }()
-	base, err := basemodel.Open(folder)
+	base, err := basemodel.Open(folder, arch.Float32)
 	if err != nil {
 		t.Fatal(err)
 	}

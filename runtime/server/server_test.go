@@ -21,6 +21,8 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/switchyard-dev/switchyard/runtime/arch"
+
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"gorgonia.org/tensor"
@@ -95,7 +97,7 @@ func newServerOf(
 	t *testing.T, name, dir string, before func(batcher.Runner) batcher.Runner, load func(*adapters.Set),
 ) *front {
 	t.Helper()
-	base, err := model.Open(openFolder(t, dir))
+	base, err := model.Open(openFolder(t, dir), arch.Float32)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/switchyard-dev/switchyard/runtime/arch"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/switchyard-dev/switchyard/runtime/adapters"
@@ -54,7 +56,7 @@ func TestEntitiesAgreeWithTransformers(t *testing.T) {
 	if err := json.Unmarshal(raw, &golden); err != nil {
 		t.Fatal(err)
 	}
-	base, err := model.Open(openFolder(t, filepath.Join(testdata, "entities", "base")))
+	base, err := model.Open(openFolder(t, filepath.Join(testdata, "entities", "base")), arch.Float32)
 	if err != nil {
 		t.Fatal(err)
 	}

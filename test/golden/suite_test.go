@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/switchyard-dev/switchyard/runtime/arch"
+
 	"gorgonia.org/tensor"
 
 	"github.com/switchyard-dev/switchyard/runtime/engine"
@@ -92,7 +94,7 @@ func openSuite(t testing.TB, path string, workers int) *suite {
 
 func open(t testing.TB, basePath, path string, workers int) *suite {
 	t.Helper()
-	base, err := model.Open(openFolder(t, basePath))
+	base, err := model.Open(openFolder(t, basePath), arch.Float32)
 	if err != nil {
 		t.Fatal(err)
 	}

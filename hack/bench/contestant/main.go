@@ -10,6 +10,8 @@ import (
 	"runtime"
 	"time"
 
+	"github.com/switchyard-dev/switchyard/runtime/arch"
+
 	"gorgonia.org/tensor"
 
 	"github.com/switchyard-dev/switchyard/runtime/adapters"
@@ -81,7 +83,7 @@ func (c *contestant) open(cmd command, workers int) (answer, error) {
 		return answer{}, err
 	}
 	defer func() { _ = folder.Close() }()
-	base, err := model.Open(folder)
+	base, err := model.Open(folder, arch.Float32)
 	if err != nil {
 		return answer{}, err
 	}
