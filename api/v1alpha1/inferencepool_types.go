@@ -57,6 +57,12 @@ type InferencePoolSpec struct {
 	// +default=1
 	// +kubebuilder:validation:Minimum=0
 	Replicas *int32 `json:"replicas,omitempty"`
+	// dtype is how pods keep the base model's weights in memory, whatever its files have: float32, the default, or
+	// bfloat16, which takes half as much and rounds them. The pods are replaced when it changes, one by one; the base
+	// model's digest and its adapters stay as they are.
+	// +optional
+	// +default="float32"
+	DType DType `json:"dtype,omitempty"`
 	// adapters bounds what one pod may hold.
 	// +optional
 	// +default={}
@@ -65,6 +71,16 @@ type InferencePoolSpec struct {
 	// +optional
 	Template PodTemplate `json:"template,omitzero"`
 }
+
+// DType is how weights are kept in memory.
+// +kubebuilder:validation:Enum=float32;bfloat16
+type DType string
+
+// The types.
+const (
+	DTypeFloat32  DType = "float32"
+	DTypeBFloat16 DType = "bfloat16" // 16 bits
+)
 
 // BaseModel says where the base model comes from.
 type BaseModel struct {
@@ -200,7 +216,7 @@ type ResolvedBaseModel struct {
 	// +kubebuilder:validation:MaxLength=64
 	Architecture string `json:"architecture,omitempty"`
 
-	// sizeBytes is how much memory of a pod it takes, in bytes.
+	// sizeBytes is how much memory of a pod it takes, in bytes, as spec.dtype has it kept.
 	// +optional
 	// +kubebuilder:validation:Minimum=0
 	SizeBytes int64 `json:"sizeBytes,omitempty"`

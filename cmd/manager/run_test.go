@@ -313,6 +313,49 @@ func TestAPoolsObjects(t *testing.T) {
 	s.until("image", func() string { return get().Spec.Template.Spec.Containers[0].Image }, "runtime")
 }
 
+// A base that is to be kept as another type is the same artifact, and takes as much memory as is said; its pods are
+// replaced.
+func TestTheBaseAsAnotherType(t *testing.T) {
+	t.Parallel()
+	s := newSpace(t)
+	s.create(s.pool("digits").Obj())
+	s.runPods("digits", 1)
+	before := s.untilPool("digits", "True Serving").Status.BaseModel
+	var d appsv1.Deployment
+	dtype := func() string {
+		if err := admin.Get(s.ctx, client.ObjectKey{Namespace: s.namespace, Name: "digits"}, &d); err != nil {
+			t.Fatal(err)
+		}
+		args := d.Spec.Template.Spec.Containers[0].Args
+		i := slices.IndexFunc(args, func(arg string) bool { return strings.HasPrefix(arg, "--dtype=") })
+		return args[max(i, 0)]
+	}
+	if got := dtype(); got != "--dtype=float32" {
+		t.Errorf("expected float32 where the spec says nothing, found %s", got)
+	}
+	err := retry.RetryOnConflict(retry.DefaultRetry, func() error {
+		pool := s.untilPool("digits", "True Serving")
+		pool.Spec.DType = v1alpha1.DTypeBFloat16
+		return admin.Update(s.ctx, pool)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.until("the type", dtype, "--dtype=bfloat16")
+	var after v1alpha1.ResolvedBaseModel
+	s.until("half the memory", func() string {
+		var pool v1alpha1.InferencePool
+		if err := admin.Get(s.ctx, client.ObjectKey{Namespace: s.namespace, Name: "digits"}, &pool); err != nil {
+			t.Fatal(err)
+		}
+		after = pool.Status.BaseModel
+		return strconv.FormatBool(after.SizeBytes < before.SizeBytes*6/10 && after.SizeBytes > before.SizeBytes/2)
+	}, "true")
+	if after.Digest != before.Digest || after.SourceRevision != before.SourceRevision {
+		t.Errorf("expected the same artifact, %+v, found %+v", before, after)
+	}
+}
+
 // What the API server refuses, of the pool's objects or its pods, is in the pool's status, and passes with its cause.
 func TestAnObjectThatIsRefused(t *testing.T) {
 	t.Parallel()

@@ -96,7 +96,7 @@ func TestAShardedBase(t *testing.T) {
 // expectDescribed wants a base in the registry described as it is on disk, though its weights are not read.
 func expectDescribed(t *testing.T, s *artifact.Store, dir, revision string) {
 	t.Helper()
-	want, size, err := artifact.InspectBase(openFolder(t, dir))
+	want, err := artifact.InspectBase(openFolder(t, dir))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,6 +104,7 @@ func expectDescribed(t *testing.T, s *artifact.Store, dir, revision string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	size := want.Bytes(arch.Float32)
 	if got.Architecture != want.Architecture || got.Own != want.Own || got.Bytes(arch.Float32) != size ||
 		!slices.Equal(got.Classes.Labels, want.Classes.Labels) {
 		t.Errorf("expected %s with the head %d and %d bytes, found %s, %d, %d",

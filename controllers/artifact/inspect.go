@@ -47,31 +47,30 @@ func InspectAdapter(folder *weights.Folder, base BaseModel, settings peft.Settin
 }
 
 // InspectBase checks the base model in a folder: its config.json, what its files say of images or texts, and that its
-// weights hold every parameter with its shape, as floats and finite. It returns the parameters' size in memory. As
-// Pack, it maps the files.
-func InspectBase(folder *weights.Folder) (base BaseModel, size int64, err error) {
+// weights hold every parameter with its shape, as floats and finite. As Pack, it maps the files.
+func InspectBase(folder *weights.Folder) (base BaseModel, err error) {
 	config, err := folder.ReadFile(baseConfig, maxConfig)
 	if err != nil {
-		return BaseModel{}, 0, err
+		return BaseModel{}, err
 	}
 	files, err := weights.OpenModel(folder)
 	if err != nil {
-		return BaseModel{}, 0, err
+		return BaseModel{}, err
 	}
 	defer func() { _ = files.Close() }()
 	if base.Description, err = arch.Parse(config, files.Names()); err != nil {
-		return BaseModel{}, 0, err
+		return BaseModel{}, err
 	}
 	if base.Tokenizer, err = readTokenizer(folder, base.Description); err != nil {
-		return BaseModel{}, 0, err
+		return BaseModel{}, err
 	}
 	if err := checkInputs(folder, base.Description); err != nil {
-		return BaseModel{}, 0, err
+		return BaseModel{}, err
 	}
-	if size, err = parameters(files.Tensors, base.Description); err != nil {
-		return BaseModel{}, 0, fmt.Errorf("%s: %w", files.Files[0], err)
+	if err := checkParameters(files.Tensors, base.Description); err != nil {
+		return BaseModel{}, fmt.Errorf("%s: %w", files.Files[0], err)
 	}
-	return base, size, nil
+	return base, nil
 }
 
 // readTokenizer reads what the files of a base of texts say of tokens; nil if they say nothing.
@@ -151,8 +150,8 @@ func checkTexts(folder *weights.Folder, base *arch.Description) error {
 	return err
 }
 
-// parameters reads every parameter that a base has once, one at a time, and names the first that misfit.
-func parameters(tensors *weights.Tensors, base *arch.Description) (size int64, err error) {
+// checkParameters reads every parameter that a base has once, one at a time, and names the first that misfit.
+func checkParameters(tensors *weights.Tensors, base *arch.Description) error {
 	var faults []string
 	more := 0
 	for _, module := range base.Modules {
@@ -161,10 +160,9 @@ func parameters(tensors *weights.Tensors, base *arch.Description) (size int64, e
 			if !ok {
 				continue // of a head that adapters bring
 			}
-			t, err := tensors.Float32Rows(stored.Tensor, stored.Shape, stored.From, stored.To)
+			_, err := tensors.Float32Rows(stored.Tensor, stored.Shape, stored.From, stored.To)
 			switch {
 			case err == nil:
-				size += int64(t.DataSize()) * 4
 			case len(faults) < maxNamed:
 				faults = append(faults, err.Error())
 			default:
@@ -173,10 +171,10 @@ func parameters(tensors *weights.Tensors, base *arch.Description) (size int64, e
 		}
 	}
 	if len(faults) == 0 {
-		return size, nil
+		return nil
 	}
 	if more > 0 {
 		faults = append(faults, fmt.Sprintf("and %d more", more))
 	}
-	return 0, errors.New(strings.Join(faults, "; "))
+	return errors.New(strings.Join(faults, "; "))
 }

@@ -120,7 +120,7 @@ func TestWhatTheRegistryKnowsOfATokenizer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	inspected, _, err := artifact.InspectBase(openFolder(t, added))
+	inspected, err := artifact.InspectBase(openFolder(t, added))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -134,7 +134,7 @@ func TestWhatTheRegistryKnowsOfATokenizer(t *testing.T) {
 	}
 	bad := wrappers.Base(t, tinyText).File("tokenizer.json", []byte(`{"model": {"vocab": {"a": null}}}`)).Write()
 	const want = `tokenizer.json: vocab: "a": expected an id, found null`
-	if _, _, err := artifact.InspectBase(openFolder(t, bad)); err == nil || err.Error() != want {
+	if _, err := artifact.InspectBase(openFolder(t, bad)); err == nil || err.Error() != want {
 		t.Errorf("a bad one: expected %q, found %v", want, err)
 	}
 	p = pack(t, artifact.Base, bad, peft.Settings{})

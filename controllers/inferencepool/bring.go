@@ -1,7 +1,6 @@
 package inferencepool
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -14,7 +13,6 @@ import (
 	"github.com/switchyard-dev/switchyard/controllers/attempt"
 	"github.com/switchyard-dev/switchyard/controllers/source"
 	"github.com/switchyard-dev/switchyard/controllers/telemetry"
-	"github.com/switchyard-dev/switchyard/runtime/arch"
 	"github.com/switchyard-dev/switchyard/runtime/peft"
 	"github.com/switchyard-dev/switchyard/runtime/weights"
 )
@@ -104,19 +102,20 @@ func (c *courier) forget(repo string) {
 }
 
 // describe reads what there is to know of a base model that the artifact registry has.
-func (c *courier) describe(ctx context.Context, repo, digest string) (*artifact.BaseModel, error) {
-	if model := c.base(repo, digest); model != nil {
-		return model, nil
+func (c *courier) describe(ctx context.Context, repo, digest string) error {
+	if c.base(repo, digest) != nil {
+		return nil
 	}
 	base, err := c.store.Base(ctx, repo, digest)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	c.keep(repo, digest, &base)
-	return &base, nil
+	return nil
 }
 
-// bring makes sure that the artifact registry has the base, whole and checked. Its error is an *attempt.Failure.
+// bring makes sure that the artifact registry has the base, whole and checked. What it takes of a pod's memory is not
+// its affair: that is of how the pool has it kept. Its error is an *attempt.Failure.
 func (c *courier) bring(ctx context.Context, e errand) (v1alpha1.ResolvedBaseModel, error) {
 	ctx, cancel := context.WithTimeout(ctx, bringTimeout)
 	defer cancel()
@@ -127,11 +126,9 @@ func (c *courier) bring(ctx context.Context, e errand) (v1alpha1.ResolvedBaseMod
 			return none, source.StoreFailure(err)
 		}
 		if ok {
-			base, err := c.describe(ctx, e.repo, e.known.Digest)
-			if err != nil {
+			if err := c.describe(ctx, e.repo, e.known.Digest); err != nil {
 				return none, source.StoreFailure(err)
 			}
-			e.known.SizeBytes = cmp.Or(e.known.SizeBytes, base.Bytes(arch.Float32)) // which was not always told
 			return e.known, nil
 		}
 	}
@@ -150,7 +147,7 @@ func (c *courier) bring(ctx context.Context, e errand) (v1alpha1.ResolvedBaseMod
 		return none, source.Failure(err)
 	}
 	defer func() { _ = folder.Close() }()
-	base, size, err := artifact.InspectBase(folder)
+	base, err := artifact.InspectBase(folder)
 	if err != nil {
 		return none, &attempt.Failure{Reason: v1alpha1.ReasonInvalidBaseModel, Message: err.Error()}
 	}
@@ -171,6 +168,6 @@ func (c *courier) bring(ctx context.Context, e errand) (v1alpha1.ResolvedBaseMod
 	c.keep(e.repo, packed.Digest, &base)
 	c.metrics.Stored(ctx, telemetry.Base, packed.Digest, packed.Size)
 	return v1alpha1.ResolvedBaseModel{
-		Digest: packed.Digest, SourceRevision: revision, Architecture: base.Architecture, SizeBytes: size,
+		Digest: packed.Digest, SourceRevision: revision, Architecture: base.Architecture,
 	}, nil
 }

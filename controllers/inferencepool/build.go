@@ -1,6 +1,7 @@
 package inferencepool
 
 import (
+	"cmp"
 	"encoding/json"
 	"maps"
 	"net/url"
@@ -20,6 +21,7 @@ import (
 	"github.com/switchyard-dev/switchyard/api/v1alpha1"
 	"github.com/switchyard-dev/switchyard/controllers/artifact"
 	"github.com/switchyard-dev/switchyard/controllers/placement"
+	"github.com/switchyard-dev/switchyard/runtime/arch"
 )
 
 // Runtime is what of the pods is the same for all pools.
@@ -49,6 +51,8 @@ const (
 	// drainDelay is how long a pod goes on answering after SIGTERM: endpoints are known to be gone only a while later, and
 	// connections that are kept are told to end with an answer.
 	drainDelay = "3s"
+	// flagDType says how the pods keep the base model's weights.
+	flagDType = "--dtype="
 	// keyCA is the key, and the file's name, of certificates to trust.
 	keyCA = "ca.crt"
 	// nonRoot is the user and group of images that have none of their own.
@@ -236,6 +240,7 @@ func container(pool *v1alpha1.InferencePool, base string, r Runtime) *coreac.Con
 		"--pod-name=$(POD_NAME)",
 		"--pod-namespace=$(POD_NAMESPACE)",
 		"--base-digest=" + base,
+		flagDType + string(dtype(pool)),
 		"--registry=" + r.Registry,
 		"--repository=" + artifact.Repository(pool.Namespace, pool.Name),
 		"--registry-token-file=" + registryPath + "/token",
@@ -308,6 +313,10 @@ func converted[T any](from any) *T {
 		panic(err) // unreachable: the types are generated from one another
 	}
 	return to
+}
+
+func dtype(pool *v1alpha1.InferencePool) arch.DType {
+	return arch.DType(cmp.Or(pool.Spec.DType, v1alpha1.DTypeFloat32)) // as the API server fills it in
 }
 
 func replicas(pool *v1alpha1.InferencePool) int32 {

@@ -84,15 +84,17 @@ func (s *scope) tokenizers() int64 {
 	return arch.MaxTokenizers*s.model.Tokenizer.Memory(text) + s.model.Tokenizer.File + tokenizerCode
 }
 
-// unjudged tells whether the memory limit may be too small for all that is known: it is not the one that the pods have,
-// and the model is not known yet, as after a restart of the manager.
+// unjudged tells whether the memory limit may be too small for all that is known: the pods have another, or keep the
+// model in another way, and it is not known yet, as after a restart of the manager.
 func (s *scope) unjudged() bool {
 	limit := memoryLimit(s.pool)
 	if s.model != nil || limit == 0 {
 		return false
 	}
 	return s.deployment == nil || !slices.ContainsFunc(s.deployment.Spec.Template.Spec.Containers,
-		func(c corev1.Container) bool { return c.Resources.Limits.Memory().Value() == limit })
+		func(c corev1.Container) bool {
+			return c.Resources.Limits.Memory().Value() == limit && slices.Contains(c.Args, flagDType+string(dtype(s.pool)))
+		})
 }
 
 // least is the smallest limit, in whole mebibytes, that leaves Go so much.

@@ -43,7 +43,7 @@ func describe(t *testing.T, config string) *arch.Description {
 func TestALimitWaitsUntilTheModelIsKnown(t *testing.T) {
 	pods := rollout(2, 2)
 	pods.Spec.Template.Spec.Containers = []corev1.Container{{
-		Name:      "runtime",
+		Name: "runtime", Args: []string{"agent", "--dtype=float32"},
 		Resources: corev1.ResourceRequirements{Limits: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("2Gi")}},
 	}}
 	for _, c := range []struct {
@@ -68,6 +68,41 @@ func TestALimitWaitsUntilTheModelIsKnown(t *testing.T) {
 			t.Errorf("%s: expected %t, found %t", c.what, c.waits, waits)
 		}
 	}
+	other := wrappers.Pool("demo", "digits").DType(v1alpha1.DTypeBFloat16).MemoryLimit("2Gi").Obj()
+	if s := (&scope{pool: other, deployment: pods}); !s.unjudged() {
+		t.Error("the same limit for a model kept in another way: expected to wait, found that it does not")
+	}
+}
+
+// What pods keep as bfloat16 takes half the memory, but for norms and biases: the status and the least limit follow the
+// spec.
+func TestTheSizeFollowsTheDType(t *testing.T) {
+	texts := describe(t, `{"model_type": "modernbert", "vocab_size": 256000}`) // mmBERT's vocabulary
+	sizes := map[v1alpha1.DType]int64{}
+	for dtype, said := range map[v1alpha1.DType]string{
+		v1alpha1.DTypeFloat32:  "the base model takes 1174Mi, ",
+		v1alpha1.DTypeBFloat16: "the base model takes 587Mi, ",
+	} {
+		s := &scope{
+			pool:  wrappers.Pool("demo", "texts").DType(dtype).Limits(512, "1Gi").MemoryLimit("1Gi").Obj(),
+			model: &artifact.BaseModel{Description: texts}, now: now,
+			outcome: &attempt.Outcome[v1alpha1.ResolvedBaseModel]{
+				Result: v1alpha1.ResolvedBaseModel{Digest: "sha256:base"},
+			},
+		}
+		if why := s.tooSmall(); !strings.Contains(why, said) {
+			t.Errorf("%s: expected %q, found %q", dtype, said, why)
+		}
+		sizes[dtype] = s.status().BaseModel.SizeBytes
+		s.pool.Status, s.model = s.status(), nil
+		if again := s.status().BaseModel.SizeBytes; again != sizes[dtype] {
+			t.Errorf("%s: the model unknown: expected %d as before, found %d", dtype, sizes[dtype], again)
+		}
+	}
+	whole, half := sizes[v1alpha1.DTypeFloat32], sizes[v1alpha1.DTypeBFloat16]
+	if half < whole/2 || half > whole/2+whole/1000 {
+		t.Errorf("expected half of %d and little more, found %d", whole, half)
+	}
 }
 
 // What is said to be the least limit is enough, and a mebibyte less is not; each number of the sum is named.
@@ -87,7 +122,7 @@ func TestTooSmall(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			model := describe(t, c.config)
 			outcome := &attempt.Outcome[v1alpha1.ResolvedBaseModel]{
-				Result: v1alpha1.ResolvedBaseModel{Digest: "sha256:base", SizeBytes: model.Bytes(arch.Float32)},
+				Result: v1alpha1.ResolvedBaseModel{Digest: "sha256:base"},
 			}
 			of := func(limit, adapters string) *scope {
 				pool := wrappers.Pool("demo", "digits").Limits(512, adapters).MemoryLimit(limit).Obj()
@@ -136,7 +171,7 @@ func TestTheTokenizersOfAPodAreCounted(t *testing.T) {
 	of := func(model *artifact.BaseModel) *scope {
 		pool := wrappers.Pool("demo", "texts").Limits(512, "1Gi").MemoryLimit("1Gi").Obj()
 		return &scope{pool: pool, model: model, outcome: &attempt.Outcome[v1alpha1.ResolvedBaseModel]{
-			Result: v1alpha1.ResolvedBaseModel{Digest: "sha256:base", SizeBytes: texts.Bytes(arch.Float32)},
+			Result: v1alpha1.ResolvedBaseModel{Digest: "sha256:base"},
 		}}
 	}
 	with := of(&artifact.BaseModel{Description: texts, Tokenizer: tokenizer})

@@ -47,14 +47,14 @@ var stalls = []string{
 // base is the base model that is known, or why none is; neither while it is sought. lost is why the artifact registry,
 // which lost the one that is known, could not be given it again.
 func (s *scope) base() (base v1alpha1.ResolvedBaseModel, why, lost *attempt.Failure) {
-	known := s.pool.Status.BaseModel
+	known := s.sized(s.pool.Status.BaseModel)
 	if s.outcome == nil {
 		return known, nil, nil
 	}
 	failure, failed := s.outcome.Err.(*attempt.Failure) //nolint:errorlint // it is never wrapped
 	switch {
 	case s.outcome.Err == nil:
-		return s.outcome.Result, nil, nil
+		return s.sized(s.outcome.Result), nil, nil
 	case !failed: // a panic
 		failure = &attempt.Failure{Reason: v1alpha1.ReasonInvalidBaseModel, Message: s.outcome.Err.Error()}
 	case known.Digest != "" && failure.Reason == v1alpha1.ReasonStoreUnavailable:
@@ -64,6 +64,15 @@ func (s *scope) base() (base v1alpha1.ResolvedBaseModel, why, lost *attempt.Fail
 		return known, nil, failure
 	}
 	return known, failure, nil
+}
+
+// sized is a base model with what it takes of a pod's memory: what was said before as long as the model is not known.
+func (s *scope) sized(base v1alpha1.ResolvedBaseModel) v1alpha1.ResolvedBaseModel {
+	base.SizeBytes = s.pool.Status.BaseModel.SizeBytes
+	if s.model != nil {
+		base.SizeBytes = s.model.Bytes(dtype(s.pool))
+	}
+	return base
 }
 
 // status is the pool's status, from nothing but the scope.

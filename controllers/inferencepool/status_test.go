@@ -212,7 +212,7 @@ func TestDeployment(t *testing.T) {
 	}
 	c := spec.Containers[0]
 	for _, arg := range []string{
-		"agent", "--pool=digits", "--base-digest=sha256:base", "--pod-name=$(POD_NAME)", "--repository=demo/digits",
+		"agent", "--pool=digits", "--base-digest=sha256:base", "--dtype=float32", "--pod-name=$(POD_NAME)", "--repository=demo/digits",
 		"--registry=https://registry:5000", "--http-address=$(POD_IP):8080",
 		"--registry-token-file=/var/run/secrets/switchyard/registry/token",
 		"--registry-ca-file=/var/run/secrets/switchyard/registry/ca.crt",
@@ -234,6 +234,18 @@ func TestDeployment(t *testing.T) {
 	}
 	if trusted := registry[1].ConfigMap; trusted.Name != "digits-runtime" || trusted.Items[0].Path != "ca.crt" {
 		t.Errorf("expected the pool's certificates, found %+v", trusted)
+	}
+}
+
+// Pods keep the base model as the spec says.
+func TestPodsAreToldOfTheDType(t *testing.T) {
+	for dtype, want := range map[v1alpha1.DType]string{
+		"": "--dtype=float32", v1alpha1.DTypeFloat32: "--dtype=float32", v1alpha1.DTypeBFloat16: "--dtype=bfloat16",
+	} {
+		args := container(wrappers.Pool("demo", "digits").DType(dtype).Obj(), "sha256:base", Runtime{}).Args
+		if !slices.Contains(args, want) {
+			t.Errorf("%q: expected %s, found %v", dtype, want, args)
+		}
 	}
 }
 

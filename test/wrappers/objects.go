@@ -64,6 +64,12 @@ func (b *PoolBuilder) MemoryLimit(memory string) *PoolBuilder {
 	return b
 }
 
+// DType that pods keep the base model as.
+func (b *PoolBuilder) DType(dtype v1alpha1.DType) *PoolBuilder {
+	b.pool.Spec.DType = dtype
+	return b
+}
+
 // MaxRank of adapters.
 func (b *PoolBuilder) MaxRank(rank int32) *PoolBuilder {
 	b.pool.Spec.Adapters.MaxRank = &rank

@@ -131,6 +131,8 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: source
       type:
         namedType: com.github.switchyard-dev.switchyard.api.v1alpha1.Source
+- name: com.github.switchyard-dev.switchyard.api.v1alpha1.DType
+  scalar: string
 - name: com.github.switchyard-dev.switchyard.api.v1alpha1.Endpoint
   map:
     fields:
@@ -191,6 +193,10 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: baseModel
       type:
         namedType: com.github.switchyard-dev.switchyard.api.v1alpha1.BaseModel
+    - name: dtype
+      type:
+        namedType: com.github.switchyard-dev.switchyard.api.v1alpha1.DType
+      default: float32
     - name: replicas
       type:
         scalar: numeric

@@ -2,6 +2,10 @@
 
 package v1alpha1
 
+import (
+	apiv1alpha1 "github.com/switchyard-dev/switchyard/api/v1alpha1"
+)
+
 // InferencePoolSpecApplyConfiguration represents a declarative configuration of the InferencePoolSpec type for use
 // with apply.
 //
@@ -11,6 +15,10 @@ type InferencePoolSpecApplyConfiguration struct {
 	BaseModel *BaseModelApplyConfiguration `json:"baseModel,omitempty"`
 	// replicas is the number of pods, 1 by default.
 	Replicas *int32 `json:"replicas,omitempty"`
+	// dtype is how pods keep the base model's weights in memory, whatever its files have: float32, the default, or
+	// bfloat16, which takes half as much and rounds them. The pods are replaced when it changes, one by one; the base
+	// model's digest and its adapters stay as they are.
+	DType *apiv1alpha1.DType `json:"dtype,omitempty"`
 	// adapters bounds what one pod may hold.
 	Adapters *AdapterLimitsApplyConfiguration `json:"adapters,omitempty"`
 	// template is what of the pods is the user's to say.
@@ -36,6 +44,14 @@ func (b *InferencePoolSpecApplyConfiguration) WithBaseModel(value *BaseModelAppl
 // If called multiple times, the Replicas field is set to the value of the last call.
 func (b *InferencePoolSpecApplyConfiguration) WithReplicas(value int32) *InferencePoolSpecApplyConfiguration {
 	b.Replicas = &value
+	return b
+}
+
+// WithDType sets the DType field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the DType field is set to the value of the last call.
+func (b *InferencePoolSpecApplyConfiguration) WithDType(value apiv1alpha1.DType) *InferencePoolSpecApplyConfiguration {
+	b.DType = &value
 	return b
 }
 

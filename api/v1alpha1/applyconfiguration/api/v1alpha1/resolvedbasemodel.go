@@ -13,7 +13,7 @@ type ResolvedBaseModelApplyConfiguration struct {
 	SourceRevision *string `json:"sourceRevision,omitempty"`
 	// architecture of the model, as the runtime calls it.
 	Architecture *string `json:"architecture,omitempty"`
-	// sizeBytes is how much memory of a pod it takes, in bytes.
+	// sizeBytes is how much memory of a pod it takes, in bytes, as spec.dtype has it kept.
 	SizeBytes *int64 `json:"sizeBytes,omitempty"`
 }
 
