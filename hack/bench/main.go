@@ -18,7 +18,6 @@ import (
 	"gorgonia.org/tensor"
 
 	"github.com/switchyard-dev/switchyard/runtime/adapters"
-	"github.com/switchyard-dev/switchyard/runtime/arch"
 	"github.com/switchyard-dev/switchyard/runtime/engine"
 	"github.com/switchyard-dev/switchyard/runtime/model"
 	"github.com/switchyard-dev/switchyard/runtime/weights"
@@ -34,6 +33,7 @@ func main() {
 	const sample = "hack/samples/digits"
 	base := flag.String("base-model", digits.Base(sample), "`folder` of the base model")
 	adapters := flag.String("adapters", digits.Adapters(sample), "`folder` of the adapters' folders")
+	dtype := flag.String("dtype", string(arch.Float32), "`type` that the base model's weights are kept as")
 	tokens := flag.Int("tokens", 64, "`number` of tokens of each row, of a base model of texts")
 	rounds := flag.Int("rounds", 31, "`number` of rounds")
 	profile := flag.String("cpuprofile", "", "`file` for a profile of the batches, for go tool pprof")
@@ -48,15 +48,15 @@ func main() {
 			os.Exit(1)
 		}
 	}
-	if err := run(*base, *adapters, *tokens, *rounds); err != nil {
+	if err := run(*base, *adapters, *dtype, *tokens, *rounds); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(baseFolder, adaptersFolder string, tokens, rounds int) error {
+func run(baseFolder, adaptersFolder, dtype string, tokens, rounds int) error {
 	workers := runtime.GOMAXPROCS(0)
-	e, adapters, err := open(baseFolder, adaptersFolder, workers)
+	e, adapters, err := open(baseFolder, adaptersFolder, dtype, workers)
 	if err != nil {
 		return err
 	}
@@ -84,12 +84,16 @@ func run(baseFolder, adaptersFolder string, tokens, rounds int) error {
 }
 
 // open compiles every adapter of a folder.
-func open(baseFolder, adaptersFolder string, workers int) (*engine.Engine, []*engine.Adapter, error) {
+func open(baseFolder, adaptersFolder, dtype string, workers int) (*engine.Engine, []*engine.Adapter, error) {
+	kept, err := arch.ParseDType(dtype)
+	if err != nil {
+		return nil, nil, fmt.Errorf("-dtype: %w", err)
+	}
 	folder, err := weights.OpenFolder(baseFolder)
 	if err != nil {
 		return nil, nil, err
 	}
-	base, err := model.Open(folder, arch.Float32)
+	base, err := model.Open(folder, kept)
 	if err != nil {
 		return nil, nil, err
 	}

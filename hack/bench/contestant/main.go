@@ -23,7 +23,8 @@ import (
 
 // command is one line. Of its fields those of one kind are given.
 type command struct {
-	Open     string   // a base's folder: with Adapters' folders; its answer has Variant
+	Open     string   // a base's folder: with DType and Adapters' folders; its answer has Variant
+	DType    string   // float32 or bfloat16
 	Adapters []string // in the order of their numbers
 
 	Inputs string // a safetensors file: pixel_values F32 [B, C, H, W], or input_ids F32 [B, S]
@@ -83,7 +84,11 @@ func (c *contestant) open(cmd command, workers int) (answer, error) {
 		return answer{}, err
 	}
 	defer func() { _ = folder.Close() }()
-	base, err := model.Open(folder, arch.Float32)
+	dtype, err := arch.ParseDType(cmd.DType)
+	if err != nil {
+		return answer{}, fmt.Errorf("DType: %w", err)
+	}
+	base, err := model.Open(folder, dtype)
 	if err != nil {
 		return answer{}, err
 	}
