@@ -212,7 +212,8 @@ func TestDeployment(t *testing.T) {
 	}
 	c := spec.Containers[0]
 	for _, arg := range []string{
-		"agent", "--pool=digits", "--base-digest=sha256:base", "--dtype=float32", "--pod-name=$(POD_NAME)", "--repository=demo/digits",
+		"agent", "--pool=digits", "--base-digest=sha256:base", "--dtype=float32", "--pod-name=$(POD_NAME)",
+		"--repository=demo/digits",
 		"--registry=https://registry:5000", "--http-address=$(POD_IP):8080",
 		"--registry-token-file=/var/run/secrets/switchyard/registry/token",
 		"--registry-ca-file=/var/run/secrets/switchyard/registry/ca.crt",

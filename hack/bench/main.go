@@ -1,6 +1,6 @@
 // Command bench prints what a batch of 32 rows over some adapters, the sample's three if no others are given, costs
-// beside the same batch on the base model alone, and how long a health request waits while the engine is never idle. The
-// two batches are run in turn, so that a noisy machine slows both; the ratio is of the medians.
+// beside the same batch on the base model alone, and how long a health request waits while the engine is never idle.
+// The two batches are run in turn, so that a noisy machine slows both; the ratio is of the medians.
 package main
 
 import (
@@ -118,8 +118,8 @@ func open(baseFolder, adaptersFolder, dtype string, workers int) (*engine.Engine
 	return e, compiled, nil
 }
 
-// batches are the same inputs asked of the adapters in turn, and of the base alone. No two inputs are alike: what is the
-// same is computed once.
+// batches are the same inputs asked of the adapters in turn, and of the base alone. No two inputs are alike: what is
+// the same is computed once.
 func batches(e *engine.Engine, adapters []*engine.Adapter, tokens int) (mixed, base engine.Batch) {
 	rng := rand.New(rand.NewPCG(1, 1))
 	for i := range rows {
@@ -136,7 +136,7 @@ func input(rng *rand.Rand, d *arch.Description, tokens int) engine.Input {
 	if d.Text != nil {
 		ids := make([]int32, tokens)
 		for i := range ids {
-			ids[i] = rng.Int32N(int32(d.Text.Vocabulary)) //nolint:gosec // some 50,000
+			ids[i] = rng.Int32N(int32(d.Text.Vocabulary))
 		}
 		return engine.Input{IDs: ids}
 	}
