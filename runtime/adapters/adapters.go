@@ -54,6 +54,7 @@ func (e *RefusedError) Unwrap() error { return e.Reason }
 // Set is the adapters of one base model. Safe for concurrent use.
 type Set struct {
 	engine *engine.Engine
+	trial  sync.Mutex // one at a time: what it computes with is memory beside that of batches
 
 	mu        sync.Mutex
 	told      bool // which names there are
@@ -128,6 +129,8 @@ func (s *Set) Open(open func() (*weights.Folder, error), settings peft.Settings)
 	if r == nil {
 		r = &revision{adapter: adapter}
 		s.revisions[adapter.Digest] = r
+	} else {
+		adapter.Free()
 	}
 	return s.lease(r), nil
 }
@@ -171,6 +174,8 @@ func (s *Set) checkTokenizer(folder *weights.Folder) error {
 
 // Try has a revision answer one input of zeros, and refuses it if its logits are not finite.
 func (s *Set) Try(l *Lease) error {
+	s.trial.Lock()
+	defer s.trial.Unlock()
 	answers, err := s.engine.Run(engine.Batch{
 		Inputs: []engine.Input{s.engine.Zeros()}, Rows: []engine.Row{{Input: 0, Adapter: l.Adapter()}},
 	})
@@ -225,8 +230,8 @@ func (s *Set) Load(name string, open func() (*weights.Folder, error)) Entry {
 	return Entry{Name: name, Adapter: lease.Adapter()}
 }
 
-// Get finds the adapter that answers to a name, without holding it; its error is an UnknownError, UntoldError,
-// LoadingError or RefusedError.
+// Get finds the adapter that answers to a name, without holding it: what it is may be told, but no row may ask it. Its
+// error is an UnknownError, UntoldError, LoadingError or RefusedError.
 func (s *Set) Get(name string) (*engine.Adapter, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -317,9 +322,10 @@ func (s *Set) lease(r *revision) *Lease {
 	return &Lease{set: s, revision: r}
 }
 
-// free forgets a revision that nobody holds.
+// free gives back the memory of a revision that nobody holds.
 func (s *Set) free(r *revision) {
 	if r.names == 0 && r.leases == 0 {
 		delete(s.revisions, r.adapter.Digest)
+		r.adapter.Free()
 	}
 }

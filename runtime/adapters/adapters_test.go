@@ -19,6 +19,7 @@ import (
 
 	"github.com/switchyard-dev/switchyard/runtime/adapters"
 	"github.com/switchyard-dev/switchyard/runtime/engine"
+	"github.com/switchyard-dev/switchyard/runtime/memory"
 	"github.com/switchyard-dev/switchyard/runtime/model"
 	"github.com/switchyard-dev/switchyard/runtime/peft"
 	"github.com/switchyard-dev/switchyard/runtime/weights"
@@ -27,12 +28,12 @@ import (
 
 const sample = "../../hack/samples/digits/"
 
-func newSet(t *testing.T) *adapters.Set {
+func newSet(t testing.TB) *adapters.Set {
 	t.Helper()
 	return newSetOf(t, sample+"base")
 }
 
-func newSetOf(t *testing.T, dir string) *adapters.Set {
+func newSetOf(t testing.TB, dir string) *adapters.Set {
 	t.Helper()
 	base, err := model.Open(openFolder(t, dir), arch.Float32)
 	if err != nil {
@@ -43,7 +44,7 @@ func newSetOf(t *testing.T, dir string) *adapters.Set {
 	return adapters.New(e)
 }
 
-func openFolder(t *testing.T, path string) *weights.Folder {
+func openFolder(t testing.TB, path string) *weights.Folder {
 	t.Helper()
 	folder, err := weights.OpenFolder(path)
 	if err != nil {
@@ -320,6 +321,90 @@ func TestNamesMoveUnderLoad(t *testing.T) {
 	rows.Wait()
 	if n := len(set.Loaded()); n != 1 {
 		t.Errorf("expected the last revision alone in memory, found %d", n)
+	}
+}
+
+// While a name moves from revision to revision and back, each of which is freed and loaded again, every row is answered
+// by the one that it holds, to the bit, and no memory is left behind.
+func TestRevisionsAreFreedUnderLoad(t *testing.T) {
+	base, err := model.Open(openFolder(t, sample+"base"), arch.Float32)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, before := engine.New(base, 2), memory.Held()
+	set := adapters.New(e)
+	run := func(a *engine.Adapter) []float32 {
+		answers, err := e.Run(engine.Batch{Inputs: []engine.Input{e.Zeros()}, Rows: []engine.Row{{Adapter: a}}})
+		if err != nil {
+			t.Error(err)
+			return nil
+		}
+		return answers[0].Float32s()
+	}
+	names := []string{"parity", "holes", "digit"}
+	want := make(map[string][]float32) // by digest
+	for _, name := range names {
+		l := open(t, set, name)
+		want[l.Adapter().Digest] = run(l.Adapter())
+		l.Release()
+	}
+	first := open(t, set, names[0])
+	set.Serve("x", first)
+	first.Release()
+	swapped := make(chan struct{})
+	var rows sync.WaitGroup
+	for range 4 {
+		rows.Go(func() {
+			for {
+				l, err := set.Acquire("x")
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if got := run(l.Adapter()); !slices.Equal(got, want[l.Adapter().Digest]) {
+					t.Errorf("expected %v, found %v", want[l.Adapter().Digest], got)
+				}
+				l.Release()
+				select {
+				case <-swapped:
+					return
+				default:
+				}
+			}
+		})
+	}
+	swaps := 300
+	if testing.Short() {
+		swaps = 60
+	}
+	for i := range swaps {
+		l := open(t, set, names[i%len(names)])
+		set.Serve("x", l)
+		l.Release()
+	}
+	close(swapped)
+	rows.Wait()
+	set.Drop("x")
+	e.Close()
+	if held := memory.Held() - before; held != 0 {
+		t.Errorf("expected no memory left behind, found %d bytes", held)
+	}
+}
+
+// A revision that was freed answers nobody: whoever holds it no more and asks it all the same gets an error.
+func TestAFreedRevisionAnswersNobody(t *testing.T) {
+	set := newSet(t)
+	held := memory.Held()
+	l := open(t, set, "parity")
+	if memory.Held() != held+l.Adapter().Bytes() {
+		t.Errorf("expected %d bytes more, found %d", l.Adapter().Bytes(), memory.Held()-held)
+	}
+	l.Release()
+	if memory.Held() != held {
+		t.Errorf("expected all memory back, found %d bytes more", memory.Held()-held)
+	}
+	if err := set.Try(l); err == nil || !strings.Contains(err.Error(), "panic") {
+		t.Errorf("expected an error, found %v", err)
 	}
 }
 

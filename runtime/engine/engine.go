@@ -29,7 +29,7 @@ type Engine struct {
 	tokenizer func() (*peft.Tokenizer, error)
 }
 
-// Adapter is an adapter compiled for an engine's base. It does not change.
+// Adapter is an adapter compiled for an engine's base. It does not change until it is freed.
 type Adapter struct {
 	Digest  string // its revision
 	Head    arch.Head
@@ -44,6 +44,9 @@ func (a *Adapter) IsHead() bool { return a != nil && a.Head.Task != arch.Token &
 
 // Bytes is the memory its weights hold.
 func (a *Adapter) Bytes() int64 { return a.nn.Bytes() }
+
+// Free gives its weights' memory back. No batch with rows of it may be under way; one that follows fails.
+func (a *Adapter) Free() { a.nn.Free() }
 
 // Input is what rows ask about: an image, or a text's tokens.
 type Input struct {
@@ -89,8 +92,11 @@ func tokenizerOf(base *model.Base) (*peft.Tokenizer, error) {
 	return nil, nil //nolint:nilnil // as Tokenizer says
 }
 
-// Close ends the engine's workers. No Run may be under way or follow.
-func (e *Engine) Close() { e.pool.Close() }
+// Close ends the engine's workers. No Run may be under way or follow. The base is left as it is.
+func (e *Engine) Close() {
+	e.pool.Close()
+	e.arenas.get().Free()
+}
 
 // Description is the base as its config describes it.
 func (e *Engine) Description() *arch.Description { return e.base.Description }
@@ -103,27 +109,42 @@ func (e *Engine) Tokenizer() (*peft.Tokenizer, error) { return e.tokenizer() }
 
 // Compile lays out an adapter's weights for the base.
 func (e *Engine) Compile(a *peft.Adapter) (*Adapter, error) {
-	compiled := e.base.Layers.NewAdapter()
+	compiled, complete := e.base.Layers.NewAdapter(), false
+	defer func() {
+		if !complete { // refused, or a panic
+			compiled.Free()
+		}
+	}()
 	compiled.Head = a.Head
+	if err := fill(compiled, a); err != nil {
+		return nil, err
+	}
+	compiled.Seal()
+	complete = true
+	return &Adapter{
+		Digest: a.Digest, Head: e.base.Description.Heads[a.Head], Labels: a.Labels, Problem: a.Problem, nn: compiled,
+	}, nil
+}
+
+// fill has a compiled adapter change what an adapter changes.
+func fill(compiled *nn.Adapter, a *peft.Adapter) error {
 	for _, s := range a.Saved { // before the updates, which add to the biases among them
 		if err := compiled.Replace(s.Module, s.Params); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	for _, r := range a.Rows {
 		if err := compiled.ReplaceRows(r.Module, r.IDs, r.Values); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	for _, u := range a.Updates {
 		update := nn.Update{Down: u.A, Up: u.B, Bias: u.Bias, Magnitude: u.Magnitude, Scale: u.Scale}
 		if err := compiled.Update(u.Module, update); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return &Adapter{
-		Digest: a.Digest, Head: e.base.Description.Heads[a.Head], Labels: a.Labels, Problem: a.Problem, nn: compiled,
-	}, nil
+	return nil
 }
 
 // Run answers a batch, in the order of its rows: logits [labels] of each, or [tokens, labels] of one whose head answers
@@ -213,8 +234,14 @@ func (a *arenas) put(arena *nn.Arena) {
 	arena.Reset()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.idle == nil || arena.Most() > a.idle.Most() {
+	switch {
+	case a.idle == nil:
 		a.idle = arena
+	case arena.Most() > a.idle.Most():
+		a.idle.Free()
+		a.idle = arena
+	default:
+		arena.Free()
 	}
 }
 

@@ -1,5 +1,7 @@
 package kernels
 
+import "github.com/switchyard-dev/switchyard/runtime/memory"
+
 // Table is vectors by id, [num, width].
 type Table struct {
 	width  int
@@ -7,12 +9,12 @@ type Table struct {
 	halves []uint16 // in place of floats
 }
 
-// NewTable is a table of zeros.
-func NewTable(dtype DType, num, width int) *Table {
+// NewTable is a table of zeros, in memory of that region.
+func NewTable(in *memory.Region, dtype DType, num, width int) *Table {
 	if dtype == BFloat16 {
-		return &Table{width: width, halves: make([]uint16, num*width)}
+		return &Table{width: width, halves: memory.Make[uint16](in, num*width)}
 	}
-	return &Table{width: width, floats: make([]float32, num*width)}
+	return &Table{width: width, floats: memory.Make[float32](in, num*width)}
 }
 
 // Set takes over the vectors [n, width] of the ids from first on.

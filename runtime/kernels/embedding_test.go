@@ -9,7 +9,7 @@ import (
 )
 
 func newTable(dtype kernels.DType, values []float32, width int) *kernels.Table {
-	table := kernels.NewTable(dtype, len(values)/width, width)
+	table := kernels.NewTable(nil, dtype, len(values)/width, width)
 	first := len(values) / width / 2 // in two parts
 	table.Set(first, values[first*width:])
 	table.Set(0, values[:first*width])

@@ -5,6 +5,9 @@ import "testing"
 // Of is the activation of one value.
 func (a Activation) Of(x float32) float32 { return a.of(x) }
 
+// Bytes is the memory of a packed matrix.
+func (p *Packed) Bytes() int64 { return int64(len(p.panels)+len(p.pairs)) * 4 }
+
 // Names are the variants that this processor has.
 func Names() []string {
 	var names []string

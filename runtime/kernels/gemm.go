@@ -1,6 +1,10 @@
 package kernels
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/switchyard-dev/switchyard/runtime/memory"
+)
 
 // The largest block that one task computes: its product stays in the cache until it is finished. K is gone through by
 // parts, whose rows of x (96 x 512: 192 KiB) stay in a second-level cache and whose panel of weights stays in the
@@ -25,37 +29,38 @@ type Packed struct {
 }
 
 // Pack lays out W [n, k], row-major: a Linear's weight [out, in] as PyTorch stores it.
-func Pack(w []float32, n, k int) *Packed { return PackAs(Float32, w, n, k) }
+func Pack(in *memory.Region, w []float32, n, k int) *Packed { return PackAs(in, Float32, w, n, k) }
 
 // PackAs is Pack with the values kept as that type.
-func PackAs(dtype DType, w []float32, n, k int) *Packed {
-	p := newPacked(dtype, n, k)
+func PackAs(in *memory.Region, dtype DType, w []float32, n, k int) *Packed {
+	p := NewPacked(in, dtype, n, k)
 	for j := range n {
-		p.setRow(j, w[j*k:(j+1)*k])
+		p.SetRow(j, w[j*k:(j+1)*k])
 	}
 	return p
 }
 
 // packTransposed lays out W given as Wᵀ [k, n], row-major.
 func packTransposed(wt []float32, n, k int) *Packed {
-	p := newPacked(Float32, n, k)
+	p := NewPacked(nil, Float32, n, k)
 	row := make([]float32, k)
 	for j := range n {
 		for i := range row {
 			row[i] = wt[i*n+j]
 		}
-		p.setRow(j, row)
+		p.SetRow(j, row)
 	}
 	return p
 }
 
-func newPacked(dtype DType, n, k int) *Packed {
+// NewPacked is a matrix of zeros, in memory of that region.
+func NewPacked(in *memory.Region, dtype DType, n, k int) *Packed {
 	fill := active.fill()
 	p := &Packed{N: n, K: k, dtype: dtype}
 	if dtype == BFloat16 {
-		p.pairs = make([]uint32, ceilDiv(n, fill)*fill*ceilDiv(k, 2))
+		p.pairs = memory.Make[uint32](in, ceilDiv(n, fill)*fill*ceilDiv(k, 2))
 	} else {
-		p.panels = make([]float32, ceilDiv(n, fill)*fill*k)
+		p.panels = memory.Make[float32](in, ceilDiv(n, fill)*fill*k)
 	}
 	return p
 }
@@ -67,24 +72,8 @@ func (p *Packed) panel(j int) (first, width int) {
 	return first, min(size, ceilDiv(p.N-first, fill)*fill)
 }
 
-// Beside is p with the rows of w [n, K] behind its own; p may be nil.
-func (p *Packed) Beside(w []float32, n, k int) *Packed {
-	if p == nil {
-		return Pack(w, n, k)
-	}
-	both := newPacked(p.dtype, p.N+n, k)
-	row := make([]float32, k)
-	for j := range p.N {
-		p.Row(j, row)
-		both.setRow(j, row)
-	}
-	for j := range n {
-		both.setRow(p.N+j, w[j*k:(j+1)*k])
-	}
-	return both
-}
-
-func (p *Packed) setRow(j int, row []float32) {
+// SetRow writes row j of a matrix of zeros, the K values of W.
+func (p *Packed) SetRow(j int, row []float32) {
 	first, width := p.panel(j)
 	at := j - first
 	if p.dtype == BFloat16 {
@@ -116,9 +105,6 @@ func (p *Packed) Row(j int, dst []float32) {
 		dst[i] = panel[i*width+at]
 	}
 }
-
-// Bytes is the memory it holds.
-func (p *Packed) Bytes() int64 { return int64(len(p.panels)+len(p.pairs)) * 4 }
 
 // Part is rows [Start, End) of a product that differ from the others: they gain T·Bᵀ, are multiplied by Gain, and get
 // Bias in place of the product's. Each is nil where they do not differ in it.

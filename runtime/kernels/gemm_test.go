@@ -79,7 +79,7 @@ func testGemmAgreesWithGorgonia(t *testing.T) {
 		m, n, k := size[0], size[1], size[2]
 		t.Run(fmt.Sprintf("%dx%dx%d", m, n, k), func(t *testing.T) {
 			x, w := random(rng, m*k), random(rng, n*k)
-			got := gemm(p, kernels.Gemm{X: x, Rows: m, W: kernels.Pack(w, n, k)})
+			got := gemm(p, kernels.Gemm{X: x, Rows: m, W: kernels.Pack(nil, w, n, k)})
 			want, magnitude := oracle(t, x, w, m, n, k), oracle(t, abs(x), abs(w), m, n, k)
 			for i := range got {
 				if diff := math.Abs(float64(got[i] - want[i])); diff > float64(k)*epsilon*float64(magnitude[i]) {
@@ -99,12 +99,12 @@ func testEpilogue(t *testing.T) {
 	x, w, bias, residual := random(rng, m*k), random(rng, n*k), random(rng, n), random(rng, m*stride)
 	up := random(rng, n*r)
 	parts := []kernels.Part{
-		{Start: 0, End: 1, T: random(rng, r), B: kernels.Pack(up, n, r)},
+		{Start: 0, End: 1, T: random(rng, r), B: kernels.Pack(nil, up, n, r)},
 		{Start: 2, End: 3, Gain: random(rng, n)},
 		{Start: 4, End: 5, Bias: random(rng, n)},
-		{Start: 5, End: 66, T: random(rng, 61*r), B: kernels.Pack(up, n, r), Gain: random(rng, n), Bias: random(rng, n)},
+		{Start: 5, End: 66, T: random(rng, 61*r), B: kernels.Pack(nil, up, n, r), Gain: random(rng, n), Bias: random(rng, n)},
 	}
-	product := gemm(p, kernels.Gemm{X: x, Rows: m, W: kernels.Pack(w, n, k)})
+	product := gemm(p, kernels.Gemm{X: x, Rows: m, W: kernels.Pack(nil, w, n, k)})
 	want := slices.Clone(residual)
 	for i := range m {
 		for j := range n {
@@ -130,7 +130,7 @@ func testEpilogue(t *testing.T) {
 	}
 	got := slices.Clone(residual) // Dst is the residual itself
 	p.Gemm(kernels.Gemm{
-		X: x, Rows: m, W: kernels.Pack(w, n, k), Parts: parts, Bias: bias, Act: kernels.ReLU,
+		X: x, Rows: m, W: kernels.Pack(nil, w, n, k), Parts: parts, Bias: bias, Act: kernels.ReLU,
 		Residual: got, Dst: got, DstStride: stride,
 	})
 	near(t, "act((x·Wᵀ + T·Bᵀ)·gain + bias) + residual", got, doubles(want), 1e-5)
@@ -148,8 +148,8 @@ func testARowDoesNotDependOnItsNeighbours(t *testing.T, m, n, k, step int) {
 	t.Helper()
 	const r = 5
 	rng := rand.New(rand.NewPCG(3, 3))
-	w, bias := kernels.Pack(random(rng, n*k), n, k), random(rng, n)
-	low := kernels.Pack(random(rng, n*r), n, r)
+	w, bias := kernels.Pack(nil, random(rng, n*k), n, k), random(rng, n)
+	low := kernels.Pack(nil, random(rng, n*r), n, r)
 	gain, own := random(rng, n), random(rng, n)
 	x, down := random(rng, m*k), random(rng, m*r)
 	product := func(p *kernels.Pool, x, down []float32, rows int) []float32 {
@@ -180,7 +180,7 @@ func TestAPackedMatrixGivesItsRowsBack(t *testing.T) {
 func testAPackedMatrixGivesItsRowsBack(t *testing.T) {
 	const n, k = 5, 7 // the last panel is half empty
 	w := random(rand.New(rand.NewPCG(9, 9)), n*k)
-	packed := kernels.Pack(w, n, k)
+	packed := kernels.Pack(nil, w, n, k)
 	for j := range n {
 		row := make([]float32, k)
 		if packed.Row(j, row); !sameBits(row, w[j*k:(j+1)*k]) {
@@ -198,7 +198,7 @@ func BenchmarkGemm(b *testing.B) {
 	for _, size := range [][3]int{{544, 96, 96}, {544, 384, 96}, {197, 384, 384}} {
 		m, n, k := size[0], size[1], size[2]
 		b.Run(fmt.Sprintf("%dx%dx%d", m, n, k), func(b *testing.B) {
-			x, w, dst := random(rng, m*k), kernels.Pack(random(rng, n*k), n, k), make([]float32, m*n)
+			x, w, dst := random(rng, m*k), kernels.Pack(nil, random(rng, n*k), n, k), make([]float32, m*n)
 			for b.Loop() {
 				p.Gemm(kernels.Gemm{X: x, Rows: m, W: w, Dst: dst})
 			}

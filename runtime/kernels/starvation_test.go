@@ -25,7 +25,7 @@ func TestGoGoesOnBesideKernels(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(workers + 2)) // as cmd/runtime does
 	p := newPool(t, workers)
 	op := kernels.Gemm{
-		X: make([]float32, workers*rows*k), Rows: workers * rows, W: kernels.Pack(make([]float32, n*k), n, k),
+		X: make([]float32, workers*rows*k), Rows: workers * rows, W: kernels.Pack(nil, make([]float32, n*k), n, k),
 		Dst: make([]float32, workers*rows*n),
 	}
 	computed := make(chan struct{})

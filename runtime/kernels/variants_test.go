@@ -65,7 +65,7 @@ func testTilesOfEverySize(t *testing.T) {
 				copy(x, random(rng, m*k))
 				copy(bias, random(rng, n))
 				w := random(rng, n*k)
-				packed := kernels.Pack(w, n, k)
+				packed := kernels.Pack(nil, w, n, k)
 				p.Gemm(kernels.Gemm{X: x, Rows: m, W: packed, Bias: bias, Dst: dst})
 				want, magnitude := oracle(t, x, w, m, n, k), oracle(t, abs(x), abs(w), m, n, k)
 				for i := range want {
@@ -101,7 +101,7 @@ func testActivationsOfEachVariant(t *testing.T) {
 		float32(math.Inf(1)), float32(math.Inf(-1)), float32(math.NaN()),
 	}
 	x = append(x, special...)
-	one := kernels.Pack([]float32{1}, 1, 1)
+	one := kernels.Pack(nil, []float32{1}, 1, 1)
 	for act := kernels.Identity; act <= kernels.Tanh; act++ {
 		y := gemm(p, kernels.Gemm{X: x, Rows: len(x), W: one, Act: act})
 		worst := 0.0
@@ -254,8 +254,8 @@ func TestScoresBeyondAllMeasure(t *testing.T) {
 func TestAProductOfNoTerms(t *testing.T) {
 	kernels.EachVariant(t, func(t *testing.T) {
 		p := newPool(t, 1)
-		gemm(p, kernels.Gemm{X: []float32{3}, Rows: 1, W: kernels.Pack([]float32{4}, 1, 1)})
-		if got := gemm(p, kernels.Gemm{Rows: 1, W: kernels.Pack(nil, 1, 0), Bias: []float32{2}}); got[0] != 2 {
+		gemm(p, kernels.Gemm{X: []float32{3}, Rows: 1, W: kernels.Pack(nil, []float32{4}, 1, 1)})
+		if got := gemm(p, kernels.Gemm{Rows: 1, W: kernels.Pack(nil, nil, 1, 0), Bias: []float32{2}}); got[0] != 2 {
 			t.Errorf("expected 2, found %v", got)
 		}
 	})
@@ -266,7 +266,7 @@ func TestWhatWasComputedIsForgotten(t *testing.T) {
 	kernels.EachVariant(t, func(t *testing.T) {
 		p := newPool(t, 2)
 		forgotten := func() weak.Pointer[float32] {
-			dst := gemm(p, kernels.Gemm{X: make([]float32, 64*8), Rows: 64, W: kernels.Pack(make([]float32, 64), 8, 8)})
+			dst := gemm(p, kernels.Gemm{X: make([]float32, 64*8), Rows: 64, W: kernels.Pack(nil, make([]float32, 64), 8, 8)})
 			return weak.Make(&dst[0])
 		}()
 		for range 100 {

@@ -8,7 +8,7 @@ import (
 	"slices"
 	"strings"
 
-	"gorgonia.org/tensor"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/switchyard-dev/switchyard/runtime/arch"
 	"github.com/switchyard-dev/switchyard/runtime/kernels"
@@ -117,12 +117,21 @@ func Open(folder *weights.Folder, dtype arch.DType) (*Base, error) {
 		return nil, err
 	}
 	defer func() { _ = files.Close() }()
-	if err := base.build(config, files); err != nil {
+	var group errgroup.Group
+	group.Go(func() error {
+		blobs = append(blobs, files.Blobs()...)
+		return nil
+	})
+	group.Go(func() error { return base.build(config, files) })
+	if err := group.Wait(); err != nil {
 		return nil, err
 	}
-	base.Digest = weights.ManifestDigest(ArtifactType, []byte("{}"), append(blobs, files.Blobs()...))
+	base.Digest = weights.ManifestDigest(ArtifactType, []byte("{}"), blobs)
 	return base, nil
 }
+
+// Close gives the weights' memory back. No engine of the base may run any more, and none of its adapters.
+func (base *Base) Close() { base.Layers.Free() }
 
 // build makes the forward pass and its layers.
 func (base *Base) build(config []byte, files *weights.Model) error {
@@ -153,18 +162,14 @@ type source struct {
 	tensors     *weights.Tensors
 }
 
-func (s source) Read(path, param string, shape ...int) (*tensor.Dense, error) {
-	return s.Rows(path, param, 0, shape[0], shape...)
-}
-
-func (s source) Rows(path, param string, from, to int, shape ...int) (*tensor.Dense, error) {
+func (s source) Rows(dst []float32, path, param string, from int, shape ...int) (bool, error) {
 	stored, ok := s.description.Stored(path, param)
 	if !ok {
-		return nil, nil //nolint:nilnil // as nn.Source says
+		return false, nil
 	}
 	if listed := append([]int{stored.To - stored.From}, stored.Shape[1:]...); !slices.Equal(listed, shape) {
-		return nil, fmt.Errorf("module %s: the model asks for %s of shape %s, and arch lists %s",
+		return false, fmt.Errorf("module %s: the model asks for %s of shape %s, and arch lists %s",
 			quote.Name(path), param, quote.Shape(shape), quote.Shape(listed))
 	}
-	return s.tensors.Float32Rows(stored.Tensor, stored.Shape, stored.From+from, stored.From+to)
+	return true, s.tensors.CopyRows(dst, stored.Tensor, stored.Shape, stored.From+from)
 }

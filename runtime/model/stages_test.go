@@ -82,6 +82,8 @@ func testStages(t *testing.T, config string, pool *kernels.Pool) {
 			if i != first {
 				change(t, s.early, &d.Modules[first], nil)
 			}
+			s.plain.Seal()
+			s.early.Seal()
 			singles = append(singles, s)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"gorgonia.org/tensor"
 
 	"github.com/switchyard-dev/switchyard/runtime/kernels"
+	"github.com/switchyard-dev/switchyard/runtime/memory"
 	"github.com/switchyard-dev/switchyard/runtime/quote"
 )
 
@@ -16,7 +17,11 @@ type Layers struct {
 	bySlot []any          // *Linear, *LayerNorm, *Embedding, or nil for a module of bare tensors
 	stages []int          // by slot
 	slots  map[string]int // by canonical path
+	memory *memory.Region // with all their weights
 }
+
+// Free gives the weights' memory back. No batch and no adapter of the model may be computed with any more.
+func (ls *Layers) Free() { ls.memory.Free() }
 
 // Paths lists the modules.
 func (ls *Layers) Paths() []string {
@@ -27,7 +32,8 @@ func (ls *Layers) Paths() []string {
 	return paths
 }
 
-// Adapter is what one adapter changes in a model, by slot. A nil Adapter changes nothing.
+// Adapter is what one adapter changes in a model, by slot. A nil Adapter changes nothing. Its weights lie off the heap,
+// from the first change until it is freed.
 type Adapter struct {
 	// Head is which of the model's heads answers its rows, as arch.Description.Heads counts them.
 	Head int
@@ -35,7 +41,7 @@ type Adapter struct {
 	layers  *Layers
 	changes []change
 	first   int // stage in which it changes anything
-	bytes   int64
+	memory  memory.Region
 }
 
 // change is what an adapter does to one module. What it leaves alone is nil, and as the base has it.
@@ -54,7 +60,8 @@ type change struct {
 type lowRank struct {
 	rank int
 
-	// Of a Linear: rows [at, at+rank) of the shrink are a.
+	// Of a Linear: rows [at, at+rank) of the shrink are a, [r, in], which is kept until there is a shrink.
+	a      []float32
 	shrink *shrink
 	at     int
 	b      *kernels.Packed // [out, r]
@@ -76,7 +83,7 @@ type Update struct {
 	Scale     float32
 }
 
-// NewAdapter is an adapter of the model that changes nothing yet. It is complete before it is used.
+// NewAdapter is an adapter of the model that changes nothing yet. It is complete, and sealed, before it is used.
 func (ls *Layers) NewAdapter() *Adapter {
 	return &Adapter{layers: ls, changes: make([]change, len(ls.bySlot)), first: Heads}
 }
@@ -112,13 +119,7 @@ func (a *Adapter) updateLinear(l *Linear, c *change, u Update) error {
 	if err != nil {
 		return err
 	}
-	c.update = &lowRank{rank: r, shrink: a.shrinkOf(l), b: kernels.Pack(up, l.out, r)}
-	if s := c.update.shrink; s.a != nil {
-		c.update.at = s.a.N
-		a.bytes -= s.a.Bytes()
-	}
-	c.update.shrink.a = c.update.shrink.a.Beside(scaled, r, l.in)
-	a.bytes += c.update.shrink.a.Bytes() + c.update.b.Bytes()
+	c.update = &lowRank{rank: r, a: scaled, b: kernels.Pack(&a.memory, up, l.out, r)}
 	if u.Bias != nil {
 		inner, err := scale(values(u.Bias), u.Scale)
 		if err != nil {
@@ -131,13 +132,12 @@ func (a *Adapter) updateLinear(l *Linear, c *change, u Update) error {
 		for i, v := range outer {
 			inner[i] += v
 		}
-		c.bias = inner
-		a.bytes += int64(len(inner)) * 4
+		c.bias = memory.Copy(&a.memory, inner)
 	}
 	if u.Magnitude == nil {
 		return nil
 	}
-	c.gain = make([]float32, l.out)
+	c.gain = memory.Make[float32](&a.memory, l.out)
 	row := make([]float32, l.in)
 	sum := make([]float64, l.in) // W + s·B·A, one output of it
 	for j, m := range values(u.Magnitude) {
@@ -152,18 +152,47 @@ func (a *Adapter) updateLinear(l *Linear, c *change, u Update) error {
 		}
 		c.gain[j] = float32(float64(m) / norm(sum))
 	}
-	a.bytes += int64(l.out) * 4
 	return finite(c.gain)
 }
 
-// shrinkOf is the shrink of the layers that take a layer's input, new if none of them has an update.
-func (a *Adapter) shrinkOf(l *Linear) *shrink {
-	for _, other := range l.beside {
-		if u := a.changes[other.slot].update; u != nil && u.shrink != nil {
-			return u.shrink
+// Seal ends the changes: what adapters take from one input is laid side by side, and room that is left is given back.
+func (a *Adapter) Seal() {
+	for slot := range a.changes {
+		if u := a.changes[slot].update; u != nil && u.a != nil {
+			a.shrink(a.layers.bySlot[slot].(*Linear))
 		}
 	}
-	return &shrink{}
+	a.memory.Seal()
+}
+
+// shrink makes that of the layers that take a layer's input.
+func (a *Adapter) shrink(l *Linear) {
+	layers := l.beside
+	if layers == nil {
+		layers = []*Linear{l}
+	}
+	var updates []*lowRank
+	rank := 0
+	for _, other := range layers {
+		if u := a.changes[other.slot].update; u != nil && u.a != nil {
+			updates = append(updates, u)
+			u.at = rank
+			rank += u.rank
+		}
+	}
+	all := &shrink{kernels.NewPacked(&a.memory, kernels.Float32, rank, l.in)}
+	for _, u := range updates {
+		for row := range u.rank {
+			all.a.SetRow(u.at+row, u.a[row*l.in:(row+1)*l.in])
+		}
+		u.a, u.shrink = nil, all
+	}
+}
+
+// Free gives the adapter's memory back. No batch with rows of it may be under way or follow: what would, panics.
+func (a *Adapter) Free() {
+	a.changes = nil
+	a.memory.Free()
 }
 
 func (a *Adapter) updateEmbedding(l *Embedding, c *change, u Update) error {
@@ -175,8 +204,9 @@ func (a *Adapter) updateEmbedding(l *Embedding, c *change, u Update) error {
 	if err != nil {
 		return err
 	}
-	c.update = &lowRank{rank: r, byID: transpose(scaled, r, l.num), up: transpose(up, l.dim, r)}
-	a.bytes += int64(len(down)+len(up)) * 4
+	c.update = &lowRank{
+		rank: r, byID: a.transposed(scaled, r, l.num), up: a.transposed(up, l.dim, r),
+	}
 	if u.Magnitude == nil {
 		return nil
 	}
@@ -197,11 +227,10 @@ func (a *Adapter) updateEmbedding(l *Embedding, c *change, u Update) error {
 			squares[j] += v * v
 		}
 	}
-	c.gain = make([]float32, l.dim)
+	c.gain = memory.Make[float32](&a.memory, l.dim)
 	for j, m := range values(u.Magnitude) {
 		c.gain[j] = float32(float64(m) / math.Sqrt(squares[j]))
 	}
-	a.bytes += int64(l.dim) * 4
 	return finite(c.gain)
 }
 
@@ -220,37 +249,41 @@ func (a *Adapter) Replace(path string, params map[string]*tensor.Dense) error {
 	if err != nil {
 		return err
 	}
-	own := make(map[string][]float32, len(params))
-	for name, t := range params {
-		own[name] = values(t)
-		a.bytes += int64(len(own[name])) * 4
+	own := func(name string) []float32 {
+		if t, ok := params[name]; ok {
+			return memory.Copy(&a.memory, values(t))
+		}
+		return nil
 	}
 	c := &a.changes[slot]
 	switch l := layer.(type) {
 	case *Linear:
 		if weight, ok := params["weight"]; ok {
 			out := weight.Shape()[0]
-			c.linear = &Linear{slot: l.slot, in: l.in, out: out, weight: kernels.Pack(own["weight"], out, l.in)}
+			c.linear = &Linear{slot: l.slot, in: l.in, out: out, weight: kernels.Pack(&a.memory, values(weight), out, l.in)}
 			if out == l.out {
 				c.linear.bias = l.bias
 			}
 		}
-		c.bias = own["bias"]
+		c.bias = own("bias")
 	case *LayerNorm:
 		norm := *l
-		if gain, ok := own["weight"]; ok {
+		if gain := own("weight"); gain != nil {
 			norm.gain = gain
 		}
-		if bias, ok := own["bias"]; ok {
+		if bias := own("bias"); bias != nil {
 			norm.bias = bias
 		}
 		c.norm = &norm
 	case *Embedding:
-		table := kernels.NewTable(kernels.Float32, l.num, l.dim)
-		table.Set(0, own["weight"])
+		table := kernels.NewTable(&a.memory, kernels.Float32, l.num, l.dim)
+		table.Set(0, values(params["weight"]))
 		c.embedding = &Embedding{slot: l.slot, num: l.num, dim: l.dim, table: table}
 	default:
-		c.params = own
+		c.params = make(map[string][]float32, len(params))
+		for name := range params {
+			c.params[name] = own(name)
+		}
 	}
 	return nil
 }
@@ -266,11 +299,11 @@ func (a *Adapter) ReplaceRows(path string, ids []int, rows *tensor.Dense) error 
 		return fmt.Errorf("module %s: rows %s do not fit it", quote.Name(path), quote.Shape(rows.Shape()))
 	}
 	c := &a.changes[slot]
+	own := memory.Copy(&a.memory, values(rows))
 	c.rows = make(map[int32][]float32, len(ids))
 	for i, id := range ids {
-		c.rows[int32(id)] = values(rows)[i*l.dim : (i+1)*l.dim] //nolint:gosec // an id of the vocabulary
+		c.rows[int32(id)] = own[i*l.dim : (i+1)*l.dim] //nolint:gosec // an id of the vocabulary
 	}
-	a.bytes += int64(rows.DataSize()) * 4
 	return nil
 }
 
@@ -278,7 +311,7 @@ func (a *Adapter) ReplaceRows(path string, ids []int, rows *tensor.Dense) error 
 func (a *Adapter) IsHead() bool { return a.leaves() == Heads }
 
 // Bytes is the memory that the adapter's weights hold.
-func (a *Adapter) Bytes() int64 { return a.bytes }
+func (a *Adapter) Bytes() int64 { return a.memory.Bytes() }
 
 func (a *Adapter) change(slot int) change {
 	if a == nil {
@@ -337,9 +370,9 @@ func finite(gain []float32) error {
 	return nil
 }
 
-// transpose turns x [rows, cols] into [cols, rows].
-func transpose(x []float32, rows, cols int) []float32 {
-	t := make([]float32, len(x))
+// transposed is x [rows, cols] as [cols, rows].
+func (a *Adapter) transposed(x []float32, rows, cols int) []float32 {
+	t := memory.Make[float32](&a.memory, len(x))
 	for i := range rows {
 		for j := range cols {
 			t[j*rows+i] = x[i*cols+j]

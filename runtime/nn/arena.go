@@ -1,11 +1,23 @@
 package nn
 
+import (
+	"slices"
+
+	"github.com/switchyard-dev/switchyard/runtime/memory"
+)
+
 // Arena is memory that forward passes work with, one after the other: what one leaves, the next writes over. It is as
-// large as what the largest batch so far took at once.
+// large as what the largest batch so far took at once. It lies off the heap, and lasts until it is freed.
 type Arena struct {
-	blocks [][]float32
+	blocks []block
 	at     Place
 	most   int // values that were taken at once
+}
+
+// block is values that lie side by side, and the memory that they are all of.
+type block struct {
+	values []float32
+	memory *memory.Region
 }
 
 // Place is how much of an arena is taken.
@@ -15,27 +27,37 @@ type Place struct{ block, used, total int }
 func (a *Arena) take(n int) []float32 {
 	a.at.total += n
 	a.most = max(a.most, a.at.total)
-	inUse := a.at.block // blocks: what is behind the place is free
-	if a.at.used > 0 {
-		inUse++
-	}
-	for ; a.at.block < len(a.blocks); a.at.block, a.at.used = a.at.block+1, 0 {
-		if block, end := a.blocks[a.at.block], a.at.used+n; end <= len(block) {
-			taken := block[a.at.used:end:end]
+	for a.at.block < len(a.blocks) {
+		values, end := a.blocks[a.at.block].values, a.at.used+n
+		switch {
+		case end <= len(values):
+			taken := values[a.at.used:end:end]
 			a.at.used = end
 			return taken
+		case a.at.used > 0: // the rest of a block that is in use
+			a.at.block, a.at.used = a.at.block+1, 0
+		default: // a free one that is too small gives way to one that is not
+			a.free(a.at.block, a.at.block+1)
 		}
 	}
-	// No free block is large enough: they give way to one that is.
-	a.blocks = a.blocks[:min(inUse, len(a.blocks))]
 	size := n
 	if len(a.blocks) == 0 {
 		size = a.most
 	}
-	block := make([]float32, size)
-	a.blocks = append(a.blocks, block)
-	a.at.block, a.at.used = len(a.blocks)-1, n
-	return block[:n:n]
+	region := &memory.Region{}
+	values := memory.Make[float32](region, size)
+	region.Seal()
+	a.blocks = append(a.blocks, block{values, region})
+	a.at.used = n
+	return values[:n:n]
+}
+
+// free gives back the blocks [from, to).
+func (a *Arena) free(from, to int) {
+	for _, b := range a.blocks[from:to] {
+		b.memory.Free()
+	}
+	a.blocks = slices.Delete(a.blocks, from, to)
 }
 
 // Most is how many values were taken at once so far.
@@ -44,8 +66,14 @@ func (a *Arena) Most() int { return a.most }
 // Reset gives back all that was taken. What lay in several blocks will lie in one.
 func (a *Arena) Reset() {
 	if len(a.blocks) > 1 {
-		a.blocks = nil
+		a.free(0, len(a.blocks))
 	}
+	a.at = Place{}
+}
+
+// Free gives back the memory itself: nothing that was taken may be used any more.
+func (a *Arena) Free() {
+	a.free(0, len(a.blocks))
 	a.at = Place{}
 }
 

@@ -10,6 +10,7 @@ import (
 	"gorgonia.org/tensor"
 
 	"github.com/switchyard-dev/switchyard/runtime/kernels"
+	"github.com/switchyard-dev/switchyard/runtime/memory"
 	"github.com/switchyard-dev/switchyard/runtime/nn"
 	"github.com/switchyard-dev/switchyard/runtime/weights"
 	"github.com/switchyard-dev/switchyard/test/wrappers"
@@ -71,20 +72,12 @@ func newSource(t *testing.T, tensors ...wrappers.Tensor) source {
 	return source{parsed}
 }
 
-func (s source) Read(path, param string, shape ...int) (*tensor.Dense, error) {
+func (s source) Rows(dst []float32, path, param string, from int, shape ...int) (bool, error) {
 	name := path + "." + param
 	if _, ok := s.Info(name); !ok {
-		return nil, nil
+		return false, nil
 	}
-	return s.Float32(name, shape...)
-}
-
-func (s source) Rows(path, param string, from, to int, shape ...int) (*tensor.Dense, error) {
-	name := path + "." + param
-	if _, ok := s.Info(name); !ok {
-		return nil, nil
-	}
-	return s.Float32Rows(name, shape, from, to)
+	return true, s.CopyRows(dst, name, shape, from)
 }
 
 func dense(values []float32, shape ...int) *tensor.Dense {
@@ -95,6 +88,11 @@ func batch(t *testing.T, segments ...nn.Segment) *nn.Batch {
 	t.Helper()
 	pool := kernels.NewPool(2)
 	t.Cleanup(pool.Close)
+	for _, s := range segments {
+		if s.Adapter != nil {
+			s.Adapter.Seal()
+		}
+	}
 	return &nn.Batch{Pool: pool, Rows: segments}
 }
 
@@ -414,38 +412,69 @@ func TestWhatTheBaseLacksAnAdapterBrings(t *testing.T) {
 	near(t, "norm", dst, []float64{-2, 12}, 1e-6)
 }
 
-// What an adapter holds in memory is told: every value of it, and of a packed matrix those that fill it up.
+// What an adapter holds in memory is told, and hardly more than its values; it is given back when the adapter is freed.
 func TestBytesOfAnAdapter(t *testing.T) {
-	m := newTiny(t)
-	a := m.layers.NewAdapter()
-	packed := func(n, k int) int64 { return kernels.Pack(make([]float32, n*k), n, k).Bytes() / 4 } // panels are filled up
-	for _, c := range []struct {
-		what   string
-		do     func()
+	const width, rank, words = 256, 8, 128
+	root := nn.NewScope(newSource(t,
+		wrappers.F32("query.weight", make([]float32, width*width), width, width),
+		wrappers.F32("query.bias", make([]float32, width), width),
+		wrappers.F32("key.weight", make([]float32, width*width), width, width),
+		wrappers.F32("norm.weight", make([]float32, width), width),
+		wrappers.F32("words.weight", make([]float32, words*width), words, width),
+	), kernels.Float32)
+	query, key := root.Linear("query", width, width, true), root.Linear("key", width, width, false)
+	root.Beside(query, key)
+	root.LayerNorm("norm", width, 0, false)
+	root.Embedding("words", words, width)
+	layers, err := root.Layers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer layers.Free()
+	zeros := func(shape ...int) *tensor.Dense {
+		return dense(make([]float32, tensor.Shape(shape).TotalSize()), shape...)
+	}
+	ones := dense(slices.Repeat([]float32{1}, width), width)
+	low := nn.Update{Down: dense(slices.Repeat([]float32{1}, rank*width), rank, width), Up: dense(
+		slices.Repeat([]float32{1}, rank*width), width, rank), Scale: 1}
+	whole := low
+	whole.Bias, whole.Magnitude = zeros(width), ones
+	for what, c := range map[string]struct {
+		change func(a *nn.Adapter)
 		values int64
 	}{
-		{"an update with a bias and a magnitude", func() {
-			update(t, a, "a.head", nn.Update{
-				Down: dense(make([]float32, 6), 2, 3), Up: dense(make([]float32, 4), 2, 2), Bias: dense(make([]float32, 2), 2),
-				Magnitude: dense([]float32{1, 1}, 2), Scale: 1,
-			})
-		}, packed(2, 3) + packed(2, 2) + 2 + 2},
-		{"an Embedding's update", func() {
-			update(t, a, "a.words", nn.Update{Down: dense(make([]float32, 4), 1, 4), Up: dense(make([]float32, 2), 2, 1)})
-		}, 4 + 2},
-		{"an Embedding's rows", func() {
-			if err := a.ReplaceRows("a.words", []int{1}, dense(make([]float32, 2), 1, 2)); err != nil {
+		"nothing": {func(*nn.Adapter) {}, 0},
+		"updates side by side, one with a bias and a magnitude": {func(a *nn.Adapter) {
+			update(t, a, "query", whole)
+			update(t, a, "key", low)
+		}, 4*rank*width + 2*width},
+		"an Embedding's update": {func(a *nn.Adapter) {
+			update(t, a, "words", nn.Update{Down: zeros(rank, words), Up: zeros(width, rank)})
+		}, rank*words + rank*width},
+		"an Embedding's rows": {func(a *nn.Adapter) {
+			if err := a.ReplaceRows("words", []int{1, 3}, zeros(2, width)); err != nil {
 				t.Fatal(err)
 			}
-		}, 2},
-		{"a norm", func() {
-			replace(t, a, "a.norm", map[string]*tensor.Dense{"bias": dense(make([]float32, 3), 3)})
-		}, 3},
+		}, 2 * width},
+		"a table, a norm and a Linear": {func(a *nn.Adapter) {
+			replace(t, a, "words", map[string]*tensor.Dense{"weight": zeros(words, width)})
+			replace(t, a, "norm", map[string]*tensor.Dense{"weight": ones})
+			replace(t, a, "key", map[string]*tensor.Dense{"weight": zeros(width, width)})
+		}, words*width + width + width*width},
 	} {
-		before := a.Bytes()
-		c.do()
-		if got := a.Bytes() - before; got != 4*c.values {
-			t.Errorf("%s: expected %d bytes, found %d", c.what, 4*c.values, got)
+		const page, line, most = 4 << 10, 64, 8 // what is rounded up to; values that lie by themselves
+		before := memory.Held()
+		a := layers.NewAdapter()
+		c.change(a)
+		a.Seal()
+		if held := memory.Held() - before; held != a.Bytes() {
+			t.Errorf("%s: told are %d bytes, held are %d", what, a.Bytes(), held)
+		}
+		if least := 4 * c.values; a.Bytes() < least || a.Bytes() > least+page+most*line {
+			t.Errorf("%s: expected hardly more than %d bytes, found %d", what, least, a.Bytes())
+		}
+		if a.Free(); memory.Held() != before {
+			t.Errorf("%s: freed, and %d bytes are still held", what, memory.Held()-before)
 		}
 	}
 }

@@ -4,25 +4,27 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"runtime"
 	"slices"
+	"sync"
+	"sync/atomic"
 
 	"gorgonia.org/tensor"
 
 	"github.com/switchyard-dev/switchyard/runtime/kernels"
+	"github.com/switchyard-dev/switchyard/runtime/memory"
 	"github.com/switchyard-dev/switchyard/runtime/quote"
 )
 
-// Source has a base's weights by the model's own names for them.
+// Source has a base's weights by the model's own names for them. It is safe for concurrent use.
 type Source interface {
-	// Read copies out a parameter of the module at path. It is nil, without an error, for what the base has not: a part of
-	// a head that adapters bring.
-	Read(path, param string, shape ...int) (*tensor.Dense, error)
-	// Rows is Read of the rows [from, to) alone, the first dimension's.
-	Rows(path, param string, from, to int, shape ...int) (*tensor.Dense, error)
+	// Rows copies rows of a parameter of the module at path to dst, from one on and as many as it has room for. It is
+	// false, without an error, for what the base has not: a part of a head that adapters bring.
+	Rows(dst []float32, path, param string, from int, shape ...int) (found bool, err error)
 }
 
-// Scope is a place in a model's tree of modules, from which its layers are asked by name and shape. Errors are kept for
-// the end (Layers), and a layer that has one is given without its weights, so a model reads without error checks.
+// Scope is a place in a model's tree of modules, from which its layers are asked by name and shape. They are given
+// without their weights, which are read at the end, several at once (Layers); so a model reads without error checks.
 type Scope struct {
 	b      *builder
 	prefix string // "" or ending with a dot
@@ -36,13 +38,22 @@ type builder struct {
 	source Source
 	dtype  kernels.DType
 	layers Layers
-	errs   []error
+	reads  []read // in the order asked
 }
+
+// read reads one parameter, in parts that fit a buffer.
+type read func(buffer []float32) error
+
+// bufferSize is how many values are read at once, at least a row: few enough to be in the cache still when they are
+// packed.
+const bufferSize = 1 << 17
 
 // NewScope is the root of a base whose weights are source. The weights of Linears and the tables of Embeddings are kept
 // as dtype; all else, and what adapters bring, is float32.
 func NewScope(source Source, dtype kernels.DType) Scope {
-	return Scope{b: &builder{source: source, dtype: dtype, layers: Layers{slots: make(map[string]int)}}}
+	return Scope{b: &builder{
+		source: source, dtype: dtype, layers: Layers{slots: make(map[string]int), memory: &memory.Region{}},
+	}}
 }
 
 // Sub is the scope of the module name within s.
@@ -75,11 +86,17 @@ func (s Scope) linear(name string, bias bool, shape ...int) *Linear {
 	l := &Linear{slot: s.slot(name), in: in, out: out}
 	s.b.layers.bySlot[l.slot] = l
 	w := s.Sub(name)
-	if weight := w.floats("weight", shape...); w.fit(weight) {
-		l.weight = kernels.PackAs(s.b.dtype, weight, out, in)
-	}
+	w.read(func(from int, rows []float32) error {
+		if from == 0 {
+			l.weight = kernels.NewPacked(s.b.layers.memory, s.b.dtype, out, in)
+		}
+		for i := range len(rows) / in {
+			l.weight.SetRow(from+i, rows[i*in:(i+1)*in])
+		}
+		return w.fit(rows)
+	}, "weight", shape...)
 	if bias {
-		l.bias = w.floats("bias", out)
+		w.keep(&l.bias, "bias", out)
 	}
 	return l
 }
@@ -94,9 +111,10 @@ func (s Scope) Beside(layers ...*Linear) {
 // LayerNorm is the layer name of s: weight and, if it has one, bias [width].
 func (s Scope) LayerNorm(name string, width int, eps float64, bias bool) *LayerNorm {
 	w := s.Sub(name)
-	l := &LayerNorm{slot: s.slot(name), width: width, gain: w.floats("weight", width), eps: eps}
+	l := &LayerNorm{slot: s.slot(name), width: width, eps: eps}
+	w.keep(&l.gain, "weight", width)
 	if bias {
-		l.bias = w.floats("bias", width)
+		w.keep(&l.bias, "bias", width)
 	}
 	s.b.layers.bySlot[l.slot] = l
 	return l
@@ -104,26 +122,57 @@ func (s Scope) LayerNorm(name string, width int, eps float64, bias bool) *LayerN
 
 // Embedding is the layer name of s: weight [num, dim].
 func (s Scope) Embedding(name string, num, dim int) *Embedding {
-	e := &Embedding{slot: s.slot(name), num: num, dim: dim, table: s.Sub(name).table(num, dim)}
+	e := &Embedding{slot: s.slot(name), num: num, dim: dim}
+	w := s.Sub(name)
+	w.read(func(from int, rows []float32) error {
+		if from == 0 {
+			e.table = kernels.NewTable(s.b.layers.memory, s.b.dtype, num, dim)
+		}
+		e.table.Set(from, rows)
+		return w.fit(rows)
+	}, "weight", num, dim)
 	s.b.layers.bySlot[e.slot] = e
 	return e
 }
 
 // Parameter is the bare tensor name that belongs to the module of s itself.
 func (s Scope) Parameter(name string, shape ...int) *Parameter {
-	return &Parameter{slot: s.slot(""), name: name, values: s.floats(name, shape...)}
+	p := &Parameter{slot: s.slot(""), name: name}
+	s.keep(&p.values, name, shape...)
+	return p
 }
 
-// Layers ends the building: what an adapter can be compiled against. The error names the first tensors that do not
-// fit.
+// Layers ends the building: what an adapter can be compiled against. It reads the weights, as many at once as there are
+// processors. The error names the first tensors that do not fit.
 func (s Scope) Layers() (*Layers, error) {
 	const most = 5 // named: a base of another architecture has hundreds
-	if n := len(s.b.errs); n > most {
-		return nil, fmt.Errorf("%w\nand %d more tensors", errors.Join(s.b.errs[:most]...), n-most)
-	} else if n > 0 {
-		return nil, errors.Join(s.b.errs...)
+	errs := slices.DeleteFunc(s.b.readAll(), func(err error) bool { return err == nil })
+	s.b.layers.memory.Seal()
+	if len(errs) == 0 {
+		return &s.b.layers, nil
 	}
-	return &s.b.layers, nil
+	s.b.layers.Free()
+	if n := len(errs); n > most {
+		return nil, fmt.Errorf("%w\nand %d more tensors", errors.Join(errs[:most]...), n-most)
+	}
+	return nil, errors.Join(errs...)
+}
+
+// readAll does the reads, and returns each one's error.
+func (b *builder) readAll() []error {
+	errs := make([]error, len(b.reads))
+	var next atomic.Int64
+	var workers sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		workers.Go(func() {
+			buffer := make([]float32, bufferSize)
+			for i := next.Add(1) - 1; i < int64(len(errs)); i = next.Add(1) - 1 {
+				errs[i] = b.reads[i](buffer)
+			}
+		})
+	}
+	workers.Wait()
+	return errs
 }
 
 // path is that of the module name within s, or of s itself if name is empty.
@@ -148,51 +197,48 @@ func (s Scope) slot(name string) int {
 	return slot
 }
 
-// floats copies a parameter of s itself out of the source; nil where the base lacks it or it does not fit, so that a
-// config which promises a giant costs nothing.
-func (s Scope) floats(name string, shape ...int) []float32 {
-	return s.found(s.b.source.Read(s.path(""), name, shape...))
-}
-
-func (s Scope) found(t *tensor.Dense, err error) []float32 {
-	if err != nil {
-		s.b.errs = append(s.b.errs, err)
-	}
-	if err != nil || t == nil {
+// keep has a parameter of s itself read in the end, as it is.
+func (s Scope) keep(values *[]float32, name string, shape ...int) {
+	s.read(func(from int, rows []float32) error {
+		if from == 0 {
+			*values = memory.Make[float32](s.b.layers.memory, tensor.Shape(shape).TotalSize())
+		}
+		copy((*values)[from*tensor.Shape(shape[1:]).TotalSize():], rows)
 		return nil
-	}
-	return values(t)
+	}, name, shape...)
 }
 
-// rowsAtOnce is how many vectors of a table are read at once.
-const rowsAtOnce = 4096
-
-// table is the weight [num, dim] of s itself, an Embedding; nil as floats. It is read by parts: as float32, all of one
-// may take more than the rest of the model.
-func (s Scope) table(num, dim int) *kernels.Table {
-	var table *kernels.Table
-	for from := 0; from < num; from += rowsAtOnce {
-		rows := s.found(s.b.source.Rows(s.path(""), "weight", from, min(from+rowsAtOnce, num), num, dim))
-		if !s.fit(rows) {
-			return nil
+// read has a parameter of s itself read in the end, some rows after the others, where the base has it and it fits: a
+// config which promises a giant costs nothing.
+func (s Scope) read(use func(from int, rows []float32) error, name string, shape ...int) {
+	s.b.reads = append(s.b.reads, func(buffer []float32) error {
+		if found, err := s.b.source.Rows(nil, s.path(""), name, 0, shape...); !found || err != nil {
+			return err
 		}
-		if table == nil {
-			table = kernels.NewTable(s.b.dtype, num, dim)
+		width := tensor.Shape(shape[1:]).TotalSize()
+		each := max(bufferSize/width, 1)
+		for from := 0; from < shape[0]; from += each {
+			rows := slices.Grow(buffer[:0], each*width)[:min(each, shape[0]-from)*width]
+			if _, err := s.b.source.Rows(rows, s.path(""), name, from, shape...); err != nil {
+				return err
+			}
+			if err := use(from, rows); err != nil {
+				return err
+			}
 		}
-		table.Set(from, rows)
-	}
-	return table
+		return nil
+	})
 }
 
-// fit tells whether there are weights of s itself, and the base's type has numbers as large.
-func (s Scope) fit(weights []float32) bool {
+// fit refuses weights of s itself that are larger than the base's type has numbers.
+func (s Scope) fit(weights []float32) error {
 	largest := s.b.dtype.Largest()
 	i := slices.IndexFunc(weights, func(v float32) bool { return v > largest || v < -largest })
-	if i >= 0 {
-		s.b.errs = append(s.b.errs, fmt.Errorf("module %s: weight: expected values of at most %g, which bfloat16 has, "+
-			"found %g: serve the model as float32", quote.Name(s.path("")), largest, weights[i]))
+	if i < 0 {
+		return nil
 	}
-	return i < 0 && weights != nil
+	return fmt.Errorf("module %s: weight: expected values of at most %g, which bfloat16 has, found %g: "+
+		"serve the model as float32", quote.Name(s.path("")), largest, weights[i])
 }
 
 // values is a float32 tensor's backing slice.

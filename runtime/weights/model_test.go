@@ -101,7 +101,7 @@ func TestRowsOfATensor(t *testing.T) {
 		{name: "inf", shape: []int{2, 2}, from: 0, to: 1, values: []float32{1, 2}}, // of no matter here
 		{
 			name: "inf", shape: []int{2, 2}, from: 1, to: 2,
-			err: `tensor "inf": expected finite values, found +Inf at element 1 of [1, 2]`,
+			err: `tensor "inf": expected finite values, found +Inf at element 3 of [2, 2]`,
 		},
 		{name: "a", shape: []int{2, 3}, from: 0, to: 1, err: `tensor "a": shape: expected [2, 3], found [3, 2]`},
 		{name: "b", shape: []int{2, 3}, from: 0, to: 1, err: `tensor "b": expected F32 [2, 3], found no such tensor`},

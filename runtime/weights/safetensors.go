@@ -125,24 +125,35 @@ func (t *Tensors) Info(name string) (Info, bool) {
 
 // Float32 copies out a tensor that must be F32, F16 or BF16, of that shape (none: a scalar) and finite throughout.
 func (t *Tensors) Float32(name string, shape ...int) (*tensor.Dense, error) {
-	if len(shape) == 0 {
-		return t.float32(name, shape, func(raw []byte) []byte { return raw }, shape)
+	e, err := t.floats(name, shape)
+	if err != nil {
+		return nil, err
 	}
-	return t.Float32Rows(name, shape, 0, shape[0])
+	return e.copyOf(0, shape)
 }
 
 // Float32Rows is Float32 of the rows [from, to) alone, the first dimension's.
 func (t *Tensors) Float32Rows(name string, shape []int, from, to int) (*tensor.Dense, error) {
+	e, err := t.floats(name, shape)
+	if err != nil {
+		return nil, err
+	}
 	rows := slices.Clone(shape)
 	rows[0] = to - from
-	return t.float32(name, shape, func(raw []byte) []byte {
-		size := len(raw) / shape[0]
-		return raw[from*size : to*size]
-	}, rows)
+	return e.copyOf(from*e.row(), rows)
 }
 
-// float32 copies the part of a tensor of that shape, which has the shape of part.
-func (t *Tensors) float32(name string, shape []int, part func([]byte) []byte, partShape []int) (*tensor.Dense, error) {
+// CopyRows is Float32Rows to dst, from a row on and as many as it has room for.
+func (t *Tensors) CopyRows(dst []float32, name string, shape []int, from int) error {
+	e, err := t.floats(name, shape)
+	if err != nil {
+		return err
+	}
+	return e.copyTo(dst, from*e.row())
+}
+
+// floats is a tensor of that shape, of which values can be handed out.
+func (t *Tensors) floats(name string, shape []int) (*entry, error) {
 	e, ok := t.find(name)
 	switch {
 	case !ok:
@@ -156,13 +167,29 @@ func (t *Tensors) float32(name string, shape []int, part func([]byte) []byte, pa
 		return nil, fmt.Errorf("tensor %s: shape: expected at least one value, found %s",
 			quote.Name(name), quote.Shape(e.Shape))
 	}
-	raw := part(e.raw)
-	values := make([]float32, len(raw)*8/bitsOf[e.DType])
-	if i := decoders[e.DType](values, raw); i < len(values) {
-		return nil, fmt.Errorf("tensor %s: expected finite values, found %v at element %d of %s",
-			quote.Name(name), values[i], i, quote.Shape(partShape))
+	return &e, nil
+}
+
+// row is how many values a row has.
+func (e *entry) row() int { return tensor.Shape(e.Shape[1:]).TotalSize() }
+
+// copyOf is the values from one on, as a tensor of that shape.
+func (e *entry) copyOf(from int, shape []int) (*tensor.Dense, error) {
+	values := make([]float32, tensor.Shape(shape).TotalSize())
+	if err := e.copyTo(values, from); err != nil {
+		return nil, err
 	}
-	return tensor.New(tensor.WithShape(slices.Clone(partShape)...), tensor.WithBacking(values)), nil
+	return tensor.New(tensor.WithShape(slices.Clone(shape)...), tensor.WithBacking(values)), nil
+}
+
+// copyTo copies values, from one on and as many as dst has room for.
+func (e *entry) copyTo(dst []float32, from int) error {
+	size := bitsOf[e.DType] / 8
+	if i := decoders[e.DType](dst, e.raw[from*size:(from+len(dst))*size]); i < len(dst) {
+		return fmt.Errorf("tensor %s: expected finite values, found %v at element %d of %s",
+			quote.Name(e.name), dst[i], from+i, quote.Shape(e.Shape))
+	}
+	return nil
 }
 
 func (t *Tensors) find(name string) (entry, bool) {

@@ -41,6 +41,7 @@ type answer struct {
 }
 
 type contestant struct {
+	base     *model.Base
 	engine   *engine.Engine
 	adapters []*engine.Adapter
 	inputs   []engine.Input
@@ -78,6 +79,7 @@ func main() {
 func (c *contestant) open(cmd command, workers int) (answer, error) {
 	if c.engine != nil {
 		c.engine.Close()
+		c.base.Close()
 	}
 	folder, err := weights.OpenFolder(cmd.Open)
 	if err != nil {
@@ -92,7 +94,7 @@ func (c *contestant) open(cmd command, workers int) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	*c = contestant{engine: engine.New(base, workers)}
+	*c = contestant{base: base, engine: engine.New(base, workers)}
 	var a answer
 	if a.Variant, err = kernels.Variant(); err != nil {
 		return answer{}, err
