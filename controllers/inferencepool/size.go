@@ -19,8 +19,8 @@ const (
 	processBytes = 64 << 20
 	// tokenizerCode is what the tokenizer takes whatever its vocabulary: it is compiled when the pod starts.
 	tokenizerCode = 64 << 20
-	// heapPercent of a pod's memory limit is Go's own (GOMEMLIMIT): near it garbage is collected more often. The rest is
-	// for what Go does not count.
+	// heapPercent of a pod's memory limit is what the runtime may take, weights and Go's heap together (GOMEMLIMIT): near
+	// it garbage is collected more often. The rest is for what nobody counts.
 	heapPercent = 90
 )
 
@@ -29,7 +29,7 @@ func memoryLimit(pool *v1alpha1.InferencePool) int64 {
 	return pool.Spec.Template.Resources.Limits.Memory().Value()
 }
 
-// goMemoryLimit is how much of a pod's memory limit Go may use.
+// goMemoryLimit is how much of a pod's memory limit the runtime may use.
 func goMemoryLimit(limit int64) int64 { return limit / 100 * heapPercent }
 
 // tooSmall says why the pods' memory limit cannot hold what they may be asked to hold at once; "" if it can, or there

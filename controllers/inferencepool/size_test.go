@@ -113,11 +113,11 @@ func TestTooSmall(t *testing.T) {
 		batch        [2]int // mebibytes, from and to
 		requests     string // mebibytes
 	}{
-		{"google/vit-base-patch16-224", `{"model_type": "vit", "num_labels": 1000}`, "331Mi", [2]int{320, 400}, "576"},
+		{"google/vit-base-patch16-224", `{"model_type": "vit", "num_labels": 1000}`, "331Mi", [2]int{240, 280}, "576"},
 		// 32 rows of 512 tokens.
-		{"google-bert/bert-base-uncased", `{"model_type": "bert"}`, "418Mi", [2]int{800, 1000}, "384"},
+		{"google-bert/bert-base-uncased", `{"model_type": "bert"}`, "418Mi", [2]int{520, 590}, "384"},
 		// 32 rows of 8192 tokens would be 16 GiB: a batch has two of them.
-		{"answerdotai/ModernBERT-base", `{"model_type": "modernbert"}`, "571Mi", [2]int{800, 1200}, "384"},
+		{"answerdotai/ModernBERT-base", `{"model_type": "modernbert"}`, "571Mi", [2]int{550, 620}, "384"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			model := describe(t, c.config)

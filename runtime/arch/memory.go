@@ -48,9 +48,9 @@ func (d *Description) MaxTokens() int {
 }
 
 // BatchBytes is the memory that computing so many rows takes at once beside the weights, with updates of at most that
-// rank in every layer: what a layer works with, once more for the arena of the batches before, which is the garbage
-// collector's when a larger one comes, and the inputs. Heads are not counted: they are small. Where images may have any
-// size, there may be as many tokens as are computed together.
+// rank in every layer: what a layer works with, an eighth more for what does not fit side by side until an arena has
+// grown, a row of an adapter that is tried meanwhile (a text of one token is nothing), and the inputs. Heads are not
+// counted: they are small. Where images may have any size, there may be as many tokens as are computed together.
 func (d *Description) BatchBytes(rows, rank int) int64 {
 	w := d.work(rank)
 	most, input := int64(max(MaxBatchTokens, w.tokens)), int64(rows)*w.input
@@ -58,7 +58,11 @@ func (d *Description) BatchBytes(rows, rank int) int64 {
 	if i := d.Image; i != nil && i.Patch != [2]int{} {
 		tokens, input = most, most*int64(i.Channels*i.Patch[0]*i.Patch[1])
 	}
-	return bytesPerValue * (tokens*(2*w.layer+w.embed) + input + w.kept)
+	tokens += tokens / 8
+	if d.Image != nil {
+		tokens += int64(w.tokens)
+	}
+	return bytesPerValue * (tokens*(w.layer+w.embed) + input + w.kept)
 }
 
 const bytesPerValue = 4 // of float32
