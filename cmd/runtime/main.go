@@ -11,6 +11,8 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/KimMachineGun/automemlimit/memlimit"
+
 	"github.com/switchyard-dev/switchyard/runtime/kernels"
 )
 
@@ -32,6 +34,7 @@ func run(ctx context.Context, command string, args []string, log *slog.Logger) e
 	if _, err := kernels.Variant(); err != nil {
 		return err
 	}
+	keepWithinLimit(os.Getenv("GOMEMLIMIT"), memlimit.FromCgroup, log)
 	return commands[command](ctx, args, log)
 }
 
