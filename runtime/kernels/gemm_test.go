@@ -195,14 +195,18 @@ func testAPackedMatrixGivesItsRowsBack(t *testing.T) {
 func BenchmarkGemm(b *testing.B) {
 	p := newPool(b, 2)
 	rng := rand.New(rand.NewPCG(4, 4))
-	for _, size := range [][3]int{{544, 96, 96}, {544, 384, 96}, {197, 384, 384}} {
+	for _, size := range [][3]int{{544, 96, 96}, {544, 384, 96}, {197, 384, 384}, {8, 768, 768}, {512, 768, 3072}} {
 		m, n, k := size[0], size[1], size[2]
-		b.Run(fmt.Sprintf("%dx%dx%d", m, n, k), func(b *testing.B) {
-			x, w, dst := random(rng, m*k), kernels.Pack(nil, random(rng, n*k), n, k), make([]float32, m*n)
-			for b.Loop() {
-				p.Gemm(kernels.Gemm{X: x, Rows: m, W: w, Dst: dst})
-			}
-			b.ReportMetric(2*float64(m)*float64(n)*float64(k)*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOPS")
-		})
+		x, weights, dst := random(rng, m*k), random(rng, n*k), make([]float32, m*n)
+		for _, dtype := range []kernels.DType{kernels.Float32, kernels.BFloat16} {
+			name := map[kernels.DType]string{kernels.Float32: "float32", kernels.BFloat16: "bfloat16"}[dtype]
+			b.Run(fmt.Sprintf("%s/%dx%dx%d", name, m, n, k), func(b *testing.B) {
+				w := kernels.PackAs(nil, dtype, weights, n, k)
+				for b.Loop() {
+					p.Gemm(kernels.Gemm{X: x, Rows: m, W: w, Dst: dst})
+				}
+				b.ReportMetric(2*float64(m)*float64(n)*float64(k)*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOPS")
+			})
+		}
 	}
 }

@@ -54,13 +54,13 @@ func start(t *testing.T, adapters string) *standalone.Server {
 	return startOn(t, digits.Base(sample), adapters, pool)
 }
 
-func startOn(t *testing.T, base, adapters, name string) *standalone.Server {
+func startOn(t *testing.T, base, adapters, name string, flags ...string) *standalone.Server {
 	t.Helper()
 	path, err := binary()
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := standalone.Start(t.Context(), path, base, adapters, name)
+	s, err := standalone.Start(t.Context(), path, base, adapters, name, flags...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +84,16 @@ func heldOut(t *testing.T) (images []digits.Image, adapters []string) {
 
 // Over HTTP, from PNG to label: every held-out image asked of every adapter, in mixed batches.
 func TestHeldOutAccuracy(t *testing.T) {
-	s := start(t, digits.Adapters(sample))
+	for _, dtype := range []string{"float32", "bfloat16"} {
+		t.Run(dtype, func(t *testing.T) { testHeldOutAccuracy(t, dtype) })
+	}
+}
+
+func testHeldOutAccuracy(t *testing.T, dtype string) {
+	s := startOn(t, digits.Base(sample), digits.Adapters(sample), pool, "--dtype", dtype)
+	if !strings.Contains(s.Log(), "dtype="+dtype) {
+		t.Errorf("expected dtype=%s in what is logged", dtype)
+	}
 	images, adapters := heldOut(t)
 	right := make(map[string]int)
 	for part := range slices.Chunk(images, 40) {
@@ -286,8 +295,11 @@ func TestBadFlagsAndBadBases(t *testing.T) {
 		{nil, 2, "usage: runtime serve"},
 		{[]string{"fly"}, 2, "usage: runtime serve"},
 		{[]string{"serve", "--wings"}, 2, "flag provided but not defined: -wings"},
+		{[]string{"serve", "--dtype", "bf16"}, 2, `for flag -dtype: expected float32 or bfloat16, found "bf16"`},
+		{[]string{"agent", "--dtype", "float64"}, 2, `for flag -dtype: expected float32 or bfloat16, found "float64"`},
 		{[]string{"serve", "--base-model", "x"}, 2, "expected --base-model and --adapters"},
 		{[]string{"serve", "-h"}, 0, "-http-address"},
+		{[]string{"serve", "-h"}, 0, "(default float32)"},
 		{[]string{"serve", "--base-model", empty, "--adapters", empty}, 1, `file \"config.json\": no such file`},
 		{
 			[]string{"serve", "--base-model", digits.Base(sample), "--adapters", filepath.Join(empty, "no")},
