@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+
+	"github.com/switchyard-dev/switchyard/runtime/arch"
 )
 
 // tolerance is relative to the largest logit of the row; unsure has the exceptions.
@@ -52,7 +54,7 @@ func TestOneMixedBatchOfAllAgreesWithPEFT(t *testing.T) {
 func TestBasesOfOtherConfigsAgreeWithTransformers(t *testing.T) {
 	for _, path := range folders(t, variants) {
 		t.Run(filepath.Base(path), func(t *testing.T) {
-			s := open(t, path, path, 2)
+			s := open(t, path, path, 2, arch.Float32)
 			rows := s.all()
 			s.compare(t, rows, s.run(t, rows))
 		})

@@ -87,14 +87,14 @@ const smallest = 0.2
 // openSuite opens the base, the golden file and the adapters of a folder.
 func openSuite(t testing.TB, path string, workers int) *suite {
 	t.Helper()
-	s := open(t, filepath.Join(path, "base"), path, workers)
+	s := open(t, filepath.Join(path, "base"), path, workers, arch.Float32)
 	s.unsure = unsure[filepath.Base(path)]
 	return s
 }
 
-func open(t testing.TB, basePath, path string, workers int) *suite {
+func open(t testing.TB, basePath, path string, workers int, dtype arch.DType) *suite {
 	t.Helper()
-	base, err := model.Open(openFolder(t, basePath), arch.Float32)
+	base, err := model.Open(openFolder(t, basePath), dtype)
 	if err != nil {
 		t.Fatal(err)
 	}
