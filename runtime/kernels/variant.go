@@ -69,7 +69,7 @@ type columns struct {
 	scale   float32
 }
 
-// Environment is the variable that forces a variant, for tests: portable, avx2.
+// Environment is the variable that forces a variant, for tests: portable, avx2, avx512.
 const Environment = "SWITCHYARD_KERNELS"
 
 // active is what computes, chosen once when the process starts.
@@ -90,6 +90,6 @@ func choose(name string, variants []variant) (variant, error) {
 		Environment, strings.Join(names, ", "), name)
 }
 
-// Variant is the name of the kernels that compute: portable or avx2. The error is of an Environment that asks
+// Variant is the name of the kernels that compute: portable, avx2 or avx512. The error is of an Environment that asks
 // for what the processor lacks; a program is to end with it, before it computes.
 func Variant() (string, error) { return active.name(), errVariant }

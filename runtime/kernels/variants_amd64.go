@@ -12,6 +12,11 @@ func variants() []variant {
 	if cpu.X86.HasAVX2 && cpu.X86.HasFMA {
 		all = append(all, &avx2)
 	}
+	// What is narrower than 512 bits may be in registers that only VL reaches. Each flag is set only where the system
+	// keeps those registers, too.
+	if cpu.X86.HasAVX512F && cpu.X86.HasAVX512DQ && cpu.X86.HasAVX512VL && cpu.X86.HasBMI2 {
+		all = append(all, &avx512)
+	}
 	return all
 }
 
@@ -45,6 +50,35 @@ var avx2 = vector{
 		ReLU: epilogueAVX2_relu, SiLU: epilogueAVX2_silu,
 	},
 	layerNorm: layerNormAVX2, soften: softmaxAVX2, turn: transposeAVX2,
+}
+
+var avx512 = vector{
+	is: "avx512", lanes: 16, most: 12, filled: 8,
+	tiles: [2][]func(*byte){
+		{
+			tileAVX512_1x1, tileAVX512_2x1, tileAVX512_3x1, tileAVX512_4x1, tileAVX512_5x1, tileAVX512_6x1,
+			tileAVX512_7x1, tileAVX512_8x1, tileAVX512_9x1, tileAVX512_10x1, tileAVX512_11x1, tileAVX512_12x1,
+		},
+		{
+			tileAVX512_1x2, tileAVX512_2x2, tileAVX512_3x2, tileAVX512_4x2, tileAVX512_5x2, tileAVX512_6x2,
+			tileAVX512_7x2, tileAVX512_8x2, tileAVX512_9x2, tileAVX512_10x2, tileAVX512_11x2, tileAVX512_12x2,
+		},
+	},
+	pairs: [2][]func(*byte){
+		{
+			pairsAVX512_1x1, pairsAVX512_2x1, pairsAVX512_3x1, pairsAVX512_4x1, pairsAVX512_5x1, pairsAVX512_6x1,
+			pairsAVX512_7x1, pairsAVX512_8x1, pairsAVX512_9x1, pairsAVX512_10x1, pairsAVX512_11x1, pairsAVX512_12x1,
+		},
+		{
+			pairsAVX512_1x2, pairsAVX512_2x2, pairsAVX512_3x2, pairsAVX512_4x2, pairsAVX512_5x2, pairsAVX512_6x2,
+			pairsAVX512_7x2, pairsAVX512_8x2, pairsAVX512_9x2, pairsAVX512_10x2, pairsAVX512_11x2, pairsAVX512_12x2,
+		},
+	},
+	epilogues: [epilogues]func(*byte){
+		Identity: epilogueAVX512_identity, GELU: epilogueAVX512_gelu, GELUTanh: epilogueAVX512_geluTanh,
+		ReLU: epilogueAVX512_relu, SiLU: epilogueAVX512_silu,
+	},
+	layerNorm: layerNormAVX512, soften: softmaxAVX512, turn: transposeAVX512,
 }
 
 // arguments is what the assembly reads: hack/kernels knows the offsets.
@@ -109,14 +143,14 @@ func (v *vector) rows() int    { return v.most }
 func (v *vector) tile(w *worker, t tile) {
 	vectors := ceilDiv(t.cols, v.lanes)
 	args := v.arguments(w, &t, vectors)
-	args.b = matrix(t.b, t.k, vectors*v.lanes, t.ldb)
+	args.b = matrix(t.b, t.k, t.cols, t.ldb)
 	v.tiles[vectors-1][t.rows-1](first(args))
 }
 
 func (v *vector) tilePairs(w *worker, t tile) {
 	vectors := ceilDiv(t.cols, v.lanes)
 	args := v.arguments(w, &t, vectors)
-	args.pairs = matrix(t.pairs, ceilDiv(t.k, 2), vectors*v.lanes, t.ldb)
+	args.pairs = matrix(t.pairs, ceilDiv(t.k, 2), t.cols, t.ldb)
 	v.pairs[vectors-1][t.rows-1](first(args))
 }
 
