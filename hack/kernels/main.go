@@ -1,6 +1,6 @@
 // Command kernels writes the assembly of runtime/kernels for amd64, by avo (github.com/mmcloughlin/avo):
 //
-//	go run . -out FILE avx512|avx2
+//	go run . -out FILE avx2|avx512|avx512bf16
 //
 // Each function takes one pointer, to a struct of runtime/kernels, whose fields it reads by their offsets; those are
 // listed beside each. All follow the package's invariant: what becomes of one element is the same instructions in the
@@ -12,31 +12,45 @@ import (
 	"log"
 
 	. "github.com/mmcloughlin/avo/build" //nolint:revive,stylecheck // as avo's programs are written
+	"github.com/mmcloughlin/avo/pass"
 )
 
 func main() {
 	flag.Parse()
-	var s set
-	switch name := flag.Arg(0); name {
-	case "avx512":
-		s = avx512{}
-	case "avx2":
-		s = avx2{}
-	default:
-		log.Fatalf("expected avx512 or avx2, found %q", name)
-	}
 	ConstraintExpr("amd64")
-	for vectors := 1; vectors <= 2; vectors++ {
-		for rows := 1; rows <= s.rows(); rows++ {
-			tile(s, rows, vectors)
-			pairs(s, rows, vectors)
-		}
+	switch name := flag.Arg(0); name {
+	case "avx2":
+		all(avx2{})
+	case "avx512":
+		all(avx512{})
+	case "avx512bf16": // the rest is avx512's
+		tiles(bfloat16{}, tile)
+		roundBFloat16()
+	default:
+		log.Fatalf("expected avx2, avx512 or avx512bf16, found %q", name)
 	}
+	pass.Compile = pass.Concat(pass.Compile, pass.FunctionPass(encode))
+	Generate()
+}
+
+// all are the functions of a variant.
+func all(s set) {
+	tiles(s, tile, pairs)
 	for _, act := range activations {
 		epilogue(s, act)
 	}
 	layerNorm(s)
 	softmax(s)
 	transpose(s)
-	Generate()
+}
+
+// tiles are the kinds of tile, each of every size.
+func tiles(s set, kinds ...func(s set, rows, vectors int)) {
+	for vectors := 1; vectors <= 2; vectors++ {
+		for rows := 1; rows <= s.rows(); rows++ {
+			for _, kind := range kinds {
+				kind(s, rows, vectors)
+			}
+		}
+	}
 }

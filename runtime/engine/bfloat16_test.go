@@ -12,6 +12,7 @@ import (
 
 	"github.com/switchyard-dev/switchyard/runtime/arch"
 	"github.com/switchyard-dev/switchyard/runtime/engine"
+	"github.com/switchyard-dev/switchyard/runtime/kernels"
 	"github.com/switchyard-dev/switchyard/runtime/memory"
 	"github.com/switchyard-dev/switchyard/runtime/model"
 	"github.com/switchyard-dev/switchyard/runtime/weights"
@@ -54,8 +55,8 @@ func roundedBase(t *testing.T, config string) string {
 	return base.Write()
 }
 
-// A base kept as bfloat16 answers as one whose weights are rounded in its file, to the bit; adapters are as they are.
-// The digest is the file's either way.
+// A base kept as bfloat16 answers as one whose weights are rounded in its file, to the bit, or where products are of
+// bfloat16 on both sides to its three digits; adapters are as they are. The digest is the file's either way.
 func TestABaseAsBFloat16(t *testing.T) {
 	for name, config := range map[string]string{
 		"bert": bert,
@@ -80,9 +81,13 @@ func TestABaseAsBFloat16(t *testing.T) {
 				batch.Rows[1].Adapter = nil
 				return run(t, e, batch)
 			}
+			same := sameBits
+			if variant, _ := kernels.Variant(); variant == "avx512bf16" {
+				same = nearly
+			}
 			off, found, want := answers(exact), answers(kept), answers(rounded)
 			for i := range found {
-				if !sameBits(found[i].Float32s(), want[i].Float32s()) {
+				if !same(found[i].Float32s(), want[i].Float32s()) {
 					t.Errorf("row %d: expected %v, as of rounded weights, found %v", i, want[i].Data(), found[i].Data())
 				}
 				if sameBits(found[i].Float32s(), off[i].Float32s()) {
@@ -91,6 +96,15 @@ func TestABaseAsBFloat16(t *testing.T) {
 			}
 		})
 	}
+}
+
+// nearly tells whether values are equal to a hundredth of the largest.
+func nearly(found, want []float32) bool {
+	largest, off := 0.0, 0.0
+	for i, v := range want {
+		largest, off = max(largest, math.Abs(float64(v))), max(off, math.Abs(float64(v)-float64(found[i])))
+	}
+	return off <= largest/100
 }
 
 // Kinds of updates side by side: each row is to the bit what it is alone.

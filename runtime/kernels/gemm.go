@@ -8,7 +8,8 @@ import (
 
 // The largest block that one task computes: its product stays in the cache until it is finished. K is gone through by
 // parts, whose rows of x (96 x 512: 192 KiB) stay in a second-level cache and whose panel of weights stays in the
-// first: an accumulator is put down at the end of a part and taken up at the next, which changes no bit of it.
+// first, or, where a panel is 32 wide (64 KiB), beside them, as a tile of 12 rows reads it slowly enough. An
+// accumulator is put down at the end of a part and taken up at the next, which changes no bit of it.
 const (
 	blockRows = 96
 	blockCols = 128
@@ -275,13 +276,24 @@ func (g *Gemm) exact(w *worker, e *epilogue) {
 func multiply(w *worker, acc, x []float32, stride, rows int, m *Packed, c0, c1 int, ks Span, add bool) {
 	panel := active.panel()
 	tiles := ceilDiv(rows, active.rows())
+	var rounded []uint32
+	if m.dtype == BFloat16 {
+		if some, words := active.round(w, x, stride, rows, ks.End-ks.Start); some != nil {
+			rounded, stride = some, words
+		}
+	}
 	for c := c0; c < c1; c += panel {
 		first, width := m.panel(c)
 		for i := range tiles { // of sizes that differ by one row at most
 			from, to := i*rows/tiles, (i+1)*rows/tiles
 			t := tile{
-				a: x[from*stride:], lda: stride, ldk: 1, ldb: width, c: acc[from*blockCols+c-c0:], ldc: blockCols,
+				lda: stride, ldk: 1, ldb: width, c: acc[from*blockCols+c-c0:], ldc: blockCols,
 				rows: to - from, cols: width, k: ks.End - ks.Start, add: add,
+			}
+			if rounded != nil {
+				t.rounded = rounded[from*stride:]
+			} else {
+				t.a = x[from*stride:]
 			}
 			if m.dtype == BFloat16 {
 				t.pairs = m.pairs[first*ceilDiv(m.K, 2)+ks.Start/2*width:]
@@ -295,7 +307,7 @@ func multiply(w *worker, acc, x []float32, stride, rows int, m *Packed, c0, c1 i
 }
 
 // atLeast is x with room for n values, which are not kept where it has to grow.
-func atLeast(x []float32, n int) []float32 {
+func atLeast[T any](x []T, n int) []T {
 	if len(x) >= n {
 		return x
 	}

@@ -28,6 +28,7 @@ type worker struct {
 	args    arguments
 	product []float32 // a block of a product
 	rows    []float32 // rows of a matrix, copied
+	rounded []uint32  // the same as bfloat16
 	heads   heads
 }
 

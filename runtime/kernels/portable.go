@@ -84,6 +84,8 @@ func (t *tile) row(r int) {
 	c[0], c[1] = s0, s1
 }
 
+func (portable) round(*worker, []float32, int, int, int) (rounded []uint32, words int) { return nil, 0 }
+
 func (portable) epilogue(_ *worker, e epilogue) {
 	for r := range e.rows {
 		acc, dst := e.acc[r*e.lda:][:e.cols], e.dst[r*e.ldd:][:e.cols]

@@ -21,8 +21,13 @@ type variant interface {
 	// tile is c [rows, cols] = a [rows, k] · b [k, cols], or += that: one accumulator for each element, over all of k in
 	// order. cols is at most a panel; c has room for a whole one, of which all may be written.
 	tile(w *worker, t tile)
-	// tilePairs is tile of a b of bfloat16, two k a word, with the same bits as of b widened. ldk is 1.
+	// tilePairs is tile of a b of bfloat16, two k a word. Of an a of float32 it has the same bits as with b widened. Of a
+	// rounded a each sum gains the two products of a word in turn, and numbers too small to be normal count as zero. ldk
+	// is 1.
 	tilePairs(w *worker, t tile)
+	// round has rows of x [rows, k] as bfloat16, two k a word, as tilePairs takes them, until the worker's next; words is
+	// the distance of two rows. nil: tilePairs takes float32.
+	round(w *worker, x []float32, stride, rows, k int) (rounded []uint32, words int)
 	// epilogue is dst = act(acc·gain + bias)·times + residual; what is nil is left out. times lies as acc, residual as
 	// dst.
 	epilogue(w *worker, e epilogue)
@@ -38,7 +43,8 @@ type variant interface {
 // tile are the operands of one tile.
 type tile struct {
 	a          []float32
-	lda, ldk   int // distance of two rows of a, and of two of its columns
+	rounded    []uint32 // in place of a: [rows, k/2], as pairs
+	lda, ldk   int      // distance of two rows of a, and of two of its columns
 	b          []float32
 	pairs      []uint32 // in place of b: [k/2, cols], the earlier k in the lower half
 	ldb        int
@@ -69,7 +75,7 @@ type columns struct {
 	scale   float32
 }
 
-// Environment is the variable that forces a variant, for tests: portable, avx2, avx512.
+// Environment is the variable that forces a variant, for tests: portable, avx2, avx512, avx512bf16.
 const Environment = "SWITCHYARD_KERNELS"
 
 // active is what computes, chosen once when the process starts.
@@ -90,6 +96,6 @@ func choose(name string, variants []variant) (variant, error) {
 		Environment, strings.Join(names, ", "), name)
 }
 
-// Variant is the name of the kernels that compute: portable, avx2 or avx512. The error is of an Environment that asks
-// for what the processor lacks; a program is to end with it, before it computes.
+// Variant is the name of the kernels that compute: portable, avx2, avx512 or avx512bf16. The error is of an Environment
+// that asks for what the processor lacks; a program is to end with it, before it computes.
 func Variant() (string, error) { return active.name(), errVariant }

@@ -16,6 +16,9 @@ func variants() []variant {
 	// keeps those registers, too.
 	if cpu.X86.HasAVX512F && cpu.X86.HasAVX512DQ && cpu.X86.HasAVX512VL && cpu.X86.HasBMI2 {
 		all = append(all, &avx512)
+		if cpu.X86.HasAVX512BF16 {
+			all = append(all, &avx512BFloat16)
+		}
 	}
 	return all
 }
@@ -28,7 +31,9 @@ type vector struct {
 	most      int // rows of a tile
 	filled    int
 	tiles     [2][]func(*byte) // by vectors - 1 and rows - 1
-	pairs     [2][]func(*byte) // the same of bfloat16
+	pairs     [2][]func(*byte) // the same of a b of bfloat16
+	dots      [2][]func(*byte) // the same of an a and a b of bfloat16; in place of pairs where there are some
+	rounds    func(*byte)      // as dots has a; nil where there are none
 	epilogues [epilogues]func(*byte)
 	layerNorm func(*byte)
 	soften    func(*byte)
@@ -81,6 +86,24 @@ var avx512 = vector{
 	layerNorm: layerNormAVX512, soften: softmaxAVX512, turn: transposeAVX512,
 }
 
+// avx512BFloat16 is avx512 where the processor multiplies bfloat16.
+var avx512BFloat16 = func() vector {
+	v := avx512
+	v.is = "avx512bf16"
+	v.dots = [2][]func(*byte){
+		{
+			tileBFloat16_1x1, tileBFloat16_2x1, tileBFloat16_3x1, tileBFloat16_4x1, tileBFloat16_5x1, tileBFloat16_6x1,
+			tileBFloat16_7x1, tileBFloat16_8x1, tileBFloat16_9x1, tileBFloat16_10x1, tileBFloat16_11x1, tileBFloat16_12x1,
+		},
+		{
+			tileBFloat16_1x2, tileBFloat16_2x2, tileBFloat16_3x2, tileBFloat16_4x2, tileBFloat16_5x2, tileBFloat16_6x2,
+			tileBFloat16_7x2, tileBFloat16_8x2, tileBFloat16_9x2, tileBFloat16_10x2, tileBFloat16_11x2, tileBFloat16_12x2,
+		},
+	}
+	v.rounds = roundBFloat16
+	return v
+}()
+
 // arguments is what the assembly reads: hack/kernels knows the offsets.
 type arguments struct {
 	tile     tileArguments
@@ -88,6 +111,12 @@ type arguments struct {
 		acc, dst, residual, bias, gain, times *float32
 		lda, ldd                              uintptr
 		rows, cols                            uintptr
+	}
+	round struct {
+		src        *float32
+		dst        *uint32
+		lds, ldd   uintptr
+		rows, cols uintptr
 	}
 	norm struct {
 		x, dst, gain, bias *float32
@@ -108,7 +137,7 @@ type arguments struct {
 }
 
 type tileArguments struct {
-	a, b, c            *float32
+	a, b, c            *float32 // of dots a and b are words
 	lda, ldk, ldb, ldc uintptr
 	k, cols            uintptr
 	add                uintptr
@@ -143,21 +172,50 @@ func (v *vector) rows() int    { return v.most }
 func (v *vector) tile(w *worker, t tile) {
 	vectors := ceilDiv(t.cols, v.lanes)
 	args := v.arguments(w, &t, vectors)
-	args.b = matrix(t.b, t.k, t.cols, t.ldb)
+	args.a, args.b = matrix(t.a, t.rows, (t.k-1)*t.ldk+1, t.lda), matrix(t.b, t.k, t.cols, t.ldb)
 	v.tiles[vectors-1][t.rows-1](first(args))
 }
 
 func (v *vector) tilePairs(w *worker, t tile) {
+	if t.rounded != nil {
+		v.dot(w, t)
+		return
+	}
 	vectors := ceilDiv(t.cols, v.lanes)
 	args := v.arguments(w, &t, vectors)
-	args.pairs = matrix(t.pairs, ceilDiv(t.k, 2), t.cols, t.ldb)
+	args.a, args.pairs = matrix(t.a, t.rows, t.k, t.lda), matrix(t.pairs, ceilDiv(t.k, 2), t.cols, t.ldb)
 	v.pairs[vectors-1][t.rows-1](first(args))
 }
 
-// arguments are all of a tile but its b.
+// dot is tilePairs of an a that is rounded.
+func (v *vector) dot(w *worker, t tile) {
+	vectors, k := ceilDiv(t.cols, v.lanes), ceilDiv(t.k, 2)
+	args := v.arguments(w, &t, vectors)
+	args.a, args.b = word(matrix(t.rounded, t.rows, k, t.lda)), word(matrix(t.pairs, k, t.cols, t.ldb))
+	args.k = uintptr(k)
+	v.dots[vectors-1][t.rows-1](first(args))
+}
+
+// word is the address of a word as that of a float32.
+func word(x *uint32) *float32 { return (*float32)(unsafe.Pointer(x)) } //nolint:gosec // assembly reads words
+
+func (v *vector) round(w *worker, x []float32, stride, rows, k int) (rounded []uint32, words int) {
+	if v.rounds == nil {
+		return nil, 0
+	}
+	words = ceilDiv(k, 2*v.lanes) * v.lanes // whole vectors, as they are written
+	w.rounded = atLeast(w.rounded, rows*words)
+	args := &w.args.round
+	args.src, args.dst = matrix(x, rows, k, stride), matrix(w.rounded, rows, words, words)
+	args.lds, args.ldd = bytes(stride), bytes(words)
+	args.rows, args.cols = uintptr(rows), uintptr(k)
+	v.rounds(first(args))
+	return w.rounded, words
+}
+
+// arguments are all of a tile but its a and b.
 func (v *vector) arguments(w *worker, t *tile, vectors int) *tileArguments {
 	args := &w.args.tile
-	args.a = matrix(t.a, t.rows, (t.k-1)*t.ldk+1, t.lda)
 	args.c = matrix(t.c, t.rows, vectors*v.lanes, t.ldc)
 	args.lda, args.ldk, args.ldb, args.ldc = bytes(t.lda), bytes(t.ldk), bytes(t.ldb), bytes(t.ldc)
 	args.k, args.cols, args.add = uintptr(t.k), uintptr(t.cols), 0

@@ -85,7 +85,7 @@ func testTilesOfEverySize(t *testing.T) {
 }
 
 // bounds are how far each variant's activations may be from their definition, as a share of the larger of 1 and |x|.
-var bounds = map[string]float64{"portable": 6e-8, "avx2": 1.5e-7, "avx512": 1.5e-7}
+var bounds = map[string]float64{"portable": 6e-8, "avx2": 1.5e-7, "avx512": 1.5e-7, "avx512bf16": 1.5e-7}
 
 func TestActivationsOfEachVariant(t *testing.T) { kernels.EachVariant(t, testActivationsOfEachVariant) }
 
