@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/switchyard-dev/switchyard/runtime/arch"
+	"github.com/switchyard-dev/switchyard/runtime/kernels"
 )
 
 // torch is what torch's own bfloat16 makes of one case, beside its golden file (hack/golden/bfloat16.py).
@@ -45,7 +46,14 @@ func mean(off []float64) float64 {
 //
 // A label is another than float32's only where its lead is so small that torch's error could take it, and no more are
 // than torch's: bases of random weights are often undecided. Of the trained samples no label is another.
+//
+// A processor that multiplies bfloat16 itself gets its inputs rounded as torch's does: more cases and labels are left to
+// chance.
 func TestBFloat16IsNearerThanTorchs(t *testing.T) {
+	most := struct{ farther, others float64 }{0.01, 0} // shares of all cases, and of a trained sample's labels
+	if variant, _ := kernels.Variant(); variant == "avx512bf16" {
+		most.farther, most.others = 0.05, 0.001
+	}
 	bases := make(map[string]string) // by suite
 	for _, path := range suites(t) {
 		bases[path] = filepath.Join(path, "base")
@@ -62,7 +70,7 @@ func TestBFloat16IsNearerThanTorchs(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := open(t, base, path, 2, arch.BFloat16)
 			var ours, theirs []float64
-			before := others
+			othersBefore, answersBefore := others, answers
 			for _, adapter := range s.names {
 				known := all[name][adapter]
 				if len(known.Off) != len(s.inputs) {
@@ -77,8 +85,9 @@ func TestBFloat16IsNearerThanTorchs(t *testing.T) {
 				}
 				cases, answers, torchs = cases+1, answers+known.Labels[1], torchs+known.Labels[0]
 			}
-			if filepath.Dir(path) == samples && others > before {
-				t.Errorf("expected the labels of float32, found %d others", others-before)
+			others, answers := others-othersBefore, answers-answersBefore
+			if filepath.Dir(path) == samples && float64(others) > most.others*float64(answers) {
+				t.Errorf("expected the labels of float32, found %d others of %d", others, answers)
 			}
 			t.Logf("%d rows: off by %.1e in the mean and %.1e in the worst, torch by %.1e and %.1e",
 				len(ours), mean(ours), slices.Max(ours), mean(theirs), slices.Max(theirs))
@@ -89,8 +98,8 @@ func TestBFloat16IsNearerThanTorchs(t *testing.T) {
 	}
 	t.Logf("of %d cases %d are farther off than torch's in the mean; of %d labels %d are others, torch's %d",
 		cases, farther, answers, others, torchs)
-	if farther*100 > cases || others > torchs {
-		t.Errorf("expected a hundredth of the cases at most, and no more labels than torch's")
+	if float64(farther) > most.farther*float64(cases) || others > torchs {
+		t.Errorf("expected %g of the cases at most, and no more labels than torch's", most.farther)
 	}
 }
 
