@@ -47,8 +47,8 @@ func mean(off []float64) float64 {
 // A label is another than float32's only where its lead is so small that torch's error could take it, and no more are
 // than torch's: bases of random weights are often undecided. Of the trained samples no label is another.
 //
-// A processor that multiplies bfloat16 itself gets its inputs rounded as torch's does: more cases and labels are left to
-// chance.
+// A processor that multiplies bfloat16 itself gets its inputs rounded as torch's does: more cases and labels are left
+// to chance.
 func TestBFloat16IsNearerThanTorchs(t *testing.T) {
 	most := struct{ farther, others float64 }{0.01, 0} // shares of all cases, and of a trained sample's labels
 	if variant, _ := kernels.Variant(); variant == "avx512bf16" {
