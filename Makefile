@@ -68,7 +68,9 @@ soak: controlplane ## let things go wrong at random for SOAK (default 1h) under 
 		-faults $(or $(SOAK),1h) $(if $(SEED),-seed $(SEED)) -logs $(CURDIR)/.soak
 
 .PHONY: bench
-bench: ## what a mixed batch costs beside the base model alone
+bench: ## the benchmarks in Go; what a mixed batch costs beside the base model alone
+	@go test -run '^$$' -bench . ./runtime/kernels/
+	@go test -run '^$$' -bench . -benchtime 1x ./runtime/adapters/ ./runtime/model/
 	@go run ./hack/bench
 
 .PHONY: bench-peers
