@@ -131,18 +131,25 @@ func testTheMemoryOfAttentionIsLinear(t *testing.T) {
 		dim, tokens, times = 2, 512, 4
 		few                = 4 << 10 // bytes that do not depend on tokens
 	)
-	p := newPool(t, 1) // a second worker would make room of its own, when it has its first task
+	// allocated is the least of some tries, as whatever else the process does meanwhile is counted, too. Each has a pool
+	// of its own, whose worker has no room yet, and but one: a second makes room of its own, when it has its first task.
 	allocated := func(tokens, window int) uint64 {
+		const tries = 5
 		x := make([]float32, tokens*dim)
 		a := kernels.Attention{
 			Q: x, K: x, V: x, Heads: 1, Dim: dim, Scale: 1, Window: window, Rows: []kernels.Span{{Start: 0, End: tokens}},
 			Dst: make([]float32, tokens*dim),
 		}
-		var before, after runtime.MemStats
-		runtime.ReadMemStats(&before)
-		p.Attention(a)
-		runtime.ReadMemStats(&after)
-		return after.TotalAlloc - before.TotalAlloc
+		least := uint64(math.MaxUint64)
+		for range tries {
+			p := newPool(t, 1)
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			p.Attention(a)
+			runtime.ReadMemStats(&after)
+			least = min(least, after.TotalAlloc-before.TotalAlloc)
+		}
+		return least
 	}
 	for _, window := range []int{0, 8} {
 		short, long := allocated(tokens, window), allocated(times*tokens, window)
