@@ -32,9 +32,13 @@ type worker struct {
 	heads   heads
 }
 
-// spins is how often a worker looks for work, or for the end of it, before it sleeps: some 20 µs, as to be woken takes
-// about as long.
-const spins = 20_000
+// A worker looks for work, or for the end of it, so often before it sleeps: about a millisecond on a processor that
+// nobody else wants. Within a batch the next operation is nearer than that, and where a processor that has nothing to
+// do is given to others, by the system or below it, it is late to come back and comes back cold.
+const (
+	looks      = 1_000 // between two of them whoever else wants the processor gets it
+	looksAtOne = 200
+)
 
 // job is one operation: its tasks are taken one by one, by whichever worker is free.
 type job struct {
@@ -90,8 +94,7 @@ func (p *Pool) run(tasks int, run func(w *worker, task int)) {
 		p.wake.Broadcast()
 	}
 	p.work(j)
-	for i := 0; i < spins && j.done.Load() < j.tasks; i++ { // another worker has the last task
-	}
+	await(func() bool { return j.done.Load() == j.tasks }) // another worker has the last task
 	j.pending.Wait()
 	if failure := j.failure.Load(); failure != nil {
 		panic(failure)
@@ -117,8 +120,7 @@ func (p *Pool) runEach(tasks []int, run func(w *worker, op, task int)) {
 // help is a worker: it works on whatever job there is.
 func (p *Pool) help() {
 	for {
-		for i := 0; i < spins && p.open.Load() == 0; i++ { // the next operation is near, within a batch
-		}
+		await(func() bool { return p.open.Load() > 0 }) // the next operation is near, within a batch
 		p.mu.Lock()
 		for len(p.jobs) == 0 && !p.closed {
 			p.wake.Wait()
@@ -130,6 +132,18 @@ func (p *Pool) help() {
 		j := p.jobs[0]
 		p.mu.Unlock()
 		p.work(j)
+	}
+}
+
+// await returns when something is so, or when it has looked for it long enough.
+func await(so func() bool) {
+	for range looks {
+		for range looksAtOne {
+			if so() {
+				return
+			}
+		}
+		yield()
 	}
 }
 
