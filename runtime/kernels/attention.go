@@ -173,12 +173,18 @@ func (a *Attention) score(w *worker, row, queries, keys Span, at int) {
 			rows: to - from, cols: panel, k: a.Dim,
 		})
 	})
-	for key := keys.Start; key < keys.End; key++ {
-		scores := h.scores[(key-keys.Start)*panel:][:panel]
-		if r := a.Relative; r != nil {
-			a.relate(w, row, queries.Start-key, k[(key-keys.Start)*a.Stride:], scores)
+	if a.Relative != nil {
+		for key := keys.Start; key < keys.End; key++ {
+			a.relate(w, row, queries.Start-key, k[(key-keys.Start)*a.Stride:], h.scores[(key-keys.Start)*panel:][:panel])
 		}
-		if a.Window > 0 {
+	}
+	if a.Window == 0 {
+		return
+	}
+	seen := Span{queries.Start + panel - 1 - a.Window, queries.Start + a.Window + 1} // by all queries
+	for key := keys.Start; key < keys.End; key++ {
+		if key < seen.Start || key >= seen.End {
+			scores := h.scores[(key-keys.Start)*panel:][:panel]
 			hide(scores, key-a.Window-queries.Start, key+a.Window-queries.Start)
 		}
 	}
