@@ -26,13 +26,17 @@ func end() {
 }
 
 // tile is c [rows, columns] = a [rows, k] · b [k, columns], or += that. Fields: a, b, c, the bytes between two rows of
-// a, between two of its columns, between two rows of b, and of c; k; columns; whether c is added to.
+// a, between two of its columns, between two rows of b, and of c; k; columns; whether c is added to; b in words; how
+// many bytes from b what is fetched meanwhile lies, and how many of it go with each k; dst, whose rows are fetched, too
+// (may be nil), and the bytes between two of them.
 func tile(s set, rows, vectors int) {
 	name := fmt.Sprintf("tile%s_%dx%d", s.name(), rows, vectors)
 	t := newAccumulators(s, name, fmt.Sprintf("%s computes a tile of %d rows and %d vectors.", name, rows, vectors),
 		rows, vectors)
 	b, ldk, ldb, k := t.field(8), t.field(32), t.field(40), t.field(56)
+	fetch := t.fetch(b)
 	Label("next")
+	fetch()
 	t.add(0, func(j int, to reg.VecVirtual) {
 		t.masks[j].load(operand.Mem{Base: b, Disp: 4 * s.lanes() * j}, to)
 	})
@@ -52,6 +56,7 @@ func pairs(s set, rows, vectors int) {
 	t := newAccumulators(s, name,
 		fmt.Sprintf("%s computes a tile of %d rows and %d vectors, of bfloat16.", name, rows, vectors), rows, vectors)
 	b, ldb, k := t.field(80), t.field(40), t.field(56)
+	fetch := t.fetch(b)
 	add := func(upper bool, disp int) {
 		t.add(disp, func(j int, to reg.VecVirtual) {
 			s.widen(operand.Mem{Base: b, Disp: 4 * s.lanes() * j}, t.masks[j], upper, to)
@@ -60,6 +65,7 @@ func pairs(s set, rows, vectors int) {
 	SUBQ(operand.U8(2), k)
 	JB(operand.LabelRef("odd"))
 	Label("next")
+	fetch()
 	add(false, 0)
 	add(true, 4)
 	for _, p := range t.pointers {
@@ -144,6 +150,24 @@ func (t *accumulators) add(disp int, load func(j int, to reg.VecVirtual)) {
 			from.Index, from.Scale = t.lda, uint8(i%3) //nolint:gosec // 1 or 2
 		}
 		t.set.fma(from, row, t.acc[i])
+	}
+}
+
+// fetch fetches the lines where dst's rows begin, and returns what fetches a little more of what is needed soon.
+func (t *accumulators) fetch(b reg.GPVirtual) (next func()) {
+	dst, ldd := t.field(104), t.field(112)
+	TESTQ(dst, dst)
+	JZ(operand.LabelRef("away"))
+	for range t.acc {
+		PREFETCHT0(operand.Mem{Base: dst})
+		ADDQ(ldd, dst)
+	}
+	Label("away")
+	soon, pace := t.field(88), t.field(96)
+	ADDQ(b, soon)
+	return func() {
+		PREFETCHT1(operand.Mem{Base: soon})
+		ADDQ(pace, soon)
 	}
 }
 
@@ -406,13 +430,20 @@ func transpose(s set) {
 		u[g][2], u[g][3] = fours(high0, high1)
 	}
 	out := s.columns(u)
-	m = s.mask(width)
-	for i := range out {
-		CMPQ(cols, operand.U8(i)) //nolint:gosec // below 16
-		JE(operand.LabelRef("written"))
-		m.store(out[i], operand.Mem{Base: dst})
-		ADDQ(ldd, dst)
+	write := func(m mask) {
+		for i := range out {
+			CMPQ(cols, operand.U8(i)) //nolint:gosec // below 16
+			JE(operand.LabelRef("written"))
+			m.store(out[i], operand.Mem{Base: dst})
+			ADDQ(ldd, dst)
+		}
 	}
+	CMPQ(width, operand.U8(s.lanes())) //nolint:gosec // 8 or 16
+	JB(operand.LabelRef("narrow"))
+	write(whole{}) // under a mask AVX2 stores slowly
+	JMP(operand.LabelRef("written"))
+	Label("narrow")
+	write(s.mask(width))
 	Label("written")
 	end()
 }

@@ -5,7 +5,7 @@
 #include "textflag.h"
 
 // func tileAVX2_1x1(args *byte)
-// Requires: AVX, FMA3
+// Requires: AVX, FMA3, MMX+
 TEXT ·tileAVX2_1x1(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -20,25 +20,38 @@ TEXT ·tileAVX2_1x1(SB), NOSPLIT, $0-8
 	VMOVUPS (BX), Y0
 
 begin:
-	MOVQ 8(AX), BX
-	MOVQ 32(AX), SI
-	MOVQ 40(AX), DI
-	MOVQ 56(AX), AX
+	MOVQ       8(AX), BX
+	MOVQ       32(AX), SI
+	MOVQ       40(AX), DI
+	MOVQ       56(AX), R8
+	MOVQ       104(AX), R9
+	MOVQ       112(AX), R10
+	TESTQ      R9, R9
+	JZ         away
+	PREFETCHT0 (R9)
+	ADDQ       R10, R9
+
+away:
+	MOVQ 88(AX), R9
+	MOVQ 96(AX), AX
+	ADDQ BX, R9
 
 next:
+	PREFETCHT1   (R9)
+	ADDQ         AX, R9
 	VMOVUPS      (BX), Y1
 	VBROADCASTSS (CX), Y2
 	VFMADD231PS  Y2, Y1, Y0
 	ADDQ         SI, CX
 	ADDQ         DI, BX
-	DECQ         AX
+	DECQ         R8
 	JNZ          next
 	VMOVUPS      Y0, (DX)
 	VZEROUPPER
 	RET
 
 // func pairsAVX2_1x1(args *byte)
-// Requires: AVX, AVX2, FMA3
+// Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·pairsAVX2_1x1(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -53,13 +66,26 @@ TEXT ·pairsAVX2_1x1(SB), NOSPLIT, $0-8
 	VMOVUPS (BX), Y0
 
 begin:
-	MOVQ 80(AX), BX
-	MOVQ 40(AX), SI
-	MOVQ 56(AX), AX
-	SUBQ $0x02, AX
+	MOVQ       80(AX), BX
+	MOVQ       40(AX), SI
+	MOVQ       56(AX), DI
+	MOVQ       104(AX), R8
+	MOVQ       112(AX), R9
+	TESTQ      R8, R8
+	JZ         away
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+
+away:
+	MOVQ 88(AX), R8
+	MOVQ 96(AX), AX
+	ADDQ BX, R8
+	SUBQ $0x02, DI
 	JB   odd
 
 next:
+	PREFETCHT1   (R8)
+	ADDQ         AX, R8
 	VMOVUPS      (BX), Y1
 	VPSLLD       $0x10, Y1, Y1
 	VBROADCASTSS (CX), Y2
@@ -70,11 +96,11 @@ next:
 	VFMADD231PS  Y2, Y1, Y0
 	ADDQ         $0x08, CX
 	ADDQ         SI, BX
-	SUBQ         $0x02, AX
+	SUBQ         $0x02, DI
 	JAE          next
 
 odd:
-	ADDQ         $0x02, AX
+	ADDQ         $0x02, DI
 	JZ           done
 	VMOVUPS      (BX), Y1
 	VPSLLD       $0x10, Y1, Y1
@@ -105,7 +131,7 @@ DATA cffff0000<>+60(SB)/4, $0xffff0000
 GLOBL cffff0000<>(SB), RODATA|NOPTR, $64
 
 // func tileAVX2_2x1(args *byte)
-// Requires: AVX, FMA3
+// Requires: AVX, FMA3, MMX+
 TEXT ·tileAVX2_2x1(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -123,12 +149,27 @@ TEXT ·tileAVX2_2x1(SB), NOSPLIT, $0-8
 	VMOVUPS (DI), Y1
 
 begin:
-	MOVQ 8(AX), DI
-	MOVQ 32(AX), R8
-	MOVQ 40(AX), R9
-	MOVQ 56(AX), AX
+	MOVQ       8(AX), DI
+	MOVQ       32(AX), R8
+	MOVQ       40(AX), R9
+	MOVQ       56(AX), R10
+	MOVQ       104(AX), R11
+	MOVQ       112(AX), R12
+	TESTQ      R11, R11
+	JZ         away
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+
+away:
+	MOVQ 88(AX), R11
+	MOVQ 96(AX), AX
+	ADDQ DI, R11
 
 next:
+	PREFETCHT1   (R11)
+	ADDQ         AX, R11
 	VMOVUPS      (DI), Y2
 	VBROADCASTSS (DX), Y3
 	VFMADD231PS  Y3, Y2, Y0
@@ -136,7 +177,7 @@ next:
 	VFMADD231PS  Y3, Y2, Y1
 	ADDQ         R8, DX
 	ADDQ         R9, DI
-	DECQ         AX
+	DECQ         R10
 	JNZ          next
 	VMOVUPS      Y0, (BX)
 	ADDQ         SI, BX
@@ -145,7 +186,7 @@ next:
 	RET
 
 // func pairsAVX2_2x1(args *byte)
-// Requires: AVX, AVX2, FMA3
+// Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·pairsAVX2_2x1(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -163,13 +204,28 @@ TEXT ·pairsAVX2_2x1(SB), NOSPLIT, $0-8
 	VMOVUPS (DI), Y1
 
 begin:
-	MOVQ 80(AX), DI
-	MOVQ 40(AX), R8
-	MOVQ 56(AX), AX
-	SUBQ $0x02, AX
+	MOVQ       80(AX), DI
+	MOVQ       40(AX), R8
+	MOVQ       56(AX), R9
+	MOVQ       104(AX), R10
+	MOVQ       112(AX), R11
+	TESTQ      R10, R10
+	JZ         away
+	PREFETCHT0 (R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	ADDQ       R11, R10
+
+away:
+	MOVQ 88(AX), R10
+	MOVQ 96(AX), AX
+	ADDQ DI, R10
+	SUBQ $0x02, R9
 	JB   odd
 
 next:
+	PREFETCHT1   (R10)
+	ADDQ         AX, R10
 	VMOVUPS      (DI), Y2
 	VPSLLD       $0x10, Y2, Y2
 	VBROADCASTSS (DX), Y3
@@ -184,11 +240,11 @@ next:
 	VFMADD231PS  Y3, Y2, Y1
 	ADDQ         $0x08, DX
 	ADDQ         R8, DI
-	SUBQ         $0x02, AX
+	SUBQ         $0x02, R9
 	JAE          next
 
 odd:
-	ADDQ         $0x02, AX
+	ADDQ         $0x02, R9
 	JZ           done
 	VMOVUPS      (DI), Y2
 	VPSLLD       $0x10, Y2, Y2
@@ -205,7 +261,7 @@ done:
 	RET
 
 // func tileAVX2_3x1(args *byte)
-// Requires: AVX, FMA3
+// Requires: AVX, FMA3, MMX+
 TEXT ·tileAVX2_3x1(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -226,12 +282,29 @@ TEXT ·tileAVX2_3x1(SB), NOSPLIT, $0-8
 	VMOVUPS (DI), Y2
 
 begin:
-	MOVQ 8(AX), DI
-	MOVQ 32(AX), R8
-	MOVQ 40(AX), R9
-	MOVQ 56(AX), AX
+	MOVQ       8(AX), DI
+	MOVQ       32(AX), R8
+	MOVQ       40(AX), R9
+	MOVQ       56(AX), R10
+	MOVQ       104(AX), R11
+	MOVQ       112(AX), R12
+	TESTQ      R11, R11
+	JZ         away
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+
+away:
+	MOVQ 88(AX), R11
+	MOVQ 96(AX), AX
+	ADDQ DI, R11
 
 next:
+	PREFETCHT1   (R11)
+	ADDQ         AX, R11
 	VMOVUPS      (DI), Y3
 	VBROADCASTSS (DX), Y4
 	VFMADD231PS  Y4, Y3, Y0
@@ -241,7 +314,7 @@ next:
 	VFMADD231PS  Y4, Y3, Y2
 	ADDQ         R8, DX
 	ADDQ         R9, DI
-	DECQ         AX
+	DECQ         R10
 	JNZ          next
 	VMOVUPS      Y0, (BX)
 	ADDQ         SI, BX
@@ -252,7 +325,7 @@ next:
 	RET
 
 // func pairsAVX2_3x1(args *byte)
-// Requires: AVX, AVX2, FMA3
+// Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·pairsAVX2_3x1(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -273,13 +346,30 @@ TEXT ·pairsAVX2_3x1(SB), NOSPLIT, $0-8
 	VMOVUPS (DI), Y2
 
 begin:
-	MOVQ 80(AX), DI
-	MOVQ 40(AX), R8
-	MOVQ 56(AX), AX
-	SUBQ $0x02, AX
+	MOVQ       80(AX), DI
+	MOVQ       40(AX), R8
+	MOVQ       56(AX), R9
+	MOVQ       104(AX), R10
+	MOVQ       112(AX), R11
+	TESTQ      R10, R10
+	JZ         away
+	PREFETCHT0 (R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	ADDQ       R11, R10
+
+away:
+	MOVQ 88(AX), R10
+	MOVQ 96(AX), AX
+	ADDQ DI, R10
+	SUBQ $0x02, R9
 	JB   odd
 
 next:
+	PREFETCHT1   (R10)
+	ADDQ         AX, R10
 	VMOVUPS      (DI), Y3
 	VPSLLD       $0x10, Y3, Y3
 	VBROADCASTSS (DX), Y4
@@ -298,11 +388,11 @@ next:
 	VFMADD231PS  Y4, Y3, Y2
 	ADDQ         $0x08, DX
 	ADDQ         R8, DI
-	SUBQ         $0x02, AX
+	SUBQ         $0x02, R9
 	JAE          next
 
 odd:
-	ADDQ         $0x02, AX
+	ADDQ         $0x02, R9
 	JZ           done
 	VMOVUPS      (DI), Y3
 	VPSLLD       $0x10, Y3, Y3
@@ -323,7 +413,7 @@ done:
 	RET
 
 // func tileAVX2_4x1(args *byte)
-// Requires: AVX, FMA3
+// Requires: AVX, FMA3, MMX+
 TEXT ·tileAVX2_4x1(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -349,12 +439,31 @@ TEXT ·tileAVX2_4x1(SB), NOSPLIT, $0-8
 	VMOVUPS (R8), Y3
 
 begin:
-	MOVQ 8(AX), R8
-	MOVQ 32(AX), R9
-	MOVQ 40(AX), R10
-	MOVQ 56(AX), AX
+	MOVQ       8(AX), R8
+	MOVQ       32(AX), R9
+	MOVQ       40(AX), R10
+	MOVQ       56(AX), R11
+	MOVQ       104(AX), R12
+	MOVQ       112(AX), R13
+	TESTQ      R12, R12
+	JZ         away
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+
+away:
+	MOVQ 88(AX), R12
+	MOVQ 96(AX), AX
+	ADDQ R8, R12
 
 next:
+	PREFETCHT1   (R12)
+	ADDQ         AX, R12
 	VMOVUPS      (R8), Y4
 	VBROADCASTSS (DX), Y5
 	VFMADD231PS  Y5, Y4, Y0
@@ -367,7 +476,7 @@ next:
 	ADDQ         R9, DX
 	ADDQ         R9, BX
 	ADDQ         R10, R8
-	DECQ         AX
+	DECQ         R11
 	JNZ          next
 	VMOVUPS      Y0, (SI)
 	ADDQ         DI, SI
@@ -380,7 +489,7 @@ next:
 	RET
 
 // func pairsAVX2_4x1(args *byte)
-// Requires: AVX, AVX2, FMA3
+// Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·pairsAVX2_4x1(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -406,13 +515,32 @@ TEXT ·pairsAVX2_4x1(SB), NOSPLIT, $0-8
 	VMOVUPS (R8), Y3
 
 begin:
-	MOVQ 80(AX), R8
-	MOVQ 40(AX), R9
-	MOVQ 56(AX), AX
-	SUBQ $0x02, AX
+	MOVQ       80(AX), R8
+	MOVQ       40(AX), R9
+	MOVQ       56(AX), R10
+	MOVQ       104(AX), R11
+	MOVQ       112(AX), R12
+	TESTQ      R11, R11
+	JZ         away
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+
+away:
+	MOVQ 88(AX), R11
+	MOVQ 96(AX), AX
+	ADDQ R8, R11
+	SUBQ $0x02, R10
 	JB   odd
 
 next:
+	PREFETCHT1   (R11)
+	ADDQ         AX, R11
 	VMOVUPS      (R8), Y4
 	VPSLLD       $0x10, Y4, Y4
 	VBROADCASTSS (DX), Y5
@@ -436,11 +564,11 @@ next:
 	ADDQ         $0x08, DX
 	ADDQ         $0x08, BX
 	ADDQ         R9, R8
-	SUBQ         $0x02, AX
+	SUBQ         $0x02, R10
 	JAE          next
 
 odd:
-	ADDQ         $0x02, AX
+	ADDQ         $0x02, R10
 	JZ           done
 	VMOVUPS      (R8), Y4
 	VPSLLD       $0x10, Y4, Y4
@@ -465,7 +593,7 @@ done:
 	RET
 
 // func tileAVX2_5x1(args *byte)
-// Requires: AVX, FMA3
+// Requires: AVX, FMA3, MMX+
 TEXT ·tileAVX2_5x1(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -494,12 +622,33 @@ TEXT ·tileAVX2_5x1(SB), NOSPLIT, $0-8
 	VMOVUPS (R8), Y4
 
 begin:
-	MOVQ 8(AX), R8
-	MOVQ 32(AX), R9
-	MOVQ 40(AX), R10
-	MOVQ 56(AX), AX
+	MOVQ       8(AX), R8
+	MOVQ       32(AX), R9
+	MOVQ       40(AX), R10
+	MOVQ       56(AX), R11
+	MOVQ       104(AX), R12
+	MOVQ       112(AX), R13
+	TESTQ      R12, R12
+	JZ         away
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+
+away:
+	MOVQ 88(AX), R12
+	MOVQ 96(AX), AX
+	ADDQ R8, R12
 
 next:
+	PREFETCHT1   (R12)
+	ADDQ         AX, R12
 	VMOVUPS      (R8), Y5
 	VBROADCASTSS (DX), Y6
 	VFMADD231PS  Y6, Y5, Y0
@@ -514,7 +663,7 @@ next:
 	ADDQ         R9, DX
 	ADDQ         R9, BX
 	ADDQ         R10, R8
-	DECQ         AX
+	DECQ         R11
 	JNZ          next
 	VMOVUPS      Y0, (SI)
 	ADDQ         DI, SI
@@ -529,7 +678,7 @@ next:
 	RET
 
 // func pairsAVX2_5x1(args *byte)
-// Requires: AVX, AVX2, FMA3
+// Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·pairsAVX2_5x1(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -558,13 +707,34 @@ TEXT ·pairsAVX2_5x1(SB), NOSPLIT, $0-8
 	VMOVUPS (R8), Y4
 
 begin:
-	MOVQ 80(AX), R8
-	MOVQ 40(AX), R9
-	MOVQ 56(AX), AX
-	SUBQ $0x02, AX
+	MOVQ       80(AX), R8
+	MOVQ       40(AX), R9
+	MOVQ       56(AX), R10
+	MOVQ       104(AX), R11
+	MOVQ       112(AX), R12
+	TESTQ      R11, R11
+	JZ         away
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+
+away:
+	MOVQ 88(AX), R11
+	MOVQ 96(AX), AX
+	ADDQ R8, R11
+	SUBQ $0x02, R10
 	JB   odd
 
 next:
+	PREFETCHT1   (R11)
+	ADDQ         AX, R11
 	VMOVUPS      (R8), Y5
 	VPSLLD       $0x10, Y5, Y5
 	VBROADCASTSS (DX), Y6
@@ -592,11 +762,11 @@ next:
 	ADDQ         $0x08, DX
 	ADDQ         $0x08, BX
 	ADDQ         R9, R8
-	SUBQ         $0x02, AX
+	SUBQ         $0x02, R10
 	JAE          next
 
 odd:
-	ADDQ         $0x02, AX
+	ADDQ         $0x02, R10
 	JZ           done
 	VMOVUPS      (R8), Y5
 	VPSLLD       $0x10, Y5, Y5
@@ -625,7 +795,7 @@ done:
 	RET
 
 // func tileAVX2_6x1(args *byte)
-// Requires: AVX, FMA3
+// Requires: AVX, FMA3, MMX+
 TEXT ·tileAVX2_6x1(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -657,12 +827,35 @@ TEXT ·tileAVX2_6x1(SB), NOSPLIT, $0-8
 	VMOVUPS (R8), Y5
 
 begin:
-	MOVQ 8(AX), R8
-	MOVQ 32(AX), R9
-	MOVQ 40(AX), R10
-	MOVQ 56(AX), AX
+	MOVQ       8(AX), R8
+	MOVQ       32(AX), R9
+	MOVQ       40(AX), R10
+	MOVQ       56(AX), R11
+	MOVQ       104(AX), R12
+	MOVQ       112(AX), R13
+	TESTQ      R12, R12
+	JZ         away
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+
+away:
+	MOVQ 88(AX), R12
+	MOVQ 96(AX), AX
+	ADDQ R8, R12
 
 next:
+	PREFETCHT1   (R12)
+	ADDQ         AX, R12
 	VMOVUPS      (R8), Y6
 	VBROADCASTSS (DX), Y7
 	VFMADD231PS  Y7, Y6, Y0
@@ -679,7 +872,7 @@ next:
 	ADDQ         R9, DX
 	ADDQ         R9, BX
 	ADDQ         R10, R8
-	DECQ         AX
+	DECQ         R11
 	JNZ          next
 	VMOVUPS      Y0, (SI)
 	ADDQ         DI, SI
@@ -696,7 +889,7 @@ next:
 	RET
 
 // func pairsAVX2_6x1(args *byte)
-// Requires: AVX, AVX2, FMA3
+// Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·pairsAVX2_6x1(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -728,13 +921,36 @@ TEXT ·pairsAVX2_6x1(SB), NOSPLIT, $0-8
 	VMOVUPS (R8), Y5
 
 begin:
-	MOVQ 80(AX), R8
-	MOVQ 40(AX), R9
-	MOVQ 56(AX), AX
-	SUBQ $0x02, AX
+	MOVQ       80(AX), R8
+	MOVQ       40(AX), R9
+	MOVQ       56(AX), R10
+	MOVQ       104(AX), R11
+	MOVQ       112(AX), R12
+	TESTQ      R11, R11
+	JZ         away
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+
+away:
+	MOVQ 88(AX), R11
+	MOVQ 96(AX), AX
+	ADDQ R8, R11
+	SUBQ $0x02, R10
 	JB   odd
 
 next:
+	PREFETCHT1   (R11)
+	ADDQ         AX, R11
 	VMOVUPS      (R8), Y6
 	VPSLLD       $0x10, Y6, Y6
 	VBROADCASTSS (DX), Y7
@@ -766,11 +982,11 @@ next:
 	ADDQ         $0x08, DX
 	ADDQ         $0x08, BX
 	ADDQ         R9, R8
-	SUBQ         $0x02, AX
+	SUBQ         $0x02, R10
 	JAE          next
 
 odd:
-	ADDQ         $0x02, AX
+	ADDQ         $0x02, R10
 	JZ           done
 	VMOVUPS      (R8), Y6
 	VPSLLD       $0x10, Y6, Y6
@@ -803,7 +1019,7 @@ done:
 	RET
 
 // func tileAVX2_1x2(args *byte)
-// Requires: AVX, FMA3
+// Requires: AVX, FMA3, MMX+
 TEXT ·tileAVX2_1x2(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -820,12 +1036,25 @@ TEXT ·tileAVX2_1x2(SB), NOSPLIT, $0-8
 	VMOVUPS 32(BX), Y1
 
 begin:
-	MOVQ 8(AX), BX
-	MOVQ 32(AX), SI
-	MOVQ 40(AX), DI
-	MOVQ 56(AX), AX
+	MOVQ       8(AX), BX
+	MOVQ       32(AX), SI
+	MOVQ       40(AX), DI
+	MOVQ       56(AX), R8
+	MOVQ       104(AX), R9
+	MOVQ       112(AX), R10
+	TESTQ      R9, R9
+	JZ         away
+	PREFETCHT0 (R9)
+	ADDQ       R10, R9
+
+away:
+	MOVQ 88(AX), R9
+	MOVQ 96(AX), AX
+	ADDQ BX, R9
 
 next:
+	PREFETCHT1   (R9)
+	ADDQ         AX, R9
 	VMOVUPS      (BX), Y2
 	VMOVUPS      32(BX), Y3
 	VBROADCASTSS (CX), Y4
@@ -833,7 +1062,7 @@ next:
 	VFMADD231PS  Y4, Y3, Y1
 	ADDQ         SI, CX
 	ADDQ         DI, BX
-	DECQ         AX
+	DECQ         R8
 	JNZ          next
 	VMOVUPS      Y0, (DX)
 	VMOVUPS      Y1, 32(DX)
@@ -841,7 +1070,7 @@ next:
 	RET
 
 // func pairsAVX2_1x2(args *byte)
-// Requires: AVX, AVX2, FMA3
+// Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·pairsAVX2_1x2(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -858,13 +1087,26 @@ TEXT ·pairsAVX2_1x2(SB), NOSPLIT, $0-8
 	VMOVUPS 32(BX), Y1
 
 begin:
-	MOVQ 80(AX), BX
-	MOVQ 40(AX), SI
-	MOVQ 56(AX), AX
-	SUBQ $0x02, AX
+	MOVQ       80(AX), BX
+	MOVQ       40(AX), SI
+	MOVQ       56(AX), DI
+	MOVQ       104(AX), R8
+	MOVQ       112(AX), R9
+	TESTQ      R8, R8
+	JZ         away
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+
+away:
+	MOVQ 88(AX), R8
+	MOVQ 96(AX), AX
+	ADDQ BX, R8
+	SUBQ $0x02, DI
 	JB   odd
 
 next:
+	PREFETCHT1   (R8)
+	ADDQ         AX, R8
 	VMOVUPS      (BX), Y2
 	VPSLLD       $0x10, Y2, Y2
 	VMOVUPS      32(BX), Y3
@@ -881,11 +1123,11 @@ next:
 	VFMADD231PS  Y4, Y3, Y1
 	ADDQ         $0x08, CX
 	ADDQ         SI, BX
-	SUBQ         $0x02, AX
+	SUBQ         $0x02, DI
 	JAE          next
 
 odd:
-	ADDQ         $0x02, AX
+	ADDQ         $0x02, DI
 	JZ           done
 	VMOVUPS      (BX), Y2
 	VPSLLD       $0x10, Y2, Y2
@@ -902,7 +1144,7 @@ done:
 	RET
 
 // func tileAVX2_2x2(args *byte)
-// Requires: AVX, FMA3
+// Requires: AVX, FMA3, MMX+
 TEXT ·tileAVX2_2x2(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -924,12 +1166,27 @@ TEXT ·tileAVX2_2x2(SB), NOSPLIT, $0-8
 	VMOVUPS 32(DI), Y3
 
 begin:
-	MOVQ 8(AX), DI
-	MOVQ 32(AX), R8
-	MOVQ 40(AX), R9
-	MOVQ 56(AX), AX
+	MOVQ       8(AX), DI
+	MOVQ       32(AX), R8
+	MOVQ       40(AX), R9
+	MOVQ       56(AX), R10
+	MOVQ       104(AX), R11
+	MOVQ       112(AX), R12
+	TESTQ      R11, R11
+	JZ         away
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+
+away:
+	MOVQ 88(AX), R11
+	MOVQ 96(AX), AX
+	ADDQ DI, R11
 
 next:
+	PREFETCHT1   (R11)
+	ADDQ         AX, R11
 	VMOVUPS      (DI), Y4
 	VMOVUPS      32(DI), Y5
 	VBROADCASTSS (DX), Y6
@@ -940,7 +1197,7 @@ next:
 	VFMADD231PS  Y6, Y5, Y3
 	ADDQ         R8, DX
 	ADDQ         R9, DI
-	DECQ         AX
+	DECQ         R10
 	JNZ          next
 	VMOVUPS      Y0, (BX)
 	VMOVUPS      Y1, 32(BX)
@@ -951,7 +1208,7 @@ next:
 	RET
 
 // func pairsAVX2_2x2(args *byte)
-// Requires: AVX, AVX2, FMA3
+// Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·pairsAVX2_2x2(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -973,13 +1230,28 @@ TEXT ·pairsAVX2_2x2(SB), NOSPLIT, $0-8
 	VMOVUPS 32(DI), Y3
 
 begin:
-	MOVQ 80(AX), DI
-	MOVQ 40(AX), R8
-	MOVQ 56(AX), AX
-	SUBQ $0x02, AX
+	MOVQ       80(AX), DI
+	MOVQ       40(AX), R8
+	MOVQ       56(AX), R9
+	MOVQ       104(AX), R10
+	MOVQ       112(AX), R11
+	TESTQ      R10, R10
+	JZ         away
+	PREFETCHT0 (R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	ADDQ       R11, R10
+
+away:
+	MOVQ 88(AX), R10
+	MOVQ 96(AX), AX
+	ADDQ DI, R10
+	SUBQ $0x02, R9
 	JB   odd
 
 next:
+	PREFETCHT1   (R10)
+	ADDQ         AX, R10
 	VMOVUPS      (DI), Y4
 	VPSLLD       $0x10, Y4, Y4
 	VMOVUPS      32(DI), Y5
@@ -1002,11 +1274,11 @@ next:
 	VFMADD231PS  Y6, Y5, Y3
 	ADDQ         $0x08, DX
 	ADDQ         R8, DI
-	SUBQ         $0x02, AX
+	SUBQ         $0x02, R9
 	JAE          next
 
 odd:
-	ADDQ         $0x02, AX
+	ADDQ         $0x02, R9
 	JZ           done
 	VMOVUPS      (DI), Y4
 	VPSLLD       $0x10, Y4, Y4
@@ -1029,7 +1301,7 @@ done:
 	RET
 
 // func tileAVX2_3x2(args *byte)
-// Requires: AVX, FMA3
+// Requires: AVX, FMA3, MMX+
 TEXT ·tileAVX2_3x2(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -1056,12 +1328,29 @@ TEXT ·tileAVX2_3x2(SB), NOSPLIT, $0-8
 	VMOVUPS 32(DI), Y5
 
 begin:
-	MOVQ 8(AX), DI
-	MOVQ 32(AX), R8
-	MOVQ 40(AX), R9
-	MOVQ 56(AX), AX
+	MOVQ       8(AX), DI
+	MOVQ       32(AX), R8
+	MOVQ       40(AX), R9
+	MOVQ       56(AX), R10
+	MOVQ       104(AX), R11
+	MOVQ       112(AX), R12
+	TESTQ      R11, R11
+	JZ         away
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+
+away:
+	MOVQ 88(AX), R11
+	MOVQ 96(AX), AX
+	ADDQ DI, R11
 
 next:
+	PREFETCHT1   (R11)
+	ADDQ         AX, R11
 	VMOVUPS      (DI), Y6
 	VMOVUPS      32(DI), Y7
 	VBROADCASTSS (DX), Y8
@@ -1075,7 +1364,7 @@ next:
 	VFMADD231PS  Y8, Y7, Y5
 	ADDQ         R8, DX
 	ADDQ         R9, DI
-	DECQ         AX
+	DECQ         R10
 	JNZ          next
 	VMOVUPS      Y0, (BX)
 	VMOVUPS      Y1, 32(BX)
@@ -1089,7 +1378,7 @@ next:
 	RET
 
 // func pairsAVX2_3x2(args *byte)
-// Requires: AVX, AVX2, FMA3
+// Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·pairsAVX2_3x2(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -1116,13 +1405,30 @@ TEXT ·pairsAVX2_3x2(SB), NOSPLIT, $0-8
 	VMOVUPS 32(DI), Y5
 
 begin:
-	MOVQ 80(AX), DI
-	MOVQ 40(AX), R8
-	MOVQ 56(AX), AX
-	SUBQ $0x02, AX
+	MOVQ       80(AX), DI
+	MOVQ       40(AX), R8
+	MOVQ       56(AX), R9
+	MOVQ       104(AX), R10
+	MOVQ       112(AX), R11
+	TESTQ      R10, R10
+	JZ         away
+	PREFETCHT0 (R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	ADDQ       R11, R10
+
+away:
+	MOVQ 88(AX), R10
+	MOVQ 96(AX), AX
+	ADDQ DI, R10
+	SUBQ $0x02, R9
 	JB   odd
 
 next:
+	PREFETCHT1   (R10)
+	ADDQ         AX, R10
 	VMOVUPS      (DI), Y6
 	VPSLLD       $0x10, Y6, Y6
 	VMOVUPS      32(DI), Y7
@@ -1151,11 +1457,11 @@ next:
 	VFMADD231PS  Y8, Y7, Y5
 	ADDQ         $0x08, DX
 	ADDQ         R8, DI
-	SUBQ         $0x02, AX
+	SUBQ         $0x02, R9
 	JAE          next
 
 odd:
-	ADDQ         $0x02, AX
+	ADDQ         $0x02, R9
 	JZ           done
 	VMOVUPS      (DI), Y6
 	VPSLLD       $0x10, Y6, Y6
@@ -1184,7 +1490,7 @@ done:
 	RET
 
 // func tileAVX2_4x2(args *byte)
-// Requires: AVX, FMA3
+// Requires: AVX, FMA3, MMX+
 TEXT ·tileAVX2_4x2(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -1218,12 +1524,31 @@ TEXT ·tileAVX2_4x2(SB), NOSPLIT, $0-8
 	VMOVUPS 32(R8), Y7
 
 begin:
-	MOVQ 8(AX), R8
-	MOVQ 32(AX), R9
-	MOVQ 40(AX), R10
-	MOVQ 56(AX), AX
+	MOVQ       8(AX), R8
+	MOVQ       32(AX), R9
+	MOVQ       40(AX), R10
+	MOVQ       56(AX), R11
+	MOVQ       104(AX), R12
+	MOVQ       112(AX), R13
+	TESTQ      R12, R12
+	JZ         away
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+
+away:
+	MOVQ 88(AX), R12
+	MOVQ 96(AX), AX
+	ADDQ R8, R12
 
 next:
+	PREFETCHT1   (R12)
+	ADDQ         AX, R12
 	VMOVUPS      (R8), Y8
 	VMOVUPS      32(R8), Y9
 	VBROADCASTSS (DX), Y10
@@ -1241,7 +1566,7 @@ next:
 	ADDQ         R9, DX
 	ADDQ         R9, BX
 	ADDQ         R10, R8
-	DECQ         AX
+	DECQ         R11
 	JNZ          next
 	VMOVUPS      Y0, (SI)
 	VMOVUPS      Y1, 32(SI)
@@ -1258,7 +1583,7 @@ next:
 	RET
 
 // func pairsAVX2_4x2(args *byte)
-// Requires: AVX, AVX2, FMA3
+// Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·pairsAVX2_4x2(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -1292,13 +1617,32 @@ TEXT ·pairsAVX2_4x2(SB), NOSPLIT, $0-8
 	VMOVUPS 32(R8), Y7
 
 begin:
-	MOVQ 80(AX), R8
-	MOVQ 40(AX), R9
-	MOVQ 56(AX), AX
-	SUBQ $0x02, AX
+	MOVQ       80(AX), R8
+	MOVQ       40(AX), R9
+	MOVQ       56(AX), R10
+	MOVQ       104(AX), R11
+	MOVQ       112(AX), R12
+	TESTQ      R11, R11
+	JZ         away
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+
+away:
+	MOVQ 88(AX), R11
+	MOVQ 96(AX), AX
+	ADDQ R8, R11
+	SUBQ $0x02, R10
 	JB   odd
 
 next:
+	PREFETCHT1   (R11)
+	ADDQ         AX, R11
 	VMOVUPS      (R8), Y8
 	VPSLLD       $0x10, Y8, Y8
 	VMOVUPS      32(R8), Y9
@@ -1334,11 +1678,11 @@ next:
 	ADDQ         $0x08, DX
 	ADDQ         $0x08, BX
 	ADDQ         R9, R8
-	SUBQ         $0x02, AX
+	SUBQ         $0x02, R10
 	JAE          next
 
 odd:
-	ADDQ         $0x02, AX
+	ADDQ         $0x02, R10
 	JZ           done
 	VMOVUPS      (R8), Y8
 	VPSLLD       $0x10, Y8, Y8
@@ -1373,7 +1717,7 @@ done:
 	RET
 
 // func tileAVX2_5x2(args *byte)
-// Requires: AVX, FMA3
+// Requires: AVX, FMA3, MMX+
 TEXT ·tileAVX2_5x2(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -1412,12 +1756,33 @@ TEXT ·tileAVX2_5x2(SB), NOSPLIT, $0-8
 	VMOVUPS 32(R8), Y9
 
 begin:
-	MOVQ 8(AX), R8
-	MOVQ 32(AX), R9
-	MOVQ 40(AX), R10
-	MOVQ 56(AX), AX
+	MOVQ       8(AX), R8
+	MOVQ       32(AX), R9
+	MOVQ       40(AX), R10
+	MOVQ       56(AX), R11
+	MOVQ       104(AX), R12
+	MOVQ       112(AX), R13
+	TESTQ      R12, R12
+	JZ         away
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+
+away:
+	MOVQ 88(AX), R12
+	MOVQ 96(AX), AX
+	ADDQ R8, R12
 
 next:
+	PREFETCHT1   (R12)
+	ADDQ         AX, R12
 	VMOVUPS      (R8), Y10
 	VMOVUPS      32(R8), Y11
 	VBROADCASTSS (DX), Y12
@@ -1438,7 +1803,7 @@ next:
 	ADDQ         R9, DX
 	ADDQ         R9, BX
 	ADDQ         R10, R8
-	DECQ         AX
+	DECQ         R11
 	JNZ          next
 	VMOVUPS      Y0, (SI)
 	VMOVUPS      Y1, 32(SI)
@@ -1458,7 +1823,7 @@ next:
 	RET
 
 // func pairsAVX2_5x2(args *byte)
-// Requires: AVX, AVX2, FMA3
+// Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·pairsAVX2_5x2(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -1497,13 +1862,34 @@ TEXT ·pairsAVX2_5x2(SB), NOSPLIT, $0-8
 	VMOVUPS 32(R8), Y9
 
 begin:
-	MOVQ 80(AX), R8
-	MOVQ 40(AX), R9
-	MOVQ 56(AX), AX
-	SUBQ $0x02, AX
+	MOVQ       80(AX), R8
+	MOVQ       40(AX), R9
+	MOVQ       56(AX), R10
+	MOVQ       104(AX), R11
+	MOVQ       112(AX), R12
+	TESTQ      R11, R11
+	JZ         away
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+
+away:
+	MOVQ 88(AX), R11
+	MOVQ 96(AX), AX
+	ADDQ R8, R11
+	SUBQ $0x02, R10
 	JB   odd
 
 next:
+	PREFETCHT1   (R11)
+	ADDQ         AX, R11
 	VMOVUPS      (R8), Y10
 	VPSLLD       $0x10, Y10, Y10
 	VMOVUPS      32(R8), Y11
@@ -1545,11 +1931,11 @@ next:
 	ADDQ         $0x08, DX
 	ADDQ         $0x08, BX
 	ADDQ         R9, R8
-	SUBQ         $0x02, AX
+	SUBQ         $0x02, R10
 	JAE          next
 
 odd:
-	ADDQ         $0x02, AX
+	ADDQ         $0x02, R10
 	JZ           done
 	VMOVUPS      (R8), Y10
 	VPSLLD       $0x10, Y10, Y10
@@ -1590,7 +1976,7 @@ done:
 	RET
 
 // func tileAVX2_6x2(args *byte)
-// Requires: AVX, FMA3
+// Requires: AVX, FMA3, MMX+
 TEXT ·tileAVX2_6x2(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -1634,12 +2020,35 @@ TEXT ·tileAVX2_6x2(SB), NOSPLIT, $0-8
 	VMOVUPS 32(R8), Y11
 
 begin:
-	MOVQ 8(AX), R8
-	MOVQ 32(AX), R9
-	MOVQ 40(AX), R10
-	MOVQ 56(AX), AX
+	MOVQ       8(AX), R8
+	MOVQ       32(AX), R9
+	MOVQ       40(AX), R10
+	MOVQ       56(AX), R11
+	MOVQ       104(AX), R12
+	MOVQ       112(AX), R13
+	TESTQ      R12, R12
+	JZ         away
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+
+away:
+	MOVQ 88(AX), R12
+	MOVQ 96(AX), AX
+	ADDQ R8, R12
 
 next:
+	PREFETCHT1   (R12)
+	ADDQ         AX, R12
 	VMOVUPS      (R8), Y12
 	VMOVUPS      32(R8), Y13
 	VBROADCASTSS (DX), Y14
@@ -1663,7 +2072,7 @@ next:
 	ADDQ         R9, DX
 	ADDQ         R9, BX
 	ADDQ         R10, R8
-	DECQ         AX
+	DECQ         R11
 	JNZ          next
 	VMOVUPS      Y0, (SI)
 	VMOVUPS      Y1, 32(SI)
@@ -1686,7 +2095,7 @@ next:
 	RET
 
 // func pairsAVX2_6x2(args *byte)
-// Requires: AVX, AVX2, FMA3
+// Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·pairsAVX2_6x2(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -1730,13 +2139,36 @@ TEXT ·pairsAVX2_6x2(SB), NOSPLIT, $0-8
 	VMOVUPS 32(R8), Y11
 
 begin:
-	MOVQ 80(AX), R8
-	MOVQ 40(AX), R9
-	MOVQ 56(AX), AX
-	SUBQ $0x02, AX
+	MOVQ       80(AX), R8
+	MOVQ       40(AX), R9
+	MOVQ       56(AX), R10
+	MOVQ       104(AX), R11
+	MOVQ       112(AX), R12
+	TESTQ      R11, R11
+	JZ         away
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+
+away:
+	MOVQ 88(AX), R11
+	MOVQ 96(AX), AX
+	ADDQ R8, R11
+	SUBQ $0x02, R10
 	JB   odd
 
 next:
+	PREFETCHT1   (R11)
+	ADDQ         AX, R11
 	VMOVUPS      (R8), Y12
 	VPSLLD       $0x10, Y12, Y12
 	VMOVUPS      32(R8), Y13
@@ -1784,11 +2216,11 @@ next:
 	ADDQ         $0x08, DX
 	ADDQ         $0x08, BX
 	ADDQ         R9, R8
-	SUBQ         $0x02, AX
+	SUBQ         $0x02, R10
 	JAE          next
 
 odd:
-	ADDQ         $0x02, AX
+	ADDQ         $0x02, R10
 	JZ           done
 	VMOVUPS      (R8), Y12
 	VPSLLD       $0x10, Y12, Y12
@@ -3427,6 +3859,43 @@ read:
 	VPERM2F128 $0x31, Y6, Y2, Y2
 	VPERM2F128 $0x20, Y5, Y1, Y6
 	VPERM2F128 $0x31, Y5, Y1, Y1
+	CMPQ       R9, $0x08
+	JB         narrow
+	CMPQ       R8, $0x00
+	JE         written
+	VMOVUPS    Y7, (DX)
+	ADDQ       SI, DX
+	CMPQ       R8, $0x01
+	JE         written
+	VMOVUPS    Y8, (DX)
+	ADDQ       SI, DX
+	CMPQ       R8, $0x02
+	JE         written
+	VMOVUPS    Y3, (DX)
+	ADDQ       SI, DX
+	CMPQ       R8, $0x03
+	JE         written
+	VMOVUPS    Y6, (DX)
+	ADDQ       SI, DX
+	CMPQ       R8, $0x04
+	JE         written
+	VMOVUPS    Y4, (DX)
+	ADDQ       SI, DX
+	CMPQ       R8, $0x05
+	JE         written
+	VMOVUPS    Y0, (DX)
+	ADDQ       SI, DX
+	CMPQ       R8, $0x06
+	JE         written
+	VMOVUPS    Y2, (DX)
+	ADDQ       SI, DX
+	CMPQ       R8, $0x07
+	JE         written
+	VMOVUPS    Y1, (DX)
+	ADDQ       SI, DX
+	JMP        written
+
+narrow:
 	LEAQ       lanes<>+32(SB), AX
 	MOVQ       R9, CX
 	NEGQ       CX

@@ -5,7 +5,7 @@
 #include "textflag.h"
 
 // func tileAVX512_1x1(args *byte)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_1x1(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -24,24 +24,37 @@ TEXT ·tileAVX512_1x1(SB), NOSPLIT, $0-8
 	VMOVUPS (BX), Z0
 
 begin:
-	MOVQ 8(AX), BX
-	MOVQ 32(AX), SI
-	MOVQ 40(AX), DI
-	MOVQ 56(AX), AX
+	MOVQ       8(AX), BX
+	MOVQ       32(AX), SI
+	MOVQ       40(AX), DI
+	MOVQ       56(AX), R8
+	MOVQ       104(AX), R9
+	MOVQ       112(AX), R10
+	TESTQ      R9, R9
+	JZ         away
+	PREFETCHT0 (R9)
+	ADDQ       R10, R9
+
+away:
+	MOVQ 88(AX), R9
+	MOVQ 96(AX), AX
+	ADDQ BX, R9
 
 next:
+	PREFETCHT1       (R9)
+	ADDQ             AX, R9
 	VMOVUPS.Z        (BX), K1, Z1
 	VFMADD231PS.BCST (CX), Z1, Z0
 	ADDQ             SI, CX
 	ADDQ             DI, BX
-	DECQ             AX
+	DECQ             R8
 	JNZ              next
 	VMOVUPS          Z0, (DX)
 	VZEROUPPER
 	RET
 
 // func pairsAVX512_1x1(args *byte)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_1x1(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -60,13 +73,26 @@ TEXT ·pairsAVX512_1x1(SB), NOSPLIT, $0-8
 	VMOVUPS (BX), Z0
 
 begin:
-	MOVQ 80(AX), BX
-	MOVQ 40(AX), SI
-	MOVQ 56(AX), AX
-	SUBQ $0x02, AX
+	MOVQ       80(AX), BX
+	MOVQ       40(AX), SI
+	MOVQ       56(AX), DI
+	MOVQ       104(AX), R8
+	MOVQ       112(AX), R9
+	TESTQ      R8, R8
+	JZ         away
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+
+away:
+	MOVQ 88(AX), R8
+	MOVQ 96(AX), AX
+	ADDQ BX, R8
+	SUBQ $0x02, DI
 	JB   odd
 
 next:
+	PREFETCHT1       (R8)
+	ADDQ             AX, R8
 	VMOVUPS.Z        (BX), K1, Z1
 	VPSLLD           $0x10, Z1, Z1
 	VFMADD231PS.BCST (CX), Z1, Z0
@@ -75,11 +101,11 @@ next:
 	VFMADD231PS.BCST 4(CX), Z1, Z0
 	ADDQ             $0x08, CX
 	ADDQ             SI, BX
-	SUBQ             $0x02, AX
+	SUBQ             $0x02, DI
 	JAE              next
 
 odd:
-	ADDQ             $0x02, AX
+	ADDQ             $0x02, DI
 	JZ               done
 	VMOVUPS.Z        (BX), K1, Z1
 	VPSLLD           $0x10, Z1, Z1
@@ -109,7 +135,7 @@ DATA cffff0000<>+60(SB)/4, $0xffff0000
 GLOBL cffff0000<>(SB), RODATA|NOPTR, $64
 
 // func tileAVX512_2x1(args *byte)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_2x1(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -131,18 +157,33 @@ TEXT ·tileAVX512_2x1(SB), NOSPLIT, $0-8
 	VMOVUPS (DI), Z1
 
 begin:
-	MOVQ 8(AX), DI
-	MOVQ 32(AX), R8
-	MOVQ 40(AX), R9
-	MOVQ 56(AX), AX
+	MOVQ       8(AX), DI
+	MOVQ       32(AX), R8
+	MOVQ       40(AX), R9
+	MOVQ       56(AX), R10
+	MOVQ       104(AX), R11
+	MOVQ       112(AX), R12
+	TESTQ      R11, R11
+	JZ         away
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+
+away:
+	MOVQ 88(AX), R11
+	MOVQ 96(AX), AX
+	ADDQ DI, R11
 
 next:
+	PREFETCHT1       (R11)
+	ADDQ             AX, R11
 	VMOVUPS.Z        (DI), K1, Z2
 	VFMADD231PS.BCST (DX), Z2, Z0
 	VFMADD231PS.BCST (DX)(CX*1), Z2, Z1
 	ADDQ             R8, DX
 	ADDQ             R9, DI
-	DECQ             AX
+	DECQ             R10
 	JNZ              next
 	VMOVUPS          Z0, (BX)
 	ADDQ             SI, BX
@@ -151,7 +192,7 @@ next:
 	RET
 
 // func pairsAVX512_2x1(args *byte)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_2x1(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -173,13 +214,28 @@ TEXT ·pairsAVX512_2x1(SB), NOSPLIT, $0-8
 	VMOVUPS (DI), Z1
 
 begin:
-	MOVQ 80(AX), DI
-	MOVQ 40(AX), R8
-	MOVQ 56(AX), AX
-	SUBQ $0x02, AX
+	MOVQ       80(AX), DI
+	MOVQ       40(AX), R8
+	MOVQ       56(AX), R9
+	MOVQ       104(AX), R10
+	MOVQ       112(AX), R11
+	TESTQ      R10, R10
+	JZ         away
+	PREFETCHT0 (R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	ADDQ       R11, R10
+
+away:
+	MOVQ 88(AX), R10
+	MOVQ 96(AX), AX
+	ADDQ DI, R10
+	SUBQ $0x02, R9
 	JB   odd
 
 next:
+	PREFETCHT1       (R10)
+	ADDQ             AX, R10
 	VMOVUPS.Z        (DI), K1, Z2
 	VPSLLD           $0x10, Z2, Z2
 	VFMADD231PS.BCST (DX), Z2, Z0
@@ -190,11 +246,11 @@ next:
 	VFMADD231PS.BCST 4(DX)(CX*1), Z2, Z1
 	ADDQ             $0x08, DX
 	ADDQ             R8, DI
-	SUBQ             $0x02, AX
+	SUBQ             $0x02, R9
 	JAE              next
 
 odd:
-	ADDQ             $0x02, AX
+	ADDQ             $0x02, R9
 	JZ               done
 	VMOVUPS.Z        (DI), K1, Z2
 	VPSLLD           $0x10, Z2, Z2
@@ -209,7 +265,7 @@ done:
 	RET
 
 // func tileAVX512_3x1(args *byte)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_3x1(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -234,19 +290,36 @@ TEXT ·tileAVX512_3x1(SB), NOSPLIT, $0-8
 	VMOVUPS (DI), Z2
 
 begin:
-	MOVQ 8(AX), DI
-	MOVQ 32(AX), R8
-	MOVQ 40(AX), R9
-	MOVQ 56(AX), AX
+	MOVQ       8(AX), DI
+	MOVQ       32(AX), R8
+	MOVQ       40(AX), R9
+	MOVQ       56(AX), R10
+	MOVQ       104(AX), R11
+	MOVQ       112(AX), R12
+	TESTQ      R11, R11
+	JZ         away
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+
+away:
+	MOVQ 88(AX), R11
+	MOVQ 96(AX), AX
+	ADDQ DI, R11
 
 next:
+	PREFETCHT1       (R11)
+	ADDQ             AX, R11
 	VMOVUPS.Z        (DI), K1, Z3
 	VFMADD231PS.BCST (DX), Z3, Z0
 	VFMADD231PS.BCST (DX)(CX*1), Z3, Z1
 	VFMADD231PS.BCST (DX)(CX*2), Z3, Z2
 	ADDQ             R8, DX
 	ADDQ             R9, DI
-	DECQ             AX
+	DECQ             R10
 	JNZ              next
 	VMOVUPS          Z0, (BX)
 	ADDQ             SI, BX
@@ -257,7 +330,7 @@ next:
 	RET
 
 // func pairsAVX512_3x1(args *byte)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_3x1(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -282,13 +355,30 @@ TEXT ·pairsAVX512_3x1(SB), NOSPLIT, $0-8
 	VMOVUPS (DI), Z2
 
 begin:
-	MOVQ 80(AX), DI
-	MOVQ 40(AX), R8
-	MOVQ 56(AX), AX
-	SUBQ $0x02, AX
+	MOVQ       80(AX), DI
+	MOVQ       40(AX), R8
+	MOVQ       56(AX), R9
+	MOVQ       104(AX), R10
+	MOVQ       112(AX), R11
+	TESTQ      R10, R10
+	JZ         away
+	PREFETCHT0 (R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	ADDQ       R11, R10
+
+away:
+	MOVQ 88(AX), R10
+	MOVQ 96(AX), AX
+	ADDQ DI, R10
+	SUBQ $0x02, R9
 	JB   odd
 
 next:
+	PREFETCHT1       (R10)
+	ADDQ             AX, R10
 	VMOVUPS.Z        (DI), K1, Z3
 	VPSLLD           $0x10, Z3, Z3
 	VFMADD231PS.BCST (DX), Z3, Z0
@@ -301,11 +391,11 @@ next:
 	VFMADD231PS.BCST 4(DX)(CX*2), Z3, Z2
 	ADDQ             $0x08, DX
 	ADDQ             R8, DI
-	SUBQ             $0x02, AX
+	SUBQ             $0x02, R9
 	JAE              next
 
 odd:
-	ADDQ             $0x02, AX
+	ADDQ             $0x02, R9
 	JZ               done
 	VMOVUPS.Z        (DI), K1, Z3
 	VPSLLD           $0x10, Z3, Z3
@@ -323,7 +413,7 @@ done:
 	RET
 
 // func tileAVX512_4x1(args *byte)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_4x1(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -353,12 +443,31 @@ TEXT ·tileAVX512_4x1(SB), NOSPLIT, $0-8
 	VMOVUPS (R8), Z3
 
 begin:
-	MOVQ 8(AX), R8
-	MOVQ 32(AX), R9
-	MOVQ 40(AX), R10
-	MOVQ 56(AX), AX
+	MOVQ       8(AX), R8
+	MOVQ       32(AX), R9
+	MOVQ       40(AX), R10
+	MOVQ       56(AX), R11
+	MOVQ       104(AX), R12
+	MOVQ       112(AX), R13
+	TESTQ      R12, R12
+	JZ         away
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+
+away:
+	MOVQ 88(AX), R12
+	MOVQ 96(AX), AX
+	ADDQ R8, R12
 
 next:
+	PREFETCHT1       (R12)
+	ADDQ             AX, R12
 	VMOVUPS.Z        (R8), K1, Z4
 	VFMADD231PS.BCST (DX), Z4, Z0
 	VFMADD231PS.BCST (DX)(CX*1), Z4, Z1
@@ -367,7 +476,7 @@ next:
 	ADDQ             R9, DX
 	ADDQ             R9, BX
 	ADDQ             R10, R8
-	DECQ             AX
+	DECQ             R11
 	JNZ              next
 	VMOVUPS          Z0, (SI)
 	ADDQ             DI, SI
@@ -380,7 +489,7 @@ next:
 	RET
 
 // func pairsAVX512_4x1(args *byte)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_4x1(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -410,13 +519,32 @@ TEXT ·pairsAVX512_4x1(SB), NOSPLIT, $0-8
 	VMOVUPS (R8), Z3
 
 begin:
-	MOVQ 80(AX), R8
-	MOVQ 40(AX), R9
-	MOVQ 56(AX), AX
-	SUBQ $0x02, AX
+	MOVQ       80(AX), R8
+	MOVQ       40(AX), R9
+	MOVQ       56(AX), R10
+	MOVQ       104(AX), R11
+	MOVQ       112(AX), R12
+	TESTQ      R11, R11
+	JZ         away
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+
+away:
+	MOVQ 88(AX), R11
+	MOVQ 96(AX), AX
+	ADDQ R8, R11
+	SUBQ $0x02, R10
 	JB   odd
 
 next:
+	PREFETCHT1       (R11)
+	ADDQ             AX, R11
 	VMOVUPS.Z        (R8), K1, Z4
 	VPSLLD           $0x10, Z4, Z4
 	VFMADD231PS.BCST (DX), Z4, Z0
@@ -432,11 +560,11 @@ next:
 	ADDQ             $0x08, DX
 	ADDQ             $0x08, BX
 	ADDQ             R9, R8
-	SUBQ             $0x02, AX
+	SUBQ             $0x02, R10
 	JAE              next
 
 odd:
-	ADDQ             $0x02, AX
+	ADDQ             $0x02, R10
 	JZ               done
 	VMOVUPS.Z        (R8), K1, Z4
 	VPSLLD           $0x10, Z4, Z4
@@ -457,7 +585,7 @@ done:
 	RET
 
 // func tileAVX512_5x1(args *byte)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_5x1(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -490,12 +618,33 @@ TEXT ·tileAVX512_5x1(SB), NOSPLIT, $0-8
 	VMOVUPS (R8), Z4
 
 begin:
-	MOVQ 8(AX), R8
-	MOVQ 32(AX), R9
-	MOVQ 40(AX), R10
-	MOVQ 56(AX), AX
+	MOVQ       8(AX), R8
+	MOVQ       32(AX), R9
+	MOVQ       40(AX), R10
+	MOVQ       56(AX), R11
+	MOVQ       104(AX), R12
+	MOVQ       112(AX), R13
+	TESTQ      R12, R12
+	JZ         away
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+
+away:
+	MOVQ 88(AX), R12
+	MOVQ 96(AX), AX
+	ADDQ R8, R12
 
 next:
+	PREFETCHT1       (R12)
+	ADDQ             AX, R12
 	VMOVUPS.Z        (R8), K1, Z5
 	VFMADD231PS.BCST (DX), Z5, Z0
 	VFMADD231PS.BCST (DX)(CX*1), Z5, Z1
@@ -505,7 +654,7 @@ next:
 	ADDQ             R9, DX
 	ADDQ             R9, BX
 	ADDQ             R10, R8
-	DECQ             AX
+	DECQ             R11
 	JNZ              next
 	VMOVUPS          Z0, (SI)
 	ADDQ             DI, SI
@@ -520,7 +669,7 @@ next:
 	RET
 
 // func pairsAVX512_5x1(args *byte)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_5x1(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -553,13 +702,34 @@ TEXT ·pairsAVX512_5x1(SB), NOSPLIT, $0-8
 	VMOVUPS (R8), Z4
 
 begin:
-	MOVQ 80(AX), R8
-	MOVQ 40(AX), R9
-	MOVQ 56(AX), AX
-	SUBQ $0x02, AX
+	MOVQ       80(AX), R8
+	MOVQ       40(AX), R9
+	MOVQ       56(AX), R10
+	MOVQ       104(AX), R11
+	MOVQ       112(AX), R12
+	TESTQ      R11, R11
+	JZ         away
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+
+away:
+	MOVQ 88(AX), R11
+	MOVQ 96(AX), AX
+	ADDQ R8, R11
+	SUBQ $0x02, R10
 	JB   odd
 
 next:
+	PREFETCHT1       (R11)
+	ADDQ             AX, R11
 	VMOVUPS.Z        (R8), K1, Z5
 	VPSLLD           $0x10, Z5, Z5
 	VFMADD231PS.BCST (DX), Z5, Z0
@@ -577,11 +747,11 @@ next:
 	ADDQ             $0x08, DX
 	ADDQ             $0x08, BX
 	ADDQ             R9, R8
-	SUBQ             $0x02, AX
+	SUBQ             $0x02, R10
 	JAE              next
 
 odd:
-	ADDQ             $0x02, AX
+	ADDQ             $0x02, R10
 	JZ               done
 	VMOVUPS.Z        (R8), K1, Z5
 	VPSLLD           $0x10, Z5, Z5
@@ -605,7 +775,7 @@ done:
 	RET
 
 // func tileAVX512_6x1(args *byte)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_6x1(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -641,12 +811,35 @@ TEXT ·tileAVX512_6x1(SB), NOSPLIT, $0-8
 	VMOVUPS (R8), Z5
 
 begin:
-	MOVQ 8(AX), R8
-	MOVQ 32(AX), R9
-	MOVQ 40(AX), R10
-	MOVQ 56(AX), AX
+	MOVQ       8(AX), R8
+	MOVQ       32(AX), R9
+	MOVQ       40(AX), R10
+	MOVQ       56(AX), R11
+	MOVQ       104(AX), R12
+	MOVQ       112(AX), R13
+	TESTQ      R12, R12
+	JZ         away
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+
+away:
+	MOVQ 88(AX), R12
+	MOVQ 96(AX), AX
+	ADDQ R8, R12
 
 next:
+	PREFETCHT1       (R12)
+	ADDQ             AX, R12
 	VMOVUPS.Z        (R8), K1, Z6
 	VFMADD231PS.BCST (DX), Z6, Z0
 	VFMADD231PS.BCST (DX)(CX*1), Z6, Z1
@@ -657,7 +850,7 @@ next:
 	ADDQ             R9, DX
 	ADDQ             R9, BX
 	ADDQ             R10, R8
-	DECQ             AX
+	DECQ             R11
 	JNZ              next
 	VMOVUPS          Z0, (SI)
 	ADDQ             DI, SI
@@ -674,7 +867,7 @@ next:
 	RET
 
 // func pairsAVX512_6x1(args *byte)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_6x1(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -710,13 +903,36 @@ TEXT ·pairsAVX512_6x1(SB), NOSPLIT, $0-8
 	VMOVUPS (R8), Z5
 
 begin:
-	MOVQ 80(AX), R8
-	MOVQ 40(AX), R9
-	MOVQ 56(AX), AX
-	SUBQ $0x02, AX
+	MOVQ       80(AX), R8
+	MOVQ       40(AX), R9
+	MOVQ       56(AX), R10
+	MOVQ       104(AX), R11
+	MOVQ       112(AX), R12
+	TESTQ      R11, R11
+	JZ         away
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+
+away:
+	MOVQ 88(AX), R11
+	MOVQ 96(AX), AX
+	ADDQ R8, R11
+	SUBQ $0x02, R10
 	JB   odd
 
 next:
+	PREFETCHT1       (R11)
+	ADDQ             AX, R11
 	VMOVUPS.Z        (R8), K1, Z6
 	VPSLLD           $0x10, Z6, Z6
 	VFMADD231PS.BCST (DX), Z6, Z0
@@ -736,11 +952,11 @@ next:
 	ADDQ             $0x08, DX
 	ADDQ             $0x08, BX
 	ADDQ             R9, R8
-	SUBQ             $0x02, AX
+	SUBQ             $0x02, R10
 	JAE              next
 
 odd:
-	ADDQ             $0x02, AX
+	ADDQ             $0x02, R10
 	JZ               done
 	VMOVUPS.Z        (R8), K1, Z6
 	VPSLLD           $0x10, Z6, Z6
@@ -767,7 +983,7 @@ done:
 	RET
 
 // func tileAVX512_7x1(args *byte)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_7x1(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -807,12 +1023,37 @@ TEXT ·tileAVX512_7x1(SB), NOSPLIT, $0-8
 	VMOVUPS (R9), Z6
 
 begin:
-	MOVQ 8(AX), R9
-	MOVQ 32(AX), R10
-	MOVQ 40(AX), R11
-	MOVQ 56(AX), AX
+	MOVQ       8(AX), R9
+	MOVQ       32(AX), R10
+	MOVQ       40(AX), R11
+	MOVQ       56(AX), R12
+	MOVQ       104(AX), R13
+	MOVQ       112(AX), R14
+	TESTQ      R13, R13
+	JZ         away
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+
+away:
+	MOVQ 88(AX), R13
+	MOVQ 96(AX), AX
+	ADDQ R9, R13
 
 next:
+	PREFETCHT1       (R13)
+	ADDQ             AX, R13
 	VMOVUPS.Z        (R9), K1, Z7
 	VFMADD231PS.BCST (DX), Z7, Z0
 	VFMADD231PS.BCST (DX)(CX*1), Z7, Z1
@@ -825,7 +1066,7 @@ next:
 	ADDQ             R10, SI
 	ADDQ             R10, BX
 	ADDQ             R11, R9
-	DECQ             AX
+	DECQ             R12
 	JNZ              next
 	VMOVUPS          Z0, (DI)
 	ADDQ             R8, DI
@@ -844,7 +1085,7 @@ next:
 	RET
 
 // func pairsAVX512_7x1(args *byte)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_7x1(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -884,13 +1125,38 @@ TEXT ·pairsAVX512_7x1(SB), NOSPLIT, $0-8
 	VMOVUPS (R9), Z6
 
 begin:
-	MOVQ 80(AX), R9
-	MOVQ 40(AX), R10
-	MOVQ 56(AX), AX
-	SUBQ $0x02, AX
+	MOVQ       80(AX), R9
+	MOVQ       40(AX), R10
+	MOVQ       56(AX), R11
+	MOVQ       104(AX), R12
+	MOVQ       112(AX), R13
+	TESTQ      R12, R12
+	JZ         away
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+
+away:
+	MOVQ 88(AX), R12
+	MOVQ 96(AX), AX
+	ADDQ R9, R12
+	SUBQ $0x02, R11
 	JB   odd
 
 next:
+	PREFETCHT1       (R12)
+	ADDQ             AX, R12
 	VMOVUPS.Z        (R9), K1, Z7
 	VPSLLD           $0x10, Z7, Z7
 	VFMADD231PS.BCST (DX), Z7, Z0
@@ -913,11 +1179,11 @@ next:
 	ADDQ             $0x08, SI
 	ADDQ             $0x08, BX
 	ADDQ             R10, R9
-	SUBQ             $0x02, AX
+	SUBQ             $0x02, R11
 	JAE              next
 
 odd:
-	ADDQ             $0x02, AX
+	ADDQ             $0x02, R11
 	JZ               done
 	VMOVUPS.Z        (R9), K1, Z7
 	VPSLLD           $0x10, Z7, Z7
@@ -947,7 +1213,7 @@ done:
 	RET
 
 // func tileAVX512_8x1(args *byte)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_8x1(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -990,12 +1256,39 @@ TEXT ·tileAVX512_8x1(SB), NOSPLIT, $0-8
 	VMOVUPS (R9), Z7
 
 begin:
-	MOVQ 8(AX), R9
-	MOVQ 32(AX), R10
-	MOVQ 40(AX), R11
-	MOVQ 56(AX), AX
+	MOVQ       8(AX), R9
+	MOVQ       32(AX), R10
+	MOVQ       40(AX), R11
+	MOVQ       56(AX), R12
+	MOVQ       104(AX), R13
+	MOVQ       112(AX), R14
+	TESTQ      R13, R13
+	JZ         away
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+
+away:
+	MOVQ 88(AX), R13
+	MOVQ 96(AX), AX
+	ADDQ R9, R13
 
 next:
+	PREFETCHT1       (R13)
+	ADDQ             AX, R13
 	VMOVUPS.Z        (R9), K1, Z8
 	VFMADD231PS.BCST (DX), Z8, Z0
 	VFMADD231PS.BCST (DX)(CX*1), Z8, Z1
@@ -1009,7 +1302,7 @@ next:
 	ADDQ             R10, SI
 	ADDQ             R10, BX
 	ADDQ             R11, R9
-	DECQ             AX
+	DECQ             R12
 	JNZ              next
 	VMOVUPS          Z0, (DI)
 	ADDQ             R8, DI
@@ -1030,7 +1323,7 @@ next:
 	RET
 
 // func pairsAVX512_8x1(args *byte)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_8x1(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -1073,13 +1366,40 @@ TEXT ·pairsAVX512_8x1(SB), NOSPLIT, $0-8
 	VMOVUPS (R9), Z7
 
 begin:
-	MOVQ 80(AX), R9
-	MOVQ 40(AX), R10
-	MOVQ 56(AX), AX
-	SUBQ $0x02, AX
+	MOVQ       80(AX), R9
+	MOVQ       40(AX), R10
+	MOVQ       56(AX), R11
+	MOVQ       104(AX), R12
+	MOVQ       112(AX), R13
+	TESTQ      R12, R12
+	JZ         away
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+
+away:
+	MOVQ 88(AX), R12
+	MOVQ 96(AX), AX
+	ADDQ R9, R12
+	SUBQ $0x02, R11
 	JB   odd
 
 next:
+	PREFETCHT1       (R12)
+	ADDQ             AX, R12
 	VMOVUPS.Z        (R9), K1, Z8
 	VPSLLD           $0x10, Z8, Z8
 	VFMADD231PS.BCST (DX), Z8, Z0
@@ -1104,11 +1424,11 @@ next:
 	ADDQ             $0x08, SI
 	ADDQ             $0x08, BX
 	ADDQ             R10, R9
-	SUBQ             $0x02, AX
+	SUBQ             $0x02, R11
 	JAE              next
 
 odd:
-	ADDQ             $0x02, AX
+	ADDQ             $0x02, R11
 	JZ               done
 	VMOVUPS.Z        (R9), K1, Z8
 	VPSLLD           $0x10, Z8, Z8
@@ -1141,7 +1461,7 @@ done:
 	RET
 
 // func tileAVX512_9x1(args *byte)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_9x1(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -1187,12 +1507,41 @@ TEXT ·tileAVX512_9x1(SB), NOSPLIT, $0-8
 	VMOVUPS (R9), Z8
 
 begin:
-	MOVQ 8(AX), R9
-	MOVQ 32(AX), R10
-	MOVQ 40(AX), R11
-	MOVQ 56(AX), AX
+	MOVQ       8(AX), R9
+	MOVQ       32(AX), R10
+	MOVQ       40(AX), R11
+	MOVQ       56(AX), R12
+	MOVQ       104(AX), R13
+	MOVQ       112(AX), R14
+	TESTQ      R13, R13
+	JZ         away
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+
+away:
+	MOVQ 88(AX), R13
+	MOVQ 96(AX), AX
+	ADDQ R9, R13
 
 next:
+	PREFETCHT1       (R13)
+	ADDQ             AX, R13
 	VMOVUPS.Z        (R9), K1, Z9
 	VFMADD231PS.BCST (DX), Z9, Z0
 	VFMADD231PS.BCST (DX)(CX*1), Z9, Z1
@@ -1207,7 +1556,7 @@ next:
 	ADDQ             R10, SI
 	ADDQ             R10, BX
 	ADDQ             R11, R9
-	DECQ             AX
+	DECQ             R12
 	JNZ              next
 	VMOVUPS          Z0, (DI)
 	ADDQ             R8, DI
@@ -1230,7 +1579,7 @@ next:
 	RET
 
 // func pairsAVX512_9x1(args *byte)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_9x1(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -1276,13 +1625,42 @@ TEXT ·pairsAVX512_9x1(SB), NOSPLIT, $0-8
 	VMOVUPS (R9), Z8
 
 begin:
-	MOVQ 80(AX), R9
-	MOVQ 40(AX), R10
-	MOVQ 56(AX), AX
-	SUBQ $0x02, AX
+	MOVQ       80(AX), R9
+	MOVQ       40(AX), R10
+	MOVQ       56(AX), R11
+	MOVQ       104(AX), R12
+	MOVQ       112(AX), R13
+	TESTQ      R12, R12
+	JZ         away
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+
+away:
+	MOVQ 88(AX), R12
+	MOVQ 96(AX), AX
+	ADDQ R9, R12
+	SUBQ $0x02, R11
 	JB   odd
 
 next:
+	PREFETCHT1       (R12)
+	ADDQ             AX, R12
 	VMOVUPS.Z        (R9), K1, Z9
 	VPSLLD           $0x10, Z9, Z9
 	VFMADD231PS.BCST (DX), Z9, Z0
@@ -1309,11 +1687,11 @@ next:
 	ADDQ             $0x08, SI
 	ADDQ             $0x08, BX
 	ADDQ             R10, R9
-	SUBQ             $0x02, AX
+	SUBQ             $0x02, R11
 	JAE              next
 
 odd:
-	ADDQ             $0x02, AX
+	ADDQ             $0x02, R11
 	JZ               done
 	VMOVUPS.Z        (R9), K1, Z9
 	VPSLLD           $0x10, Z9, Z9
@@ -1349,7 +1727,7 @@ done:
 	RET
 
 // func tileAVX512_10x1(args *byte)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_10x1(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -1399,12 +1777,43 @@ TEXT ·tileAVX512_10x1(SB), NOSPLIT, $0-8
 	VMOVUPS (R10), Z9
 
 begin:
-	MOVQ 8(AX), R10
-	MOVQ 32(AX), R11
-	MOVQ 40(AX), R12
-	MOVQ 56(AX), AX
+	MOVQ       8(AX), R10
+	MOVQ       32(AX), R11
+	MOVQ       40(AX), R12
+	MOVQ       56(AX), R13
+	MOVQ       104(AX), R14
+	MOVQ       112(AX), R15
+	TESTQ      R14, R14
+	JZ         away
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+
+away:
+	MOVQ 88(AX), R14
+	MOVQ 96(AX), AX
+	ADDQ R10, R14
 
 next:
+	PREFETCHT1       (R14)
+	ADDQ             AX, R14
 	VMOVUPS.Z        (R10), K1, Z10
 	VFMADD231PS.BCST (DX), Z10, Z0
 	VFMADD231PS.BCST (DX)(CX*1), Z10, Z1
@@ -1421,7 +1830,7 @@ next:
 	ADDQ             R11, DI
 	ADDQ             R11, BX
 	ADDQ             R12, R10
-	DECQ             AX
+	DECQ             R13
 	JNZ              next
 	VMOVUPS          Z0, (R8)
 	ADDQ             R9, R8
@@ -1446,7 +1855,7 @@ next:
 	RET
 
 // func pairsAVX512_10x1(args *byte)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_10x1(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -1496,13 +1905,44 @@ TEXT ·pairsAVX512_10x1(SB), NOSPLIT, $0-8
 	VMOVUPS (R10), Z9
 
 begin:
-	MOVQ 80(AX), R10
-	MOVQ 40(AX), R11
-	MOVQ 56(AX), AX
-	SUBQ $0x02, AX
+	MOVQ       80(AX), R10
+	MOVQ       40(AX), R11
+	MOVQ       56(AX), R12
+	MOVQ       104(AX), R13
+	MOVQ       112(AX), R14
+	TESTQ      R13, R13
+	JZ         away
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+
+away:
+	MOVQ 88(AX), R13
+	MOVQ 96(AX), AX
+	ADDQ R10, R13
+	SUBQ $0x02, R12
 	JB   odd
 
 next:
+	PREFETCHT1       (R13)
+	ADDQ             AX, R13
 	VMOVUPS.Z        (R10), K1, Z10
 	VPSLLD           $0x10, Z10, Z10
 	VFMADD231PS.BCST (DX), Z10, Z0
@@ -1532,11 +1972,11 @@ next:
 	ADDQ             $0x08, DI
 	ADDQ             $0x08, BX
 	ADDQ             R11, R10
-	SUBQ             $0x02, AX
+	SUBQ             $0x02, R12
 	JAE              next
 
 odd:
-	ADDQ             $0x02, AX
+	ADDQ             $0x02, R12
 	JZ               done
 	VMOVUPS.Z        (R10), K1, Z10
 	VPSLLD           $0x10, Z10, Z10
@@ -1575,7 +2015,7 @@ done:
 	RET
 
 // func tileAVX512_11x1(args *byte)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_11x1(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -1628,12 +2068,45 @@ TEXT ·tileAVX512_11x1(SB), NOSPLIT, $0-8
 	VMOVUPS (R10), Z10
 
 begin:
-	MOVQ 8(AX), R10
-	MOVQ 32(AX), R11
-	MOVQ 40(AX), R12
-	MOVQ 56(AX), AX
+	MOVQ       8(AX), R10
+	MOVQ       32(AX), R11
+	MOVQ       40(AX), R12
+	MOVQ       56(AX), R13
+	MOVQ       104(AX), R14
+	MOVQ       112(AX), R15
+	TESTQ      R14, R14
+	JZ         away
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+
+away:
+	MOVQ 88(AX), R14
+	MOVQ 96(AX), AX
+	ADDQ R10, R14
 
 next:
+	PREFETCHT1       (R14)
+	ADDQ             AX, R14
 	VMOVUPS.Z        (R10), K1, Z11
 	VFMADD231PS.BCST (DX), Z11, Z0
 	VFMADD231PS.BCST (DX)(CX*1), Z11, Z1
@@ -1651,7 +2124,7 @@ next:
 	ADDQ             R11, DI
 	ADDQ             R11, BX
 	ADDQ             R12, R10
-	DECQ             AX
+	DECQ             R13
 	JNZ              next
 	VMOVUPS          Z0, (R8)
 	ADDQ             R9, R8
@@ -1678,7 +2151,7 @@ next:
 	RET
 
 // func pairsAVX512_11x1(args *byte)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_11x1(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -1731,13 +2204,46 @@ TEXT ·pairsAVX512_11x1(SB), NOSPLIT, $0-8
 	VMOVUPS (R10), Z10
 
 begin:
-	MOVQ 80(AX), R10
-	MOVQ 40(AX), R11
-	MOVQ 56(AX), AX
-	SUBQ $0x02, AX
+	MOVQ       80(AX), R10
+	MOVQ       40(AX), R11
+	MOVQ       56(AX), R12
+	MOVQ       104(AX), R13
+	MOVQ       112(AX), R14
+	TESTQ      R13, R13
+	JZ         away
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+
+away:
+	MOVQ 88(AX), R13
+	MOVQ 96(AX), AX
+	ADDQ R10, R13
+	SUBQ $0x02, R12
 	JB   odd
 
 next:
+	PREFETCHT1       (R13)
+	ADDQ             AX, R13
 	VMOVUPS.Z        (R10), K1, Z11
 	VPSLLD           $0x10, Z11, Z11
 	VFMADD231PS.BCST (DX), Z11, Z0
@@ -1769,11 +2275,11 @@ next:
 	ADDQ             $0x08, DI
 	ADDQ             $0x08, BX
 	ADDQ             R11, R10
-	SUBQ             $0x02, AX
+	SUBQ             $0x02, R12
 	JAE              next
 
 odd:
-	ADDQ             $0x02, AX
+	ADDQ             $0x02, R12
 	JZ               done
 	VMOVUPS.Z        (R10), K1, Z11
 	VPSLLD           $0x10, Z11, Z11
@@ -1815,7 +2321,7 @@ done:
 	RET
 
 // func tileAVX512_12x1(args *byte)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_12x1(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -1871,12 +2377,47 @@ TEXT ·tileAVX512_12x1(SB), NOSPLIT, $0-8
 	VMOVUPS (R10), Z11
 
 begin:
-	MOVQ 8(AX), R10
-	MOVQ 32(AX), R11
-	MOVQ 40(AX), R12
-	MOVQ 56(AX), AX
+	MOVQ       8(AX), R10
+	MOVQ       32(AX), R11
+	MOVQ       40(AX), R12
+	MOVQ       56(AX), R13
+	MOVQ       104(AX), R14
+	MOVQ       112(AX), R15
+	TESTQ      R14, R14
+	JZ         away
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+
+away:
+	MOVQ 88(AX), R14
+	MOVQ 96(AX), AX
+	ADDQ R10, R14
 
 next:
+	PREFETCHT1       (R14)
+	ADDQ             AX, R14
 	VMOVUPS.Z        (R10), K1, Z12
 	VFMADD231PS.BCST (DX), Z12, Z0
 	VFMADD231PS.BCST (DX)(CX*1), Z12, Z1
@@ -1895,7 +2436,7 @@ next:
 	ADDQ             R11, DI
 	ADDQ             R11, BX
 	ADDQ             R12, R10
-	DECQ             AX
+	DECQ             R13
 	JNZ              next
 	VMOVUPS          Z0, (R8)
 	ADDQ             R9, R8
@@ -1924,7 +2465,7 @@ next:
 	RET
 
 // func pairsAVX512_12x1(args *byte)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_12x1(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -1980,13 +2521,48 @@ TEXT ·pairsAVX512_12x1(SB), NOSPLIT, $0-8
 	VMOVUPS (R10), Z11
 
 begin:
-	MOVQ 80(AX), R10
-	MOVQ 40(AX), R11
-	MOVQ 56(AX), AX
-	SUBQ $0x02, AX
+	MOVQ       80(AX), R10
+	MOVQ       40(AX), R11
+	MOVQ       56(AX), R12
+	MOVQ       104(AX), R13
+	MOVQ       112(AX), R14
+	TESTQ      R13, R13
+	JZ         away
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+
+away:
+	MOVQ 88(AX), R13
+	MOVQ 96(AX), AX
+	ADDQ R10, R13
+	SUBQ $0x02, R12
 	JB   odd
 
 next:
+	PREFETCHT1       (R13)
+	ADDQ             AX, R13
 	VMOVUPS.Z        (R10), K1, Z12
 	VPSLLD           $0x10, Z12, Z12
 	VFMADD231PS.BCST (DX), Z12, Z0
@@ -2020,11 +2596,11 @@ next:
 	ADDQ             $0x08, DI
 	ADDQ             $0x08, BX
 	ADDQ             R11, R10
-	SUBQ             $0x02, AX
+	SUBQ             $0x02, R12
 	JAE              next
 
 odd:
-	ADDQ             $0x02, AX
+	ADDQ             $0x02, R12
 	JZ               done
 	VMOVUPS.Z        (R10), K1, Z12
 	VPSLLD           $0x10, Z12, Z12
@@ -2069,7 +2645,7 @@ done:
 	RET
 
 // func tileAVX512_1x2(args *byte)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_1x2(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -2091,12 +2667,25 @@ TEXT ·tileAVX512_1x2(SB), NOSPLIT, $0-8
 	VMOVUPS 64(BX), Z1
 
 begin:
-	MOVQ 8(AX), BX
-	MOVQ 32(AX), SI
-	MOVQ 40(AX), DI
-	MOVQ 56(AX), AX
+	MOVQ       8(AX), BX
+	MOVQ       32(AX), SI
+	MOVQ       40(AX), DI
+	MOVQ       56(AX), R8
+	MOVQ       104(AX), R9
+	MOVQ       112(AX), R10
+	TESTQ      R9, R9
+	JZ         away
+	PREFETCHT0 (R9)
+	ADDQ       R10, R9
+
+away:
+	MOVQ 88(AX), R9
+	MOVQ 96(AX), AX
+	ADDQ BX, R9
 
 next:
+	PREFETCHT1   (R9)
+	ADDQ         AX, R9
 	VMOVUPS      (BX), Z2
 	VMOVUPS.Z    64(BX), K1, Z3
 	VBROADCASTSS (CX), Z4
@@ -2104,7 +2693,7 @@ next:
 	VFMADD231PS  Z4, Z3, Z1
 	ADDQ         SI, CX
 	ADDQ         DI, BX
-	DECQ         AX
+	DECQ         R8
 	JNZ          next
 	VMOVUPS      Z0, (DX)
 	VMOVUPS      Z1, 64(DX)
@@ -2112,7 +2701,7 @@ next:
 	RET
 
 // func pairsAVX512_1x2(args *byte)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_1x2(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -2134,13 +2723,26 @@ TEXT ·pairsAVX512_1x2(SB), NOSPLIT, $0-8
 	VMOVUPS 64(BX), Z1
 
 begin:
-	MOVQ 80(AX), BX
-	MOVQ 40(AX), SI
-	MOVQ 56(AX), AX
-	SUBQ $0x02, AX
+	MOVQ       80(AX), BX
+	MOVQ       40(AX), SI
+	MOVQ       56(AX), DI
+	MOVQ       104(AX), R8
+	MOVQ       112(AX), R9
+	TESTQ      R8, R8
+	JZ         away
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+
+away:
+	MOVQ 88(AX), R8
+	MOVQ 96(AX), AX
+	ADDQ BX, R8
+	SUBQ $0x02, DI
 	JB   odd
 
 next:
+	PREFETCHT1   (R8)
+	ADDQ         AX, R8
 	VMOVUPS      (BX), Z2
 	VPSLLD       $0x10, Z2, Z2
 	VMOVUPS.Z    64(BX), K1, Z3
@@ -2157,11 +2759,11 @@ next:
 	VFMADD231PS  Z4, Z3, Z1
 	ADDQ         $0x08, CX
 	ADDQ         SI, BX
-	SUBQ         $0x02, AX
+	SUBQ         $0x02, DI
 	JAE          next
 
 odd:
-	ADDQ         $0x02, AX
+	ADDQ         $0x02, DI
 	JZ           done
 	VMOVUPS      (BX), Z2
 	VPSLLD       $0x10, Z2, Z2
@@ -2178,7 +2780,7 @@ done:
 	RET
 
 // func tileAVX512_2x2(args *byte)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_2x2(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -2205,12 +2807,27 @@ TEXT ·tileAVX512_2x2(SB), NOSPLIT, $0-8
 	VMOVUPS 64(DI), Z3
 
 begin:
-	MOVQ 8(AX), DI
-	MOVQ 32(AX), R8
-	MOVQ 40(AX), R9
-	MOVQ 56(AX), AX
+	MOVQ       8(AX), DI
+	MOVQ       32(AX), R8
+	MOVQ       40(AX), R9
+	MOVQ       56(AX), R10
+	MOVQ       104(AX), R11
+	MOVQ       112(AX), R12
+	TESTQ      R11, R11
+	JZ         away
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+
+away:
+	MOVQ 88(AX), R11
+	MOVQ 96(AX), AX
+	ADDQ DI, R11
 
 next:
+	PREFETCHT1   (R11)
+	ADDQ         AX, R11
 	VMOVUPS      (DI), Z4
 	VMOVUPS.Z    64(DI), K1, Z5
 	VBROADCASTSS (DX), Z6
@@ -2221,7 +2838,7 @@ next:
 	VFMADD231PS  Z6, Z5, Z3
 	ADDQ         R8, DX
 	ADDQ         R9, DI
-	DECQ         AX
+	DECQ         R10
 	JNZ          next
 	VMOVUPS      Z0, (BX)
 	VMOVUPS      Z1, 64(BX)
@@ -2232,7 +2849,7 @@ next:
 	RET
 
 // func pairsAVX512_2x2(args *byte)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_2x2(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -2259,13 +2876,28 @@ TEXT ·pairsAVX512_2x2(SB), NOSPLIT, $0-8
 	VMOVUPS 64(DI), Z3
 
 begin:
-	MOVQ 80(AX), DI
-	MOVQ 40(AX), R8
-	MOVQ 56(AX), AX
-	SUBQ $0x02, AX
+	MOVQ       80(AX), DI
+	MOVQ       40(AX), R8
+	MOVQ       56(AX), R9
+	MOVQ       104(AX), R10
+	MOVQ       112(AX), R11
+	TESTQ      R10, R10
+	JZ         away
+	PREFETCHT0 (R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	ADDQ       R11, R10
+
+away:
+	MOVQ 88(AX), R10
+	MOVQ 96(AX), AX
+	ADDQ DI, R10
+	SUBQ $0x02, R9
 	JB   odd
 
 next:
+	PREFETCHT1   (R10)
+	ADDQ         AX, R10
 	VMOVUPS      (DI), Z4
 	VPSLLD       $0x10, Z4, Z4
 	VMOVUPS.Z    64(DI), K1, Z5
@@ -2288,11 +2920,11 @@ next:
 	VFMADD231PS  Z6, Z5, Z3
 	ADDQ         $0x08, DX
 	ADDQ         R8, DI
-	SUBQ         $0x02, AX
+	SUBQ         $0x02, R9
 	JAE          next
 
 odd:
-	ADDQ         $0x02, AX
+	ADDQ         $0x02, R9
 	JZ           done
 	VMOVUPS      (DI), Z4
 	VPSLLD       $0x10, Z4, Z4
@@ -2315,7 +2947,7 @@ done:
 	RET
 
 // func tileAVX512_3x2(args *byte)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_3x2(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -2347,12 +2979,29 @@ TEXT ·tileAVX512_3x2(SB), NOSPLIT, $0-8
 	VMOVUPS 64(DI), Z5
 
 begin:
-	MOVQ 8(AX), DI
-	MOVQ 32(AX), R8
-	MOVQ 40(AX), R9
-	MOVQ 56(AX), AX
+	MOVQ       8(AX), DI
+	MOVQ       32(AX), R8
+	MOVQ       40(AX), R9
+	MOVQ       56(AX), R10
+	MOVQ       104(AX), R11
+	MOVQ       112(AX), R12
+	TESTQ      R11, R11
+	JZ         away
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+
+away:
+	MOVQ 88(AX), R11
+	MOVQ 96(AX), AX
+	ADDQ DI, R11
 
 next:
+	PREFETCHT1   (R11)
+	ADDQ         AX, R11
 	VMOVUPS      (DI), Z6
 	VMOVUPS.Z    64(DI), K1, Z7
 	VBROADCASTSS (DX), Z8
@@ -2366,7 +3015,7 @@ next:
 	VFMADD231PS  Z8, Z7, Z5
 	ADDQ         R8, DX
 	ADDQ         R9, DI
-	DECQ         AX
+	DECQ         R10
 	JNZ          next
 	VMOVUPS      Z0, (BX)
 	VMOVUPS      Z1, 64(BX)
@@ -2380,7 +3029,7 @@ next:
 	RET
 
 // func pairsAVX512_3x2(args *byte)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_3x2(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -2412,13 +3061,30 @@ TEXT ·pairsAVX512_3x2(SB), NOSPLIT, $0-8
 	VMOVUPS 64(DI), Z5
 
 begin:
-	MOVQ 80(AX), DI
-	MOVQ 40(AX), R8
-	MOVQ 56(AX), AX
-	SUBQ $0x02, AX
+	MOVQ       80(AX), DI
+	MOVQ       40(AX), R8
+	MOVQ       56(AX), R9
+	MOVQ       104(AX), R10
+	MOVQ       112(AX), R11
+	TESTQ      R10, R10
+	JZ         away
+	PREFETCHT0 (R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	ADDQ       R11, R10
+
+away:
+	MOVQ 88(AX), R10
+	MOVQ 96(AX), AX
+	ADDQ DI, R10
+	SUBQ $0x02, R9
 	JB   odd
 
 next:
+	PREFETCHT1   (R10)
+	ADDQ         AX, R10
 	VMOVUPS      (DI), Z6
 	VPSLLD       $0x10, Z6, Z6
 	VMOVUPS.Z    64(DI), K1, Z7
@@ -2447,11 +3113,11 @@ next:
 	VFMADD231PS  Z8, Z7, Z5
 	ADDQ         $0x08, DX
 	ADDQ         R8, DI
-	SUBQ         $0x02, AX
+	SUBQ         $0x02, R9
 	JAE          next
 
 odd:
-	ADDQ         $0x02, AX
+	ADDQ         $0x02, R9
 	JZ           done
 	VMOVUPS      (DI), Z6
 	VPSLLD       $0x10, Z6, Z6
@@ -2480,7 +3146,7 @@ done:
 	RET
 
 // func tileAVX512_4x2(args *byte)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_4x2(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -2519,12 +3185,31 @@ TEXT ·tileAVX512_4x2(SB), NOSPLIT, $0-8
 	VMOVUPS 64(R8), Z7
 
 begin:
-	MOVQ 8(AX), R8
-	MOVQ 32(AX), R9
-	MOVQ 40(AX), R10
-	MOVQ 56(AX), AX
+	MOVQ       8(AX), R8
+	MOVQ       32(AX), R9
+	MOVQ       40(AX), R10
+	MOVQ       56(AX), R11
+	MOVQ       104(AX), R12
+	MOVQ       112(AX), R13
+	TESTQ      R12, R12
+	JZ         away
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+
+away:
+	MOVQ 88(AX), R12
+	MOVQ 96(AX), AX
+	ADDQ R8, R12
 
 next:
+	PREFETCHT1   (R12)
+	ADDQ         AX, R12
 	VMOVUPS      (R8), Z8
 	VMOVUPS.Z    64(R8), K1, Z9
 	VBROADCASTSS (DX), Z10
@@ -2542,7 +3227,7 @@ next:
 	ADDQ         R9, DX
 	ADDQ         R9, BX
 	ADDQ         R10, R8
-	DECQ         AX
+	DECQ         R11
 	JNZ          next
 	VMOVUPS      Z0, (SI)
 	VMOVUPS      Z1, 64(SI)
@@ -2559,7 +3244,7 @@ next:
 	RET
 
 // func pairsAVX512_4x2(args *byte)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_4x2(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -2598,13 +3283,32 @@ TEXT ·pairsAVX512_4x2(SB), NOSPLIT, $0-8
 	VMOVUPS 64(R8), Z7
 
 begin:
-	MOVQ 80(AX), R8
-	MOVQ 40(AX), R9
-	MOVQ 56(AX), AX
-	SUBQ $0x02, AX
+	MOVQ       80(AX), R8
+	MOVQ       40(AX), R9
+	MOVQ       56(AX), R10
+	MOVQ       104(AX), R11
+	MOVQ       112(AX), R12
+	TESTQ      R11, R11
+	JZ         away
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+
+away:
+	MOVQ 88(AX), R11
+	MOVQ 96(AX), AX
+	ADDQ R8, R11
+	SUBQ $0x02, R10
 	JB   odd
 
 next:
+	PREFETCHT1   (R11)
+	ADDQ         AX, R11
 	VMOVUPS      (R8), Z8
 	VPSLLD       $0x10, Z8, Z8
 	VMOVUPS.Z    64(R8), K1, Z9
@@ -2640,11 +3344,11 @@ next:
 	ADDQ         $0x08, DX
 	ADDQ         $0x08, BX
 	ADDQ         R9, R8
-	SUBQ         $0x02, AX
+	SUBQ         $0x02, R10
 	JAE          next
 
 odd:
-	ADDQ         $0x02, AX
+	ADDQ         $0x02, R10
 	JZ           done
 	VMOVUPS      (R8), Z8
 	VPSLLD       $0x10, Z8, Z8
@@ -2679,7 +3383,7 @@ done:
 	RET
 
 // func tileAVX512_5x2(args *byte)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_5x2(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -2723,12 +3427,33 @@ TEXT ·tileAVX512_5x2(SB), NOSPLIT, $0-8
 	VMOVUPS 64(R8), Z9
 
 begin:
-	MOVQ 8(AX), R8
-	MOVQ 32(AX), R9
-	MOVQ 40(AX), R10
-	MOVQ 56(AX), AX
+	MOVQ       8(AX), R8
+	MOVQ       32(AX), R9
+	MOVQ       40(AX), R10
+	MOVQ       56(AX), R11
+	MOVQ       104(AX), R12
+	MOVQ       112(AX), R13
+	TESTQ      R12, R12
+	JZ         away
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+
+away:
+	MOVQ 88(AX), R12
+	MOVQ 96(AX), AX
+	ADDQ R8, R12
 
 next:
+	PREFETCHT1   (R12)
+	ADDQ         AX, R12
 	VMOVUPS      (R8), Z10
 	VMOVUPS.Z    64(R8), K1, Z11
 	VBROADCASTSS (DX), Z12
@@ -2749,7 +3474,7 @@ next:
 	ADDQ         R9, DX
 	ADDQ         R9, BX
 	ADDQ         R10, R8
-	DECQ         AX
+	DECQ         R11
 	JNZ          next
 	VMOVUPS      Z0, (SI)
 	VMOVUPS      Z1, 64(SI)
@@ -2769,7 +3494,7 @@ next:
 	RET
 
 // func pairsAVX512_5x2(args *byte)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_5x2(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -2813,13 +3538,34 @@ TEXT ·pairsAVX512_5x2(SB), NOSPLIT, $0-8
 	VMOVUPS 64(R8), Z9
 
 begin:
-	MOVQ 80(AX), R8
-	MOVQ 40(AX), R9
-	MOVQ 56(AX), AX
-	SUBQ $0x02, AX
+	MOVQ       80(AX), R8
+	MOVQ       40(AX), R9
+	MOVQ       56(AX), R10
+	MOVQ       104(AX), R11
+	MOVQ       112(AX), R12
+	TESTQ      R11, R11
+	JZ         away
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+
+away:
+	MOVQ 88(AX), R11
+	MOVQ 96(AX), AX
+	ADDQ R8, R11
+	SUBQ $0x02, R10
 	JB   odd
 
 next:
+	PREFETCHT1   (R11)
+	ADDQ         AX, R11
 	VMOVUPS      (R8), Z10
 	VPSLLD       $0x10, Z10, Z10
 	VMOVUPS.Z    64(R8), K1, Z11
@@ -2861,11 +3607,11 @@ next:
 	ADDQ         $0x08, DX
 	ADDQ         $0x08, BX
 	ADDQ         R9, R8
-	SUBQ         $0x02, AX
+	SUBQ         $0x02, R10
 	JAE          next
 
 odd:
-	ADDQ         $0x02, AX
+	ADDQ         $0x02, R10
 	JZ           done
 	VMOVUPS      (R8), Z10
 	VPSLLD       $0x10, Z10, Z10
@@ -2906,7 +3652,7 @@ done:
 	RET
 
 // func tileAVX512_6x2(args *byte)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_6x2(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -2955,12 +3701,35 @@ TEXT ·tileAVX512_6x2(SB), NOSPLIT, $0-8
 	VMOVUPS 64(R8), Z11
 
 begin:
-	MOVQ 8(AX), R8
-	MOVQ 32(AX), R9
-	MOVQ 40(AX), R10
-	MOVQ 56(AX), AX
+	MOVQ       8(AX), R8
+	MOVQ       32(AX), R9
+	MOVQ       40(AX), R10
+	MOVQ       56(AX), R11
+	MOVQ       104(AX), R12
+	MOVQ       112(AX), R13
+	TESTQ      R12, R12
+	JZ         away
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+
+away:
+	MOVQ 88(AX), R12
+	MOVQ 96(AX), AX
+	ADDQ R8, R12
 
 next:
+	PREFETCHT1   (R12)
+	ADDQ         AX, R12
 	VMOVUPS      (R8), Z12
 	VMOVUPS.Z    64(R8), K1, Z13
 	VBROADCASTSS (DX), Z14
@@ -2984,7 +3753,7 @@ next:
 	ADDQ         R9, DX
 	ADDQ         R9, BX
 	ADDQ         R10, R8
-	DECQ         AX
+	DECQ         R11
 	JNZ          next
 	VMOVUPS      Z0, (SI)
 	VMOVUPS      Z1, 64(SI)
@@ -3007,7 +3776,7 @@ next:
 	RET
 
 // func pairsAVX512_6x2(args *byte)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_6x2(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -3056,13 +3825,36 @@ TEXT ·pairsAVX512_6x2(SB), NOSPLIT, $0-8
 	VMOVUPS 64(R8), Z11
 
 begin:
-	MOVQ 80(AX), R8
-	MOVQ 40(AX), R9
-	MOVQ 56(AX), AX
-	SUBQ $0x02, AX
+	MOVQ       80(AX), R8
+	MOVQ       40(AX), R9
+	MOVQ       56(AX), R10
+	MOVQ       104(AX), R11
+	MOVQ       112(AX), R12
+	TESTQ      R11, R11
+	JZ         away
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+
+away:
+	MOVQ 88(AX), R11
+	MOVQ 96(AX), AX
+	ADDQ R8, R11
+	SUBQ $0x02, R10
 	JB   odd
 
 next:
+	PREFETCHT1   (R11)
+	ADDQ         AX, R11
 	VMOVUPS      (R8), Z12
 	VPSLLD       $0x10, Z12, Z12
 	VMOVUPS.Z    64(R8), K1, Z13
@@ -3110,11 +3902,11 @@ next:
 	ADDQ         $0x08, DX
 	ADDQ         $0x08, BX
 	ADDQ         R9, R8
-	SUBQ         $0x02, AX
+	SUBQ         $0x02, R10
 	JAE          next
 
 odd:
-	ADDQ         $0x02, AX
+	ADDQ         $0x02, R10
 	JZ           done
 	VMOVUPS      (R8), Z12
 	VPSLLD       $0x10, Z12, Z12
@@ -3161,7 +3953,7 @@ done:
 	RET
 
 // func tileAVX512_7x2(args *byte)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_7x2(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -3216,12 +4008,37 @@ TEXT ·tileAVX512_7x2(SB), NOSPLIT, $0-8
 	VMOVUPS 64(R9), Z13
 
 begin:
-	MOVQ 8(AX), R9
-	MOVQ 32(AX), R10
-	MOVQ 40(AX), R11
-	MOVQ 56(AX), AX
+	MOVQ       8(AX), R9
+	MOVQ       32(AX), R10
+	MOVQ       40(AX), R11
+	MOVQ       56(AX), R12
+	MOVQ       104(AX), R13
+	MOVQ       112(AX), R14
+	TESTQ      R13, R13
+	JZ         away
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+
+away:
+	MOVQ 88(AX), R13
+	MOVQ 96(AX), AX
+	ADDQ R9, R13
 
 next:
+	PREFETCHT1   (R13)
+	ADDQ         AX, R13
 	VMOVUPS      (R9), Z14
 	VMOVUPS.Z    64(R9), K1, Z15
 	VBROADCASTSS (DX), Z16
@@ -3249,7 +4066,7 @@ next:
 	ADDQ         R10, SI
 	ADDQ         R10, BX
 	ADDQ         R11, R9
-	DECQ         AX
+	DECQ         R12
 	JNZ          next
 	VMOVUPS      Z0, (DI)
 	VMOVUPS      Z1, 64(DI)
@@ -3275,7 +4092,7 @@ next:
 	RET
 
 // func pairsAVX512_7x2(args *byte)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_7x2(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -3330,13 +4147,38 @@ TEXT ·pairsAVX512_7x2(SB), NOSPLIT, $0-8
 	VMOVUPS 64(R9), Z13
 
 begin:
-	MOVQ 80(AX), R9
-	MOVQ 40(AX), R10
-	MOVQ 56(AX), AX
-	SUBQ $0x02, AX
+	MOVQ       80(AX), R9
+	MOVQ       40(AX), R10
+	MOVQ       56(AX), R11
+	MOVQ       104(AX), R12
+	MOVQ       112(AX), R13
+	TESTQ      R12, R12
+	JZ         away
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+
+away:
+	MOVQ 88(AX), R12
+	MOVQ 96(AX), AX
+	ADDQ R9, R12
+	SUBQ $0x02, R11
 	JB   odd
 
 next:
+	PREFETCHT1   (R12)
+	ADDQ         AX, R12
 	VMOVUPS      (R9), Z14
 	VPSLLD       $0x10, Z14, Z14
 	VMOVUPS.Z    64(R9), K1, Z15
@@ -3391,11 +4233,11 @@ next:
 	ADDQ         $0x08, SI
 	ADDQ         $0x08, BX
 	ADDQ         R10, R9
-	SUBQ         $0x02, AX
+	SUBQ         $0x02, R11
 	JAE          next
 
 odd:
-	ADDQ         $0x02, AX
+	ADDQ         $0x02, R11
 	JZ           done
 	VMOVUPS      (R9), Z14
 	VPSLLD       $0x10, Z14, Z14
@@ -3448,7 +4290,7 @@ done:
 	RET
 
 // func tileAVX512_8x2(args *byte)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_8x2(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -3508,12 +4350,39 @@ TEXT ·tileAVX512_8x2(SB), NOSPLIT, $0-8
 	VMOVUPS 64(R9), Z15
 
 begin:
-	MOVQ 8(AX), R9
-	MOVQ 32(AX), R10
-	MOVQ 40(AX), R11
-	MOVQ 56(AX), AX
+	MOVQ       8(AX), R9
+	MOVQ       32(AX), R10
+	MOVQ       40(AX), R11
+	MOVQ       56(AX), R12
+	MOVQ       104(AX), R13
+	MOVQ       112(AX), R14
+	TESTQ      R13, R13
+	JZ         away
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+
+away:
+	MOVQ 88(AX), R13
+	MOVQ 96(AX), AX
+	ADDQ R9, R13
 
 next:
+	PREFETCHT1   (R13)
+	ADDQ         AX, R13
 	VMOVUPS      (R9), Z16
 	VMOVUPS.Z    64(R9), K1, Z17
 	VBROADCASTSS (DX), Z18
@@ -3544,7 +4413,7 @@ next:
 	ADDQ         R10, SI
 	ADDQ         R10, BX
 	ADDQ         R11, R9
-	DECQ         AX
+	DECQ         R12
 	JNZ          next
 	VMOVUPS      Z0, (DI)
 	VMOVUPS      Z1, 64(DI)
@@ -3573,7 +4442,7 @@ next:
 	RET
 
 // func pairsAVX512_8x2(args *byte)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_8x2(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -3633,13 +4502,40 @@ TEXT ·pairsAVX512_8x2(SB), NOSPLIT, $0-8
 	VMOVUPS 64(R9), Z15
 
 begin:
-	MOVQ 80(AX), R9
-	MOVQ 40(AX), R10
-	MOVQ 56(AX), AX
-	SUBQ $0x02, AX
+	MOVQ       80(AX), R9
+	MOVQ       40(AX), R10
+	MOVQ       56(AX), R11
+	MOVQ       104(AX), R12
+	MOVQ       112(AX), R13
+	TESTQ      R12, R12
+	JZ         away
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+
+away:
+	MOVQ 88(AX), R12
+	MOVQ 96(AX), AX
+	ADDQ R9, R12
+	SUBQ $0x02, R11
 	JB   odd
 
 next:
+	PREFETCHT1   (R12)
+	ADDQ         AX, R12
 	VMOVUPS      (R9), Z16
 	VPSLLD       $0x10, Z16, Z16
 	VMOVUPS.Z    64(R9), K1, Z17
@@ -3700,11 +4596,11 @@ next:
 	ADDQ         $0x08, SI
 	ADDQ         $0x08, BX
 	ADDQ         R10, R9
-	SUBQ         $0x02, AX
+	SUBQ         $0x02, R11
 	JAE          next
 
 odd:
-	ADDQ         $0x02, AX
+	ADDQ         $0x02, R11
 	JZ           done
 	VMOVUPS      (R9), Z16
 	VPSLLD       $0x10, Z16, Z16
@@ -3763,7 +4659,7 @@ done:
 	RET
 
 // func tileAVX512_9x2(args *byte)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_9x2(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -3828,12 +4724,41 @@ TEXT ·tileAVX512_9x2(SB), NOSPLIT, $0-8
 	VMOVUPS 64(R9), Z17
 
 begin:
-	MOVQ 8(AX), R9
-	MOVQ 32(AX), R10
-	MOVQ 40(AX), R11
-	MOVQ 56(AX), AX
+	MOVQ       8(AX), R9
+	MOVQ       32(AX), R10
+	MOVQ       40(AX), R11
+	MOVQ       56(AX), R12
+	MOVQ       104(AX), R13
+	MOVQ       112(AX), R14
+	TESTQ      R13, R13
+	JZ         away
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+
+away:
+	MOVQ 88(AX), R13
+	MOVQ 96(AX), AX
+	ADDQ R9, R13
 
 next:
+	PREFETCHT1   (R13)
+	ADDQ         AX, R13
 	VMOVUPS      (R9), Z18
 	VMOVUPS.Z    64(R9), K1, Z19
 	VBROADCASTSS (DX), Z20
@@ -3867,7 +4792,7 @@ next:
 	ADDQ         R10, SI
 	ADDQ         R10, BX
 	ADDQ         R11, R9
-	DECQ         AX
+	DECQ         R12
 	JNZ          next
 	VMOVUPS      Z0, (DI)
 	VMOVUPS      Z1, 64(DI)
@@ -3899,7 +4824,7 @@ next:
 	RET
 
 // func pairsAVX512_9x2(args *byte)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_9x2(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -3964,13 +4889,42 @@ TEXT ·pairsAVX512_9x2(SB), NOSPLIT, $0-8
 	VMOVUPS 64(R9), Z17
 
 begin:
-	MOVQ 80(AX), R9
-	MOVQ 40(AX), R10
-	MOVQ 56(AX), AX
-	SUBQ $0x02, AX
+	MOVQ       80(AX), R9
+	MOVQ       40(AX), R10
+	MOVQ       56(AX), R11
+	MOVQ       104(AX), R12
+	MOVQ       112(AX), R13
+	TESTQ      R12, R12
+	JZ         away
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+
+away:
+	MOVQ 88(AX), R12
+	MOVQ 96(AX), AX
+	ADDQ R9, R12
+	SUBQ $0x02, R11
 	JB   odd
 
 next:
+	PREFETCHT1   (R12)
+	ADDQ         AX, R12
 	VMOVUPS      (R9), Z18
 	VPSLLD       $0x10, Z18, Z18
 	VMOVUPS.Z    64(R9), K1, Z19
@@ -4037,11 +4991,11 @@ next:
 	ADDQ         $0x08, SI
 	ADDQ         $0x08, BX
 	ADDQ         R10, R9
-	SUBQ         $0x02, AX
+	SUBQ         $0x02, R11
 	JAE          next
 
 odd:
-	ADDQ         $0x02, AX
+	ADDQ         $0x02, R11
 	JZ           done
 	VMOVUPS      (R9), Z18
 	VPSLLD       $0x10, Z18, Z18
@@ -4106,7 +5060,7 @@ done:
 	RET
 
 // func tileAVX512_10x2(args *byte)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_10x2(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -4177,12 +5131,43 @@ TEXT ·tileAVX512_10x2(SB), NOSPLIT, $0-8
 	VMOVUPS 64(R10), Z19
 
 begin:
-	MOVQ 8(AX), R10
-	MOVQ 32(AX), R11
-	MOVQ 40(AX), R12
-	MOVQ 56(AX), AX
+	MOVQ       8(AX), R10
+	MOVQ       32(AX), R11
+	MOVQ       40(AX), R12
+	MOVQ       56(AX), R13
+	MOVQ       104(AX), R14
+	MOVQ       112(AX), R15
+	TESTQ      R14, R14
+	JZ         away
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+
+away:
+	MOVQ 88(AX), R14
+	MOVQ 96(AX), AX
+	ADDQ R10, R14
 
 next:
+	PREFETCHT1   (R14)
+	ADDQ         AX, R14
 	VMOVUPS      (R10), Z20
 	VMOVUPS.Z    64(R10), K1, Z21
 	VBROADCASTSS (DX), Z22
@@ -4220,7 +5205,7 @@ next:
 	ADDQ         R11, DI
 	ADDQ         R11, BX
 	ADDQ         R12, R10
-	DECQ         AX
+	DECQ         R13
 	JNZ          next
 	VMOVUPS      Z0, (R8)
 	VMOVUPS      Z1, 64(R8)
@@ -4255,7 +5240,7 @@ next:
 	RET
 
 // func pairsAVX512_10x2(args *byte)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_10x2(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -4326,13 +5311,44 @@ TEXT ·pairsAVX512_10x2(SB), NOSPLIT, $0-8
 	VMOVUPS 64(R10), Z19
 
 begin:
-	MOVQ 80(AX), R10
-	MOVQ 40(AX), R11
-	MOVQ 56(AX), AX
-	SUBQ $0x02, AX
+	MOVQ       80(AX), R10
+	MOVQ       40(AX), R11
+	MOVQ       56(AX), R12
+	MOVQ       104(AX), R13
+	MOVQ       112(AX), R14
+	TESTQ      R13, R13
+	JZ         away
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+
+away:
+	MOVQ 88(AX), R13
+	MOVQ 96(AX), AX
+	ADDQ R10, R13
+	SUBQ $0x02, R12
 	JB   odd
 
 next:
+	PREFETCHT1   (R13)
+	ADDQ         AX, R13
 	VMOVUPS      (R10), Z20
 	VPSLLD       $0x10, Z20, Z20
 	VMOVUPS.Z    64(R10), K1, Z21
@@ -4406,11 +5422,11 @@ next:
 	ADDQ         $0x08, DI
 	ADDQ         $0x08, BX
 	ADDQ         R11, R10
-	SUBQ         $0x02, AX
+	SUBQ         $0x02, R12
 	JAE          next
 
 odd:
-	ADDQ         $0x02, AX
+	ADDQ         $0x02, R12
 	JZ           done
 	VMOVUPS      (R10), Z20
 	VPSLLD       $0x10, Z20, Z20
@@ -4481,7 +5497,7 @@ done:
 	RET
 
 // func tileAVX512_11x2(args *byte)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_11x2(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -4557,12 +5573,45 @@ TEXT ·tileAVX512_11x2(SB), NOSPLIT, $0-8
 	VMOVUPS 64(R10), Z21
 
 begin:
-	MOVQ 8(AX), R10
-	MOVQ 32(AX), R11
-	MOVQ 40(AX), R12
-	MOVQ 56(AX), AX
+	MOVQ       8(AX), R10
+	MOVQ       32(AX), R11
+	MOVQ       40(AX), R12
+	MOVQ       56(AX), R13
+	MOVQ       104(AX), R14
+	MOVQ       112(AX), R15
+	TESTQ      R14, R14
+	JZ         away
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+
+away:
+	MOVQ 88(AX), R14
+	MOVQ 96(AX), AX
+	ADDQ R10, R14
 
 next:
+	PREFETCHT1   (R14)
+	ADDQ         AX, R14
 	VMOVUPS      (R10), Z22
 	VMOVUPS.Z    64(R10), K1, Z23
 	VBROADCASTSS (DX), Z24
@@ -4603,7 +5652,7 @@ next:
 	ADDQ         R11, DI
 	ADDQ         R11, BX
 	ADDQ         R12, R10
-	DECQ         AX
+	DECQ         R13
 	JNZ          next
 	VMOVUPS      Z0, (R8)
 	VMOVUPS      Z1, 64(R8)
@@ -4641,7 +5690,7 @@ next:
 	RET
 
 // func pairsAVX512_11x2(args *byte)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_11x2(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -4717,13 +5766,46 @@ TEXT ·pairsAVX512_11x2(SB), NOSPLIT, $0-8
 	VMOVUPS 64(R10), Z21
 
 begin:
-	MOVQ 80(AX), R10
-	MOVQ 40(AX), R11
-	MOVQ 56(AX), AX
-	SUBQ $0x02, AX
+	MOVQ       80(AX), R10
+	MOVQ       40(AX), R11
+	MOVQ       56(AX), R12
+	MOVQ       104(AX), R13
+	MOVQ       112(AX), R14
+	TESTQ      R13, R13
+	JZ         away
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+
+away:
+	MOVQ 88(AX), R13
+	MOVQ 96(AX), AX
+	ADDQ R10, R13
+	SUBQ $0x02, R12
 	JB   odd
 
 next:
+	PREFETCHT1   (R13)
+	ADDQ         AX, R13
 	VMOVUPS      (R10), Z22
 	VPSLLD       $0x10, Z22, Z22
 	VMOVUPS.Z    64(R10), K1, Z23
@@ -4803,11 +5885,11 @@ next:
 	ADDQ         $0x08, DI
 	ADDQ         $0x08, BX
 	ADDQ         R11, R10
-	SUBQ         $0x02, AX
+	SUBQ         $0x02, R12
 	JAE          next
 
 odd:
-	ADDQ         $0x02, AX
+	ADDQ         $0x02, R12
 	JZ           done
 	VMOVUPS      (R10), Z22
 	VPSLLD       $0x10, Z22, Z22
@@ -4884,7 +5966,7 @@ done:
 	RET
 
 // func tileAVX512_12x2(args *byte)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_12x2(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -4965,12 +6047,47 @@ TEXT ·tileAVX512_12x2(SB), NOSPLIT, $0-8
 	VMOVUPS 64(R10), Z23
 
 begin:
-	MOVQ 8(AX), R10
-	MOVQ 32(AX), R11
-	MOVQ 40(AX), R12
-	MOVQ 56(AX), AX
+	MOVQ       8(AX), R10
+	MOVQ       32(AX), R11
+	MOVQ       40(AX), R12
+	MOVQ       56(AX), R13
+	MOVQ       104(AX), R14
+	MOVQ       112(AX), R15
+	TESTQ      R14, R14
+	JZ         away
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+
+away:
+	MOVQ 88(AX), R14
+	MOVQ 96(AX), AX
+	ADDQ R10, R14
 
 next:
+	PREFETCHT1   (R14)
+	ADDQ         AX, R14
 	VMOVUPS      (R10), Z24
 	VMOVUPS.Z    64(R10), K1, Z25
 	VBROADCASTSS (DX), Z26
@@ -5014,7 +6131,7 @@ next:
 	ADDQ         R11, DI
 	ADDQ         R11, BX
 	ADDQ         R12, R10
-	DECQ         AX
+	DECQ         R13
 	JNZ          next
 	VMOVUPS      Z0, (R8)
 	VMOVUPS      Z1, 64(R8)
@@ -5055,7 +6172,7 @@ next:
 	RET
 
 // func pairsAVX512_12x2(args *byte)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_12x2(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -5136,13 +6253,48 @@ TEXT ·pairsAVX512_12x2(SB), NOSPLIT, $0-8
 	VMOVUPS 64(R10), Z23
 
 begin:
-	MOVQ 80(AX), R10
-	MOVQ 40(AX), R11
-	MOVQ 56(AX), AX
-	SUBQ $0x02, AX
+	MOVQ       80(AX), R10
+	MOVQ       40(AX), R11
+	MOVQ       56(AX), R12
+	MOVQ       104(AX), R13
+	MOVQ       112(AX), R14
+	TESTQ      R13, R13
+	JZ         away
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+
+away:
+	MOVQ 88(AX), R13
+	MOVQ 96(AX), AX
+	ADDQ R10, R13
+	SUBQ $0x02, R12
 	JB   odd
 
 next:
+	PREFETCHT1   (R13)
+	ADDQ         AX, R13
 	VMOVUPS      (R10), Z24
 	VPSLLD       $0x10, Z24, Z24
 	VMOVUPS.Z    64(R10), K1, Z25
@@ -5228,11 +6380,11 @@ next:
 	ADDQ         $0x08, DI
 	ADDQ         $0x08, BX
 	ADDQ         R11, R10
-	SUBQ         $0x02, AX
+	SUBQ         $0x02, R12
 	JAE          next
 
 odd:
-	ADDQ         $0x02, AX
+	ADDQ         $0x02, R12
 	JZ           done
 	VMOVUPS      (R10), Z24
 	VPSLLD       $0x10, Z24, Z24
@@ -6940,73 +8092,142 @@ read:
 	VSHUFF32X4 $0xdd, Z5, Z10, Z5
 	VSHUFF32X4 $0x88, Z9, Z1, Z10
 	VSHUFF32X4 $0xdd, Z9, Z1, Z1
-	MOVL       $-1, AX
-	BZHIL      R9, AX, AX
-	KMOVW      AX, K1
+	CMPQ       R9, $0x10
+	JB         narrow
 	CMPQ       R8, $0x00
 	JE         written
-	VMOVUPS    Z16, K1, (DX)
+	VMOVUPS    Z16, (DX)
 	ADDQ       SI, DX
 	CMPQ       R8, $0x01
 	JE         written
-	VMOVUPS    Z11, K1, (DX)
+	VMOVUPS    Z11, (DX)
 	ADDQ       SI, DX
 	CMPQ       R8, $0x02
 	JE         written
-	VMOVUPS    Z14, K1, (DX)
+	VMOVUPS    Z14, (DX)
 	ADDQ       SI, DX
 	CMPQ       R8, $0x03
 	JE         written
-	VMOVUPS    Z13, K1, (DX)
+	VMOVUPS    Z13, (DX)
 	ADDQ       SI, DX
 	CMPQ       R8, $0x04
 	JE         written
-	VMOVUPS    Z15, K1, (DX)
+	VMOVUPS    Z15, (DX)
 	ADDQ       SI, DX
 	CMPQ       R8, $0x05
 	JE         written
-	VMOVUPS    Z12, K1, (DX)
+	VMOVUPS    Z12, (DX)
 	ADDQ       SI, DX
 	CMPQ       R8, $0x06
 	JE         written
-	VMOVUPS    Z7, K1, (DX)
+	VMOVUPS    Z7, (DX)
 	ADDQ       SI, DX
 	CMPQ       R8, $0x07
 	JE         written
-	VMOVUPS    Z10, K1, (DX)
+	VMOVUPS    Z10, (DX)
 	ADDQ       SI, DX
 	CMPQ       R8, $0x08
 	JE         written
-	VMOVUPS    Z8, K1, (DX)
+	VMOVUPS    Z8, (DX)
 	ADDQ       SI, DX
 	CMPQ       R8, $0x09
 	JE         written
-	VMOVUPS    Z3, K1, (DX)
+	VMOVUPS    Z3, (DX)
 	ADDQ       SI, DX
 	CMPQ       R8, $0x0a
 	JE         written
-	VMOVUPS    Z6, K1, (DX)
+	VMOVUPS    Z6, (DX)
 	ADDQ       SI, DX
 	CMPQ       R8, $0x0b
 	JE         written
-	VMOVUPS    Z5, K1, (DX)
+	VMOVUPS    Z5, (DX)
 	ADDQ       SI, DX
 	CMPQ       R8, $0x0c
 	JE         written
-	VMOVUPS    Z4, K1, (DX)
+	VMOVUPS    Z4, (DX)
 	ADDQ       SI, DX
 	CMPQ       R8, $0x0d
 	JE         written
-	VMOVUPS    Z0, K1, (DX)
+	VMOVUPS    Z0, (DX)
 	ADDQ       SI, DX
 	CMPQ       R8, $0x0e
 	JE         written
-	VMOVUPS    Z2, K1, (DX)
+	VMOVUPS    Z2, (DX)
 	ADDQ       SI, DX
 	CMPQ       R8, $0x0f
 	JE         written
-	VMOVUPS    Z1, K1, (DX)
+	VMOVUPS    Z1, (DX)
 	ADDQ       SI, DX
+	JMP        written
+
+narrow:
+	MOVL    $-1, AX
+	BZHIL   R9, AX, AX
+	KMOVW   AX, K1
+	CMPQ    R8, $0x00
+	JE      written
+	VMOVUPS Z16, K1, (DX)
+	ADDQ    SI, DX
+	CMPQ    R8, $0x01
+	JE      written
+	VMOVUPS Z11, K1, (DX)
+	ADDQ    SI, DX
+	CMPQ    R8, $0x02
+	JE      written
+	VMOVUPS Z14, K1, (DX)
+	ADDQ    SI, DX
+	CMPQ    R8, $0x03
+	JE      written
+	VMOVUPS Z13, K1, (DX)
+	ADDQ    SI, DX
+	CMPQ    R8, $0x04
+	JE      written
+	VMOVUPS Z15, K1, (DX)
+	ADDQ    SI, DX
+	CMPQ    R8, $0x05
+	JE      written
+	VMOVUPS Z12, K1, (DX)
+	ADDQ    SI, DX
+	CMPQ    R8, $0x06
+	JE      written
+	VMOVUPS Z7, K1, (DX)
+	ADDQ    SI, DX
+	CMPQ    R8, $0x07
+	JE      written
+	VMOVUPS Z10, K1, (DX)
+	ADDQ    SI, DX
+	CMPQ    R8, $0x08
+	JE      written
+	VMOVUPS Z8, K1, (DX)
+	ADDQ    SI, DX
+	CMPQ    R8, $0x09
+	JE      written
+	VMOVUPS Z3, K1, (DX)
+	ADDQ    SI, DX
+	CMPQ    R8, $0x0a
+	JE      written
+	VMOVUPS Z6, K1, (DX)
+	ADDQ    SI, DX
+	CMPQ    R8, $0x0b
+	JE      written
+	VMOVUPS Z5, K1, (DX)
+	ADDQ    SI, DX
+	CMPQ    R8, $0x0c
+	JE      written
+	VMOVUPS Z4, K1, (DX)
+	ADDQ    SI, DX
+	CMPQ    R8, $0x0d
+	JE      written
+	VMOVUPS Z0, K1, (DX)
+	ADDQ    SI, DX
+	CMPQ    R8, $0x0e
+	JE      written
+	VMOVUPS Z2, K1, (DX)
+	ADDQ    SI, DX
+	CMPQ    R8, $0x0f
+	JE      written
+	VMOVUPS Z1, K1, (DX)
+	ADDQ    SI, DX
 
 written:
 	VZEROUPPER

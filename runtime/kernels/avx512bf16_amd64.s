@@ -5,7 +5,7 @@
 #include "textflag.h"
 
 // func tileBFloat16_1x1(args *byte)
-// Requires: AVX, AVX512F, AVX512_BF16, BMI2
+// Requires: AVX, AVX512F, AVX512_BF16, BMI2, MMX+
 TEXT ·tileBFloat16_1x1(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -24,12 +24,25 @@ TEXT ·tileBFloat16_1x1(SB), NOSPLIT, $0-8
 	VMOVUPS (BX), Z0
 
 begin:
-	MOVQ 8(AX), BX
-	MOVQ 32(AX), SI
-	MOVQ 40(AX), DI
-	MOVQ 56(AX), AX
+	MOVQ       8(AX), BX
+	MOVQ       32(AX), SI
+	MOVQ       40(AX), DI
+	MOVQ       56(AX), R8
+	MOVQ       104(AX), R9
+	MOVQ       112(AX), R10
+	TESTQ      R9, R9
+	JZ         away
+	PREFETCHT0 (R9)
+	ADDQ       R10, R9
+
+away:
+	MOVQ 88(AX), R9
+	MOVQ 96(AX), AX
+	ADDQ BX, R9
 
 next:
+	PREFETCHT1   (R9)
+	ADDQ         AX, R9
 	VMOVUPS.Z    (BX), K1, Z1
 	VBROADCASTSS (CX), Z2
 
@@ -38,14 +51,14 @@ next:
 	WORD    $0x0000c252
 	ADDQ    SI, CX
 	ADDQ    DI, BX
-	DECQ    AX
+	DECQ    R8
 	JNZ     next
 	VMOVUPS Z0, (DX)
 	VZEROUPPER
 	RET
 
 // func tileBFloat16_2x1(args *byte)
-// Requires: AVX, AVX512F, AVX512_BF16, BMI2
+// Requires: AVX, AVX512F, AVX512_BF16, BMI2, MMX+
 TEXT ·tileBFloat16_2x1(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -67,12 +80,27 @@ TEXT ·tileBFloat16_2x1(SB), NOSPLIT, $0-8
 	VMOVUPS (DI), Z1
 
 begin:
-	MOVQ 8(AX), DI
-	MOVQ 32(AX), R8
-	MOVQ 40(AX), R9
-	MOVQ 56(AX), AX
+	MOVQ       8(AX), DI
+	MOVQ       32(AX), R8
+	MOVQ       40(AX), R9
+	MOVQ       56(AX), R10
+	MOVQ       104(AX), R11
+	MOVQ       112(AX), R12
+	TESTQ      R11, R11
+	JZ         away
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+
+away:
+	MOVQ 88(AX), R11
+	MOVQ 96(AX), AX
+	ADDQ DI, R11
 
 next:
+	PREFETCHT1   (R11)
+	ADDQ         AX, R11
 	VMOVUPS.Z    (DI), K1, Z2
 	VBROADCASTSS (DX), Z3
 
@@ -86,7 +114,7 @@ next:
 	WORD    $0x0000cb52
 	ADDQ    R8, DX
 	ADDQ    R9, DI
-	DECQ    AX
+	DECQ    R10
 	JNZ     next
 	VMOVUPS Z0, (BX)
 	ADDQ    SI, BX
@@ -95,7 +123,7 @@ next:
 	RET
 
 // func tileBFloat16_3x1(args *byte)
-// Requires: AVX, AVX512F, AVX512_BF16, BMI2
+// Requires: AVX, AVX512F, AVX512_BF16, BMI2, MMX+
 TEXT ·tileBFloat16_3x1(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -120,12 +148,29 @@ TEXT ·tileBFloat16_3x1(SB), NOSPLIT, $0-8
 	VMOVUPS (DI), Z2
 
 begin:
-	MOVQ 8(AX), DI
-	MOVQ 32(AX), R8
-	MOVQ 40(AX), R9
-	MOVQ 56(AX), AX
+	MOVQ       8(AX), DI
+	MOVQ       32(AX), R8
+	MOVQ       40(AX), R9
+	MOVQ       56(AX), R10
+	MOVQ       104(AX), R11
+	MOVQ       112(AX), R12
+	TESTQ      R11, R11
+	JZ         away
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+
+away:
+	MOVQ 88(AX), R11
+	MOVQ 96(AX), AX
+	ADDQ DI, R11
 
 next:
+	PREFETCHT1   (R11)
+	ADDQ         AX, R11
 	VMOVUPS.Z    (DI), K1, Z3
 	VBROADCASTSS (DX), Z4
 
@@ -144,7 +189,7 @@ next:
 	WORD    $0x0000d452
 	ADDQ    R8, DX
 	ADDQ    R9, DI
-	DECQ    AX
+	DECQ    R10
 	JNZ     next
 	VMOVUPS Z0, (BX)
 	ADDQ    SI, BX
@@ -155,7 +200,7 @@ next:
 	RET
 
 // func tileBFloat16_4x1(args *byte)
-// Requires: AVX, AVX512F, AVX512_BF16, BMI2
+// Requires: AVX, AVX512F, AVX512_BF16, BMI2, MMX+
 TEXT ·tileBFloat16_4x1(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -185,12 +230,31 @@ TEXT ·tileBFloat16_4x1(SB), NOSPLIT, $0-8
 	VMOVUPS (R8), Z3
 
 begin:
-	MOVQ 8(AX), R8
-	MOVQ 32(AX), R9
-	MOVQ 40(AX), R10
-	MOVQ 56(AX), AX
+	MOVQ       8(AX), R8
+	MOVQ       32(AX), R9
+	MOVQ       40(AX), R10
+	MOVQ       56(AX), R11
+	MOVQ       104(AX), R12
+	MOVQ       112(AX), R13
+	TESTQ      R12, R12
+	JZ         away
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+
+away:
+	MOVQ 88(AX), R12
+	MOVQ 96(AX), AX
+	ADDQ R8, R12
 
 next:
+	PREFETCHT1   (R12)
+	ADDQ         AX, R12
 	VMOVUPS.Z    (R8), K1, Z4
 	VBROADCASTSS (DX), Z5
 
@@ -215,7 +279,7 @@ next:
 	ADDQ    R9, DX
 	ADDQ    R9, BX
 	ADDQ    R10, R8
-	DECQ    AX
+	DECQ    R11
 	JNZ     next
 	VMOVUPS Z0, (SI)
 	ADDQ    DI, SI
@@ -228,7 +292,7 @@ next:
 	RET
 
 // func tileBFloat16_5x1(args *byte)
-// Requires: AVX, AVX512F, AVX512_BF16, BMI2
+// Requires: AVX, AVX512F, AVX512_BF16, BMI2, MMX+
 TEXT ·tileBFloat16_5x1(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -261,12 +325,33 @@ TEXT ·tileBFloat16_5x1(SB), NOSPLIT, $0-8
 	VMOVUPS (R8), Z4
 
 begin:
-	MOVQ 8(AX), R8
-	MOVQ 32(AX), R9
-	MOVQ 40(AX), R10
-	MOVQ 56(AX), AX
+	MOVQ       8(AX), R8
+	MOVQ       32(AX), R9
+	MOVQ       40(AX), R10
+	MOVQ       56(AX), R11
+	MOVQ       104(AX), R12
+	MOVQ       112(AX), R13
+	TESTQ      R12, R12
+	JZ         away
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+
+away:
+	MOVQ 88(AX), R12
+	MOVQ 96(AX), AX
+	ADDQ R8, R12
 
 next:
+	PREFETCHT1   (R12)
+	ADDQ         AX, R12
 	VMOVUPS.Z    (R8), K1, Z5
 	VBROADCASTSS (DX), Z6
 
@@ -296,7 +381,7 @@ next:
 	ADDQ    R9, DX
 	ADDQ    R9, BX
 	ADDQ    R10, R8
-	DECQ    AX
+	DECQ    R11
 	JNZ     next
 	VMOVUPS Z0, (SI)
 	ADDQ    DI, SI
@@ -311,7 +396,7 @@ next:
 	RET
 
 // func tileBFloat16_6x1(args *byte)
-// Requires: AVX, AVX512F, AVX512_BF16, BMI2
+// Requires: AVX, AVX512F, AVX512_BF16, BMI2, MMX+
 TEXT ·tileBFloat16_6x1(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -347,12 +432,35 @@ TEXT ·tileBFloat16_6x1(SB), NOSPLIT, $0-8
 	VMOVUPS (R8), Z5
 
 begin:
-	MOVQ 8(AX), R8
-	MOVQ 32(AX), R9
-	MOVQ 40(AX), R10
-	MOVQ 56(AX), AX
+	MOVQ       8(AX), R8
+	MOVQ       32(AX), R9
+	MOVQ       40(AX), R10
+	MOVQ       56(AX), R11
+	MOVQ       104(AX), R12
+	MOVQ       112(AX), R13
+	TESTQ      R12, R12
+	JZ         away
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+
+away:
+	MOVQ 88(AX), R12
+	MOVQ 96(AX), AX
+	ADDQ R8, R12
 
 next:
+	PREFETCHT1   (R12)
+	ADDQ         AX, R12
 	VMOVUPS.Z    (R8), K1, Z6
 	VBROADCASTSS (DX), Z7
 
@@ -387,7 +495,7 @@ next:
 	ADDQ    R9, DX
 	ADDQ    R9, BX
 	ADDQ    R10, R8
-	DECQ    AX
+	DECQ    R11
 	JNZ     next
 	VMOVUPS Z0, (SI)
 	ADDQ    DI, SI
@@ -404,7 +512,7 @@ next:
 	RET
 
 // func tileBFloat16_7x1(args *byte)
-// Requires: AVX, AVX512F, AVX512_BF16, BMI2
+// Requires: AVX, AVX512F, AVX512_BF16, BMI2, MMX+
 TEXT ·tileBFloat16_7x1(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -444,12 +552,37 @@ TEXT ·tileBFloat16_7x1(SB), NOSPLIT, $0-8
 	VMOVUPS (R9), Z6
 
 begin:
-	MOVQ 8(AX), R9
-	MOVQ 32(AX), R10
-	MOVQ 40(AX), R11
-	MOVQ 56(AX), AX
+	MOVQ       8(AX), R9
+	MOVQ       32(AX), R10
+	MOVQ       40(AX), R11
+	MOVQ       56(AX), R12
+	MOVQ       104(AX), R13
+	MOVQ       112(AX), R14
+	TESTQ      R13, R13
+	JZ         away
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+
+away:
+	MOVQ 88(AX), R13
+	MOVQ 96(AX), AX
+	ADDQ R9, R13
 
 next:
+	PREFETCHT1   (R13)
+	ADDQ         AX, R13
 	VMOVUPS.Z    (R9), K1, Z7
 	VBROADCASTSS (DX), Z8
 
@@ -490,7 +623,7 @@ next:
 	ADDQ    R10, SI
 	ADDQ    R10, BX
 	ADDQ    R11, R9
-	DECQ    AX
+	DECQ    R12
 	JNZ     next
 	VMOVUPS Z0, (DI)
 	ADDQ    R8, DI
@@ -509,7 +642,7 @@ next:
 	RET
 
 // func tileBFloat16_8x1(args *byte)
-// Requires: AVX, AVX512F, AVX512_BF16, BMI2
+// Requires: AVX, AVX512F, AVX512_BF16, BMI2, MMX+
 TEXT ·tileBFloat16_8x1(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -552,12 +685,39 @@ TEXT ·tileBFloat16_8x1(SB), NOSPLIT, $0-8
 	VMOVUPS (R9), Z7
 
 begin:
-	MOVQ 8(AX), R9
-	MOVQ 32(AX), R10
-	MOVQ 40(AX), R11
-	MOVQ 56(AX), AX
+	MOVQ       8(AX), R9
+	MOVQ       32(AX), R10
+	MOVQ       40(AX), R11
+	MOVQ       56(AX), R12
+	MOVQ       104(AX), R13
+	MOVQ       112(AX), R14
+	TESTQ      R13, R13
+	JZ         away
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+
+away:
+	MOVQ 88(AX), R13
+	MOVQ 96(AX), AX
+	ADDQ R9, R13
 
 next:
+	PREFETCHT1   (R13)
+	ADDQ         AX, R13
 	VMOVUPS.Z    (R9), K1, Z8
 	VBROADCASTSS (DX), Z9
 
@@ -603,7 +763,7 @@ next:
 	ADDQ    R10, SI
 	ADDQ    R10, BX
 	ADDQ    R11, R9
-	DECQ    AX
+	DECQ    R12
 	JNZ     next
 	VMOVUPS Z0, (DI)
 	ADDQ    R8, DI
@@ -624,7 +784,7 @@ next:
 	RET
 
 // func tileBFloat16_9x1(args *byte)
-// Requires: AVX, AVX512F, AVX512_BF16, BMI2
+// Requires: AVX, AVX512F, AVX512_BF16, BMI2, MMX+
 TEXT ·tileBFloat16_9x1(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -670,12 +830,41 @@ TEXT ·tileBFloat16_9x1(SB), NOSPLIT, $0-8
 	VMOVUPS (R9), Z8
 
 begin:
-	MOVQ 8(AX), R9
-	MOVQ 32(AX), R10
-	MOVQ 40(AX), R11
-	MOVQ 56(AX), AX
+	MOVQ       8(AX), R9
+	MOVQ       32(AX), R10
+	MOVQ       40(AX), R11
+	MOVQ       56(AX), R12
+	MOVQ       104(AX), R13
+	MOVQ       112(AX), R14
+	TESTQ      R13, R13
+	JZ         away
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+
+away:
+	MOVQ 88(AX), R13
+	MOVQ 96(AX), AX
+	ADDQ R9, R13
 
 next:
+	PREFETCHT1   (R13)
+	ADDQ         AX, R13
 	VMOVUPS.Z    (R9), K1, Z9
 	VBROADCASTSS (DX), Z10
 
@@ -726,7 +915,7 @@ next:
 	ADDQ    R10, SI
 	ADDQ    R10, BX
 	ADDQ    R11, R9
-	DECQ    AX
+	DECQ    R12
 	JNZ     next
 	VMOVUPS Z0, (DI)
 	ADDQ    R8, DI
@@ -749,7 +938,7 @@ next:
 	RET
 
 // func tileBFloat16_10x1(args *byte)
-// Requires: AVX, AVX512F, AVX512_BF16, BMI2
+// Requires: AVX, AVX512F, AVX512_BF16, BMI2, MMX+
 TEXT ·tileBFloat16_10x1(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -799,12 +988,43 @@ TEXT ·tileBFloat16_10x1(SB), NOSPLIT, $0-8
 	VMOVUPS (R10), Z9
 
 begin:
-	MOVQ 8(AX), R10
-	MOVQ 32(AX), R11
-	MOVQ 40(AX), R12
-	MOVQ 56(AX), AX
+	MOVQ       8(AX), R10
+	MOVQ       32(AX), R11
+	MOVQ       40(AX), R12
+	MOVQ       56(AX), R13
+	MOVQ       104(AX), R14
+	MOVQ       112(AX), R15
+	TESTQ      R14, R14
+	JZ         away
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+
+away:
+	MOVQ 88(AX), R14
+	MOVQ 96(AX), AX
+	ADDQ R10, R14
 
 next:
+	PREFETCHT1   (R14)
+	ADDQ         AX, R14
 	VMOVUPS.Z    (R10), K1, Z10
 	VBROADCASTSS (DX), Z11
 
@@ -861,7 +1081,7 @@ next:
 	ADDQ    R11, DI
 	ADDQ    R11, BX
 	ADDQ    R12, R10
-	DECQ    AX
+	DECQ    R13
 	JNZ     next
 	VMOVUPS Z0, (R8)
 	ADDQ    R9, R8
@@ -886,7 +1106,7 @@ next:
 	RET
 
 // func tileBFloat16_11x1(args *byte)
-// Requires: AVX, AVX512F, AVX512_BF16, BMI2
+// Requires: AVX, AVX512F, AVX512_BF16, BMI2, MMX+
 TEXT ·tileBFloat16_11x1(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -939,12 +1159,45 @@ TEXT ·tileBFloat16_11x1(SB), NOSPLIT, $0-8
 	VMOVUPS (R10), Z10
 
 begin:
-	MOVQ 8(AX), R10
-	MOVQ 32(AX), R11
-	MOVQ 40(AX), R12
-	MOVQ 56(AX), AX
+	MOVQ       8(AX), R10
+	MOVQ       32(AX), R11
+	MOVQ       40(AX), R12
+	MOVQ       56(AX), R13
+	MOVQ       104(AX), R14
+	MOVQ       112(AX), R15
+	TESTQ      R14, R14
+	JZ         away
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+
+away:
+	MOVQ 88(AX), R14
+	MOVQ 96(AX), AX
+	ADDQ R10, R14
 
 next:
+	PREFETCHT1   (R14)
+	ADDQ         AX, R14
 	VMOVUPS.Z    (R10), K1, Z11
 	VBROADCASTSS (DX), Z12
 
@@ -1006,7 +1259,7 @@ next:
 	ADDQ    R11, DI
 	ADDQ    R11, BX
 	ADDQ    R12, R10
-	DECQ    AX
+	DECQ    R13
 	JNZ     next
 	VMOVUPS Z0, (R8)
 	ADDQ    R9, R8
@@ -1033,7 +1286,7 @@ next:
 	RET
 
 // func tileBFloat16_12x1(args *byte)
-// Requires: AVX, AVX512F, AVX512_BF16, BMI2
+// Requires: AVX, AVX512F, AVX512_BF16, BMI2, MMX+
 TEXT ·tileBFloat16_12x1(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -1089,12 +1342,47 @@ TEXT ·tileBFloat16_12x1(SB), NOSPLIT, $0-8
 	VMOVUPS (R10), Z11
 
 begin:
-	MOVQ 8(AX), R10
-	MOVQ 32(AX), R11
-	MOVQ 40(AX), R12
-	MOVQ 56(AX), AX
+	MOVQ       8(AX), R10
+	MOVQ       32(AX), R11
+	MOVQ       40(AX), R12
+	MOVQ       56(AX), R13
+	MOVQ       104(AX), R14
+	MOVQ       112(AX), R15
+	TESTQ      R14, R14
+	JZ         away
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+
+away:
+	MOVQ 88(AX), R14
+	MOVQ 96(AX), AX
+	ADDQ R10, R14
 
 next:
+	PREFETCHT1   (R14)
+	ADDQ         AX, R14
 	VMOVUPS.Z    (R10), K1, Z12
 	VBROADCASTSS (DX), Z13
 
@@ -1161,7 +1449,7 @@ next:
 	ADDQ    R11, DI
 	ADDQ    R11, BX
 	ADDQ    R12, R10
-	DECQ    AX
+	DECQ    R13
 	JNZ     next
 	VMOVUPS Z0, (R8)
 	ADDQ    R9, R8
@@ -1190,7 +1478,7 @@ next:
 	RET
 
 // func tileBFloat16_1x2(args *byte)
-// Requires: AVX, AVX512F, AVX512_BF16, BMI2
+// Requires: AVX, AVX512F, AVX512_BF16, BMI2, MMX+
 TEXT ·tileBFloat16_1x2(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -1212,12 +1500,25 @@ TEXT ·tileBFloat16_1x2(SB), NOSPLIT, $0-8
 	VMOVUPS 64(BX), Z1
 
 begin:
-	MOVQ 8(AX), BX
-	MOVQ 32(AX), SI
-	MOVQ 40(AX), DI
-	MOVQ 56(AX), AX
+	MOVQ       8(AX), BX
+	MOVQ       32(AX), SI
+	MOVQ       40(AX), DI
+	MOVQ       56(AX), R8
+	MOVQ       104(AX), R9
+	MOVQ       112(AX), R10
+	TESTQ      R9, R9
+	JZ         away
+	PREFETCHT0 (R9)
+	ADDQ       R10, R9
+
+away:
+	MOVQ 88(AX), R9
+	MOVQ 96(AX), AX
+	ADDQ BX, R9
 
 next:
+	PREFETCHT1   (R9)
+	ADDQ         AX, R9
 	VMOVUPS      (BX), Z2
 	VMOVUPS.Z    64(BX), K1, Z3
 	VBROADCASTSS (CX), Z4
@@ -1231,7 +1532,7 @@ next:
 	WORD    $0x0000cc52
 	ADDQ    SI, CX
 	ADDQ    DI, BX
-	DECQ    AX
+	DECQ    R8
 	JNZ     next
 	VMOVUPS Z0, (DX)
 	VMOVUPS Z1, 64(DX)
@@ -1239,7 +1540,7 @@ next:
 	RET
 
 // func tileBFloat16_2x2(args *byte)
-// Requires: AVX, AVX512F, AVX512_BF16, BMI2
+// Requires: AVX, AVX512F, AVX512_BF16, BMI2, MMX+
 TEXT ·tileBFloat16_2x2(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -1266,12 +1567,27 @@ TEXT ·tileBFloat16_2x2(SB), NOSPLIT, $0-8
 	VMOVUPS 64(DI), Z3
 
 begin:
-	MOVQ 8(AX), DI
-	MOVQ 32(AX), R8
-	MOVQ 40(AX), R9
-	MOVQ 56(AX), AX
+	MOVQ       8(AX), DI
+	MOVQ       32(AX), R8
+	MOVQ       40(AX), R9
+	MOVQ       56(AX), R10
+	MOVQ       104(AX), R11
+	MOVQ       112(AX), R12
+	TESTQ      R11, R11
+	JZ         away
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+
+away:
+	MOVQ 88(AX), R11
+	MOVQ 96(AX), AX
+	ADDQ DI, R11
 
 next:
+	PREFETCHT1   (R11)
+	ADDQ         AX, R11
 	VMOVUPS      (DI), Z4
 	VMOVUPS.Z    64(DI), K1, Z5
 	VBROADCASTSS (DX), Z6
@@ -1294,7 +1610,7 @@ next:
 	WORD    $0x0000de52
 	ADDQ    R8, DX
 	ADDQ    R9, DI
-	DECQ    AX
+	DECQ    R10
 	JNZ     next
 	VMOVUPS Z0, (BX)
 	VMOVUPS Z1, 64(BX)
@@ -1305,7 +1621,7 @@ next:
 	RET
 
 // func tileBFloat16_3x2(args *byte)
-// Requires: AVX, AVX512F, AVX512_BF16, BMI2
+// Requires: AVX, AVX512F, AVX512_BF16, BMI2, MMX+
 TEXT ·tileBFloat16_3x2(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -1337,12 +1653,29 @@ TEXT ·tileBFloat16_3x2(SB), NOSPLIT, $0-8
 	VMOVUPS 64(DI), Z5
 
 begin:
-	MOVQ 8(AX), DI
-	MOVQ 32(AX), R8
-	MOVQ 40(AX), R9
-	MOVQ 56(AX), AX
+	MOVQ       8(AX), DI
+	MOVQ       32(AX), R8
+	MOVQ       40(AX), R9
+	MOVQ       56(AX), R10
+	MOVQ       104(AX), R11
+	MOVQ       112(AX), R12
+	TESTQ      R11, R11
+	JZ         away
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	ADDQ       R12, R11
+
+away:
+	MOVQ 88(AX), R11
+	MOVQ 96(AX), AX
+	ADDQ DI, R11
 
 next:
+	PREFETCHT1   (R11)
+	ADDQ         AX, R11
 	VMOVUPS      (DI), Z6
 	VMOVUPS.Z    64(DI), K1, Z7
 	VBROADCASTSS (DX), Z8
@@ -1374,7 +1707,7 @@ next:
 	WORD    $0x0000e852
 	ADDQ    R8, DX
 	ADDQ    R9, DI
-	DECQ    AX
+	DECQ    R10
 	JNZ     next
 	VMOVUPS Z0, (BX)
 	VMOVUPS Z1, 64(BX)
@@ -1388,7 +1721,7 @@ next:
 	RET
 
 // func tileBFloat16_4x2(args *byte)
-// Requires: AVX, AVX512F, AVX512_BF16, BMI2
+// Requires: AVX, AVX512F, AVX512_BF16, BMI2, MMX+
 TEXT ·tileBFloat16_4x2(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -1427,12 +1760,31 @@ TEXT ·tileBFloat16_4x2(SB), NOSPLIT, $0-8
 	VMOVUPS 64(R8), Z7
 
 begin:
-	MOVQ 8(AX), R8
-	MOVQ 32(AX), R9
-	MOVQ 40(AX), R10
-	MOVQ 56(AX), AX
+	MOVQ       8(AX), R8
+	MOVQ       32(AX), R9
+	MOVQ       40(AX), R10
+	MOVQ       56(AX), R11
+	MOVQ       104(AX), R12
+	MOVQ       112(AX), R13
+	TESTQ      R12, R12
+	JZ         away
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+
+away:
+	MOVQ 88(AX), R12
+	MOVQ 96(AX), AX
+	ADDQ R8, R12
 
 next:
+	PREFETCHT1   (R12)
+	ADDQ         AX, R12
 	VMOVUPS      (R8), Z8
 	VMOVUPS.Z    64(R8), K1, Z9
 	VBROADCASTSS (DX), Z10
@@ -1474,7 +1826,7 @@ next:
 	ADDQ    R9, DX
 	ADDQ    R9, BX
 	ADDQ    R10, R8
-	DECQ    AX
+	DECQ    R11
 	JNZ     next
 	VMOVUPS Z0, (SI)
 	VMOVUPS Z1, 64(SI)
@@ -1491,7 +1843,7 @@ next:
 	RET
 
 // func tileBFloat16_5x2(args *byte)
-// Requires: AVX, AVX512F, AVX512_BF16, BMI2
+// Requires: AVX, AVX512F, AVX512_BF16, BMI2, MMX+
 TEXT ·tileBFloat16_5x2(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -1535,12 +1887,33 @@ TEXT ·tileBFloat16_5x2(SB), NOSPLIT, $0-8
 	VMOVUPS 64(R8), Z9
 
 begin:
-	MOVQ 8(AX), R8
-	MOVQ 32(AX), R9
-	MOVQ 40(AX), R10
-	MOVQ 56(AX), AX
+	MOVQ       8(AX), R8
+	MOVQ       32(AX), R9
+	MOVQ       40(AX), R10
+	MOVQ       56(AX), R11
+	MOVQ       104(AX), R12
+	MOVQ       112(AX), R13
+	TESTQ      R12, R12
+	JZ         away
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+
+away:
+	MOVQ 88(AX), R12
+	MOVQ 96(AX), AX
+	ADDQ R8, R12
 
 next:
+	PREFETCHT1   (R12)
+	ADDQ         AX, R12
 	VMOVUPS      (R8), Z10
 	VMOVUPS.Z    64(R8), K1, Z11
 	VBROADCASTSS (DX), Z12
@@ -1591,7 +1964,7 @@ next:
 	ADDQ    R9, DX
 	ADDQ    R9, BX
 	ADDQ    R10, R8
-	DECQ    AX
+	DECQ    R11
 	JNZ     next
 	VMOVUPS Z0, (SI)
 	VMOVUPS Z1, 64(SI)
@@ -1611,7 +1984,7 @@ next:
 	RET
 
 // func tileBFloat16_6x2(args *byte)
-// Requires: AVX, AVX512F, AVX512_BF16, BMI2
+// Requires: AVX, AVX512F, AVX512_BF16, BMI2, MMX+
 TEXT ·tileBFloat16_6x2(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -1660,12 +2033,35 @@ TEXT ·tileBFloat16_6x2(SB), NOSPLIT, $0-8
 	VMOVUPS 64(R8), Z11
 
 begin:
-	MOVQ 8(AX), R8
-	MOVQ 32(AX), R9
-	MOVQ 40(AX), R10
-	MOVQ 56(AX), AX
+	MOVQ       8(AX), R8
+	MOVQ       32(AX), R9
+	MOVQ       40(AX), R10
+	MOVQ       56(AX), R11
+	MOVQ       104(AX), R12
+	MOVQ       112(AX), R13
+	TESTQ      R12, R12
+	JZ         away
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+	PREFETCHT0 (R12)
+	ADDQ       R13, R12
+
+away:
+	MOVQ 88(AX), R12
+	MOVQ 96(AX), AX
+	ADDQ R8, R12
 
 next:
+	PREFETCHT1   (R12)
+	ADDQ         AX, R12
 	VMOVUPS      (R8), Z12
 	VMOVUPS.Z    64(R8), K1, Z13
 	VBROADCASTSS (DX), Z14
@@ -1725,7 +2121,7 @@ next:
 	ADDQ    R9, DX
 	ADDQ    R9, BX
 	ADDQ    R10, R8
-	DECQ    AX
+	DECQ    R11
 	JNZ     next
 	VMOVUPS Z0, (SI)
 	VMOVUPS Z1, 64(SI)
@@ -1748,7 +2144,7 @@ next:
 	RET
 
 // func tileBFloat16_7x2(args *byte)
-// Requires: AVX, AVX512F, AVX512_BF16, BMI2
+// Requires: AVX, AVX512F, AVX512_BF16, BMI2, MMX+
 TEXT ·tileBFloat16_7x2(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -1803,12 +2199,37 @@ TEXT ·tileBFloat16_7x2(SB), NOSPLIT, $0-8
 	VMOVUPS 64(R9), Z13
 
 begin:
-	MOVQ 8(AX), R9
-	MOVQ 32(AX), R10
-	MOVQ 40(AX), R11
-	MOVQ 56(AX), AX
+	MOVQ       8(AX), R9
+	MOVQ       32(AX), R10
+	MOVQ       40(AX), R11
+	MOVQ       56(AX), R12
+	MOVQ       104(AX), R13
+	MOVQ       112(AX), R14
+	TESTQ      R13, R13
+	JZ         away
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+
+away:
+	MOVQ 88(AX), R13
+	MOVQ 96(AX), AX
+	ADDQ R9, R13
 
 next:
+	PREFETCHT1   (R13)
+	ADDQ         AX, R13
 	VMOVUPS      (R9), Z14
 	VMOVUPS.Z    64(R9), K1, Z15
 	VBROADCASTSS (DX), Z16
@@ -1878,7 +2299,7 @@ next:
 	ADDQ    R10, SI
 	ADDQ    R10, BX
 	ADDQ    R11, R9
-	DECQ    AX
+	DECQ    R12
 	JNZ     next
 	VMOVUPS Z0, (DI)
 	VMOVUPS Z1, 64(DI)
@@ -1904,7 +2325,7 @@ next:
 	RET
 
 // func tileBFloat16_8x2(args *byte)
-// Requires: AVX, AVX512F, AVX512_BF16, BMI2
+// Requires: AVX, AVX512F, AVX512_BF16, BMI2, MMX+
 TEXT ·tileBFloat16_8x2(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -1964,12 +2385,39 @@ TEXT ·tileBFloat16_8x2(SB), NOSPLIT, $0-8
 	VMOVUPS 64(R9), Z15
 
 begin:
-	MOVQ 8(AX), R9
-	MOVQ 32(AX), R10
-	MOVQ 40(AX), R11
-	MOVQ 56(AX), AX
+	MOVQ       8(AX), R9
+	MOVQ       32(AX), R10
+	MOVQ       40(AX), R11
+	MOVQ       56(AX), R12
+	MOVQ       104(AX), R13
+	MOVQ       112(AX), R14
+	TESTQ      R13, R13
+	JZ         away
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+
+away:
+	MOVQ 88(AX), R13
+	MOVQ 96(AX), AX
+	ADDQ R9, R13
 
 next:
+	PREFETCHT1   (R13)
+	ADDQ         AX, R13
 	VMOVUPS      (R9), Z16
 	VMOVUPS.Z    64(R9), K1, Z17
 	VBROADCASTSS (DX), Z18
@@ -2048,7 +2496,7 @@ next:
 	ADDQ    R10, SI
 	ADDQ    R10, BX
 	ADDQ    R11, R9
-	DECQ    AX
+	DECQ    R12
 	JNZ     next
 	VMOVUPS Z0, (DI)
 	VMOVUPS Z1, 64(DI)
@@ -2077,7 +2525,7 @@ next:
 	RET
 
 // func tileBFloat16_9x2(args *byte)
-// Requires: AVX, AVX512F, AVX512_BF16, BMI2
+// Requires: AVX, AVX512F, AVX512_BF16, BMI2, MMX+
 TEXT ·tileBFloat16_9x2(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -2142,12 +2590,41 @@ TEXT ·tileBFloat16_9x2(SB), NOSPLIT, $0-8
 	VMOVUPS 64(R9), Z17
 
 begin:
-	MOVQ 8(AX), R9
-	MOVQ 32(AX), R10
-	MOVQ 40(AX), R11
-	MOVQ 56(AX), AX
+	MOVQ       8(AX), R9
+	MOVQ       32(AX), R10
+	MOVQ       40(AX), R11
+	MOVQ       56(AX), R12
+	MOVQ       104(AX), R13
+	MOVQ       112(AX), R14
+	TESTQ      R13, R13
+	JZ         away
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+	PREFETCHT0 (R13)
+	ADDQ       R14, R13
+
+away:
+	MOVQ 88(AX), R13
+	MOVQ 96(AX), AX
+	ADDQ R9, R13
 
 next:
+	PREFETCHT1   (R13)
+	ADDQ         AX, R13
 	VMOVUPS      (R9), Z18
 	VMOVUPS.Z    64(R9), K1, Z19
 	VBROADCASTSS (DX), Z20
@@ -2235,7 +2712,7 @@ next:
 	ADDQ    R10, SI
 	ADDQ    R10, BX
 	ADDQ    R11, R9
-	DECQ    AX
+	DECQ    R12
 	JNZ     next
 	VMOVUPS Z0, (DI)
 	VMOVUPS Z1, 64(DI)
@@ -2267,7 +2744,7 @@ next:
 	RET
 
 // func tileBFloat16_10x2(args *byte)
-// Requires: AVX, AVX512F, AVX512_BF16, BMI2
+// Requires: AVX, AVX512F, AVX512_BF16, BMI2, MMX+
 TEXT ·tileBFloat16_10x2(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -2338,12 +2815,43 @@ TEXT ·tileBFloat16_10x2(SB), NOSPLIT, $0-8
 	VMOVUPS 64(R10), Z19
 
 begin:
-	MOVQ 8(AX), R10
-	MOVQ 32(AX), R11
-	MOVQ 40(AX), R12
-	MOVQ 56(AX), AX
+	MOVQ       8(AX), R10
+	MOVQ       32(AX), R11
+	MOVQ       40(AX), R12
+	MOVQ       56(AX), R13
+	MOVQ       104(AX), R14
+	MOVQ       112(AX), R15
+	TESTQ      R14, R14
+	JZ         away
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+
+away:
+	MOVQ 88(AX), R14
+	MOVQ 96(AX), AX
+	ADDQ R10, R14
 
 next:
+	PREFETCHT1   (R14)
+	ADDQ         AX, R14
 	VMOVUPS      (R10), Z20
 	VMOVUPS.Z    64(R10), K1, Z21
 	VBROADCASTSS (DX), Z22
@@ -2441,7 +2949,7 @@ next:
 	ADDQ    R11, DI
 	ADDQ    R11, BX
 	ADDQ    R12, R10
-	DECQ    AX
+	DECQ    R13
 	JNZ     next
 	VMOVUPS Z0, (R8)
 	VMOVUPS Z1, 64(R8)
@@ -2476,7 +2984,7 @@ next:
 	RET
 
 // func tileBFloat16_11x2(args *byte)
-// Requires: AVX, AVX512F, AVX512_BF16, BMI2
+// Requires: AVX, AVX512F, AVX512_BF16, BMI2, MMX+
 TEXT ·tileBFloat16_11x2(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -2552,12 +3060,45 @@ TEXT ·tileBFloat16_11x2(SB), NOSPLIT, $0-8
 	VMOVUPS 64(R10), Z21
 
 begin:
-	MOVQ 8(AX), R10
-	MOVQ 32(AX), R11
-	MOVQ 40(AX), R12
-	MOVQ 56(AX), AX
+	MOVQ       8(AX), R10
+	MOVQ       32(AX), R11
+	MOVQ       40(AX), R12
+	MOVQ       56(AX), R13
+	MOVQ       104(AX), R14
+	MOVQ       112(AX), R15
+	TESTQ      R14, R14
+	JZ         away
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+
+away:
+	MOVQ 88(AX), R14
+	MOVQ 96(AX), AX
+	ADDQ R10, R14
 
 next:
+	PREFETCHT1   (R14)
+	ADDQ         AX, R14
 	VMOVUPS      (R10), Z22
 	VMOVUPS.Z    64(R10), K1, Z23
 	VBROADCASTSS (DX), Z24
@@ -2664,7 +3205,7 @@ next:
 	ADDQ    R11, DI
 	ADDQ    R11, BX
 	ADDQ    R12, R10
-	DECQ    AX
+	DECQ    R13
 	JNZ     next
 	VMOVUPS Z0, (R8)
 	VMOVUPS Z1, 64(R8)
@@ -2702,7 +3243,7 @@ next:
 	RET
 
 // func tileBFloat16_12x2(args *byte)
-// Requires: AVX, AVX512F, AVX512_BF16, BMI2
+// Requires: AVX, AVX512F, AVX512_BF16, BMI2, MMX+
 TEXT ·tileBFloat16_12x2(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    24(AX), CX
@@ -2783,12 +3324,47 @@ TEXT ·tileBFloat16_12x2(SB), NOSPLIT, $0-8
 	VMOVUPS 64(R10), Z23
 
 begin:
-	MOVQ 8(AX), R10
-	MOVQ 32(AX), R11
-	MOVQ 40(AX), R12
-	MOVQ 56(AX), AX
+	MOVQ       8(AX), R10
+	MOVQ       32(AX), R11
+	MOVQ       40(AX), R12
+	MOVQ       56(AX), R13
+	MOVQ       104(AX), R14
+	MOVQ       112(AX), R15
+	TESTQ      R14, R14
+	JZ         away
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+	PREFETCHT0 (R14)
+	ADDQ       R15, R14
+
+away:
+	MOVQ 88(AX), R14
+	MOVQ 96(AX), AX
+	ADDQ R10, R14
 
 next:
+	PREFETCHT1   (R14)
+	ADDQ         AX, R14
 	VMOVUPS      (R10), Z24
 	VMOVUPS.Z    64(R10), K1, Z25
 	VBROADCASTSS (DX), Z26
@@ -2904,7 +3480,7 @@ next:
 	ADDQ    R11, DI
 	ADDQ    R11, BX
 	ADDQ    R12, R10
-	DECQ    AX
+	DECQ    R13
 	JNZ     next
 	VMOVUPS Z0, (R8)
 	VMOVUPS Z1, 64(R8)

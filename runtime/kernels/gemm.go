@@ -16,7 +16,14 @@ const (
 	blockK    = 512
 )
 
-// tasksEach is how many tasks of a product there are to be for each worker: blocks become smaller for it.
+// A task has some blocks of the same rows, where there is work enough: rows of x are fetched from afar once for all of
+// them. That is worth the less the longer they are.
+const (
+	taskCols    = 4 * blockCols
+	taskWeights = 192 << 10 // of a task at most, if that is not less than a block
+)
+
+// tasksEach is how many tasks of a product there are to be for each worker: tasks become smaller for it.
 const tasksEach = 6
 
 // Packed is a weight matrix W [N, K] laid out as the kernels read it: panels of some rows of W (panel of the variant),
@@ -71,6 +78,20 @@ func (p *Packed) panel(j int) (first, width int) {
 	size, fill := active.panel(), active.fill()
 	first = j / size * size
 	return first, min(size, ceilDiv(p.N-first, fill)*fill)
+}
+
+// long is how many values, or words, of an output so many k are.
+func (p *Packed) long(k int) int {
+	if p.dtype == BFloat16 {
+		return ceilDiv(k, 2)
+	}
+	return k
+}
+
+// at is where the values, or words, of the panel with row j begin from a k on, which is even, and how wide it is.
+func (p *Packed) at(j, k int) (at, width int) {
+	first, width := p.panel(j)
+	return first*p.long(p.K) + p.long(k)*width, width
 }
 
 // SetRow writes row j of a matrix of zeros, the K values of W.
@@ -143,22 +164,28 @@ func (p *Pool) Gemm(ops ...Gemm) {
 		work += op.Rows * op.W.N * op.W.K
 	}
 	each := work / (tasksEach * p.workers)
-	tasks, blocks := make([]int, len(ops)), make([][2]int, len(ops))
+	tasks, sizes := make([]int, len(ops)), make([][2]int, len(ops))
 	for i := range ops {
-		blocks[i] = ops[i].blocks(each)
-		tasks[i] = ceilDiv(ops[i].Rows, blocks[i][0]) * ceilDiv(ops[i].W.N, blocks[i][1])
+		sizes[i] = ops[i].task(each)
+		tasks[i] = ceilDiv(ops[i].Rows, sizes[i][0]) * ceilDiv(ops[i].W.N, sizes[i][1])
 	}
 	p.runEach(tasks, func(w *worker, i, task int) {
-		op, rows, cols := &ops[i], blocks[i][0], blocks[i][1]
+		op, rows, cols := &ops[i], sizes[i][0], sizes[i][1]
 		down := ceilDiv(op.Rows, rows)
 		row, col := task%down*rows, task/down*cols
-		op.block(w, row, min(row+rows, op.Rows), col, min(col+cols, op.W.N))
+		end := min(col+cols, op.W.N)
+		for c := col; c < end; c += blockCols {
+			op.block(w, row, min(row+rows, op.Rows), c, min(c+blockCols, end))
+		}
 	})
 }
 
-// blocks is the size of a block whose work is each, if it can be: first fewer columns, then fewer rows.
-func (g *Gemm) blocks(each int) [2]int {
-	rows, cols := min(blockRows, g.Rows), blockCols
+// task is the rows and columns of a task whose work is each, if it can be: first fewer columns, then fewer rows.
+func (g *Gemm) task(each int) [2]int {
+	rows, cols := min(blockRows, g.Rows), taskCols
+	for cols > blockCols && cols*g.W.K > taskWeights {
+		cols /= 2
+	}
 	for cols > 2*active.panel() && cols > 32 && rows*cols*g.W.K > each {
 		cols /= 2
 	}
@@ -180,7 +207,11 @@ func (g *Gemm) block(w *worker, r0, r1, c0, c1 int) {
 	for i := range parts {
 		ks := Span{even(i * g.W.K / parts), min(even((i+1)*g.W.K/parts), g.W.K)}
 		x, stride := g.rows(w, r0, r1, ks)
-		multiply(w, acc, x, stride, r1-r0, g.W, c0, c1, ks, i > 0)
+		f := factors{x: x, stride: stride, rows: r1 - r0, w: g.W, cols: Span{c0, c1}, ks: ks}
+		if i == parts-1 {
+			f.dst, f.ldd = g.Dst[r0*g.DstStride+c0:], g.DstStride
+		}
+		f.multiply(w, acc, i > 0)
 	}
 	next := r0 // the first row that is not finished
 	finish := func(end int, bias, gain []float32) {
@@ -201,8 +232,11 @@ func (g *Gemm) block(w *worker, r0, r1, c0, c1 int) {
 			if stride == 0 {
 				stride = p.B.K
 			}
-			multiply(w, acc[(from-r0)*blockCols:], p.T[(from-p.Start)*stride:], stride, to-from, p.B, c0, c1,
-				Span{0, p.B.K}, true)
+			f := factors{
+				x: p.T[(from-p.Start)*stride:], stride: stride, rows: to - from, w: p.B, cols: Span{c0, c1},
+				ks: Span{0, p.B.K},
+			}
+			f.multiply(w, acc[(from-r0)*blockCols:], true)
 		}
 		bias := p.Bias
 		if bias == nil {
@@ -271,39 +305,68 @@ func (g *Gemm) exact(w *worker, e *epilogue) {
 	e.act, e.bias, e.gain = Identity, nil, nil
 }
 
-// multiply adds, for some of the k, the columns [c0, c1) of x·Wᵀ to acc [rows, blockCols], or, where add is false,
-// begins it with them. x [rows, ·] begins at the first of the k, which is even; c0 is a multiple of a panel.
-func multiply(w *worker, acc, x []float32, stride, rows int, m *Packed, c0, c1 int, ks Span, add bool) {
-	panel := active.panel()
-	tiles := ceilDiv(rows, active.rows())
+// factors are what some rows and columns of a product are made of, for some of the k.
+type factors struct {
+	x      []float32 // [rows, ·], from the first of the k on
+	stride int       // distance of two rows of x in floats
+	rows   int
+	w      *Packed
+	cols   Span // of the product; the first is a multiple of a panel
+	ks     Span // the first is even
+	// dst is where the product will be written to, or nil: [rows, ldd], from the first of the columns on.
+	dst []float32
+	ldd int
+}
+
+// multiply adds x·Wᵀ to acc [rows, blockCols], or, where add is false, begins it with that.
+func (f *factors) multiply(w *worker, acc []float32, add bool) {
+	m, k := f.w, f.ks.End-f.ks.Start
+	tiles := ceilDiv(f.rows, active.rows())
+	t := tile{lda: f.stride, ldk: 1, ldc: blockCols, ldd: f.ldd, k: k, add: add}
+	x := f.x
 	var rounded []uint32
 	if m.dtype == BFloat16 {
-		if some, words := active.round(w, x, stride, rows, ks.End-ks.Start); some != nil {
-			rounded, stride = some, words
+		if some, words := active.round(w, x, f.stride, f.rows, k); some != nil {
+			rounded, t.lda = some, words
 		}
 	}
-	for c := c0; c < c1; c += panel {
-		first, width := m.panel(c)
+	for c := f.cols.Start; c < f.cols.End; c += active.panel() {
+		at, width := m.at(c, f.ks.Start)
+		t.cols, t.ldb = width, width
+		t.pace = ceilDiv(width, tiles)
 		for i := range tiles { // of sizes that differ by one row at most
-			from, to := i*rows/tiles, (i+1)*rows/tiles
-			t := tile{
-				lda: stride, ldk: 1, ldb: width, c: acc[from*blockCols+c-c0:], ldc: blockCols,
-				rows: to - from, cols: width, k: ks.End - ks.Start, add: add,
+			from, to := i*f.rows/tiles, (i+1)*f.rows/tiles
+			t.rows, t.c = to-from, acc[from*blockCols+c-f.cols.Start:]
+			t.ahead = f.after(c) - at + i*t.pace*m.long(k)
+			if f.dst != nil {
+				t.dst = f.dst[from*f.ldd+c-f.cols.Start:]
 			}
 			if rounded != nil {
-				t.rounded = rounded[from*stride:]
+				t.rounded = rounded[from*t.lda:]
 			} else {
-				t.a = x[from*stride:]
+				t.a = x[from*t.lda:]
 			}
 			if m.dtype == BFloat16 {
-				t.pairs = m.pairs[first*ceilDiv(m.K, 2)+ks.Start/2*width:]
+				t.pairs = m.pairs[at:]
 				active.tilePairs(w, t)
 			} else {
-				t.b = m.panels[first*m.K+ks.Start*width:]
+				t.b = m.panels[at:]
 				active.tile(w, t)
 			}
 		}
 	}
+}
+
+// after is where that lies which is multiplied after the panel of column c.
+func (f *factors) after(c int) (at int) {
+	k := f.ks.Start
+	if c += active.panel(); c >= f.cols.End && f.ks.End < f.w.K { // the same columns, the next of the k
+		c, k = f.cols.Start, f.ks.End
+	} else if c >= f.cols.End { // the next columns
+		k = 0
+	}
+	at, _ = f.w.at(min(c, f.w.N-1), k)
+	return at
 }
 
 // atLeast is x with room for n values, which are not kept where it has to grow.

@@ -53,6 +53,12 @@ type tile struct {
 	rows, cols int
 	k          int
 	add        bool // to c
+
+	// What is needed soon may be fetched meanwhile: what lies so far behind b, so much of it with each k, in values of b
+	// and rounded up; and the lines where dst's rows begin.
+	ahead, pace int
+	dst         []float32 // [rows, ·] or nil
+	ldd         int
 }
 
 // epilogue are the operands of an epilogue.

@@ -142,6 +142,10 @@ type tileArguments struct {
 	k, cols            uintptr
 	add                uintptr
 	pairs              *uint32 // in place of b
+	ahead              int     // bytes from b
+	pace               uintptr
+	dst                *float32 // or nil
+	ldd                uintptr
 }
 
 // bytes is the distance of so many floats.
@@ -219,6 +223,11 @@ func (v *vector) arguments(w *worker, t *tile, vectors int) *tileArguments {
 	args.c = matrix(t.c, t.rows, vectors*v.lanes, t.ldc)
 	args.lda, args.ldk, args.ldb, args.ldc = bytes(t.lda), bytes(t.ldk), bytes(t.ldb), bytes(t.ldc)
 	args.k, args.cols, args.add = uintptr(t.k), uintptr(t.cols), 0
+	args.ahead, args.pace = 4*t.ahead, bytes(t.pace)
+	args.dst, args.ldd = nil, bytes(t.ldd)
+	if t.dst != nil {
+		args.dst = matrix(t.dst, t.rows, 1, t.ldd)
+	}
 	if t.add {
 		args.add = 1
 	}
