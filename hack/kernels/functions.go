@@ -10,14 +10,20 @@ import (
 
 // begin starts a function of one pointer to a struct; field reads its fields.
 func begin(name, doc string) (field func(offset int) reg.GPVirtual) {
+	args := beginArgs(name, doc)
+	return func(offset int) reg.GPVirtual { return read(args, offset) }
+}
+
+func beginArgs(name, doc string) (args reg.Register) {
 	TEXT(name, NOSPLIT, "func(args *byte)")
 	Doc(doc)
-	args := Load(Param("args"), GP64())
-	return func(offset int) reg.GPVirtual {
-		r := GP64()
-		MOVQ(operand.Mem{Base: args, Disp: offset}, r)
-		return r
-	}
+	return Load(Param("args"), GP64())
+}
+
+func read(args reg.Register, offset int) reg.GPVirtual {
+	r := GP64()
+	MOVQ(operand.Mem{Base: args, Disp: offset}, r)
+	return r
 }
 
 func end() {
@@ -25,78 +31,113 @@ func end() {
 	RET()
 }
 
-// tile is c [rows, columns] = a [rows, k] · b [k, columns], or += that. Fields: a, b, c, the bytes between two rows of
-// a, between two of its columns, between two rows of b, and of c; k; columns; whether c is added to; b in words; how
-// many bytes from b what is fetched meanwhile lies, and how many of it go with each k; dst, whose rows are fetched, too
-// (may be nil), and the bytes between two of them.
+// The fields of a tile. Those of what is gone through lie where the next tile begins when one has ended.
+const (
+	tileA       = 8 * iota
+	tileB       // of bfloat16 words
+	tileC       //
+	tileLdA     // bytes between two rows of a
+	tileLdK     // and between two of its columns
+	tileLdB     //
+	tileLdC     //
+	tileK       //
+	tileColumns //
+	tileAdd     // whether c is added to
+	tileSoon    // what is fetched meanwhile
+	tilePace    // how many bytes of it go with each row of b
+	tileDst     // whose rows are fetched, too, or nil
+	tileLdDst   //
+	tileCount   // tiles, one below the other
+)
+
+// tile is c [rows, columns] = a [rows, k] · b [k, columns], or += that, for some tiles one below the other.
 func tile(s set, rows, vectors int) {
 	name := fmt.Sprintf("tile%s_%dx%d", s.name(), rows, vectors)
-	t := newAccumulators(s, name, fmt.Sprintf("%s computes a tile of %d rows and %d vectors.", name, rows, vectors),
-		rows, vectors)
-	b, ldk, ldb, k := t.field(8), t.field(32), t.field(40), t.field(56)
-	fetch := t.fetch(b)
-	Label("next")
-	fetch()
-	t.add(0, func(j int, to reg.VecVirtual) {
-		t.masks[j].load(operand.Mem{Base: b, Disp: 4 * s.lanes() * j}, to)
-	})
-	for _, p := range t.pointers {
-		ADDQ(ldk, p)
-	}
-	ADDQ(ldb, b)
-	DECQ(k)
-	JNZ(operand.LabelRef("next"))
-	t.store()
+	tiles(s, name, fmt.Sprintf("%s computes tiles of %d rows and %d vectors.", name, rows, vectors), rows, vectors,
+		func(t *accumulators) {
+			ldk, k := t.field(tileLdK), t.field(tileK)
+			Label("next")
+			t.fetch()
+			t.add(0, func(j int, to reg.VecVirtual) {
+				t.masks[j].load(operand.Mem{Base: t.b, Disp: 4 * s.lanes() * j}, to)
+			})
+			for _, p := range t.pointers {
+				ADDQ(ldk, p)
+			}
+			ADDQ(t.ldb, t.b)
+			DECQ(k)
+			JNZ(operand.LabelRef("next"))
+		})
 }
 
 // pairs is tile of a b in words of two bfloat16, those of 2k and 2k+1, widened: of an odd k the last upper half counts
-// for nothing. Fields: those of tile, but b's is behind them all, and the columns of a are side by side.
+// for nothing. The columns of a are side by side.
 func pairs(s set, rows, vectors int) {
 	name := fmt.Sprintf("pairs%s_%dx%d", s.name(), rows, vectors)
-	t := newAccumulators(s, name,
-		fmt.Sprintf("%s computes a tile of %d rows and %d vectors, of bfloat16.", name, rows, vectors), rows, vectors)
-	b, ldb, k := t.field(80), t.field(40), t.field(56)
-	fetch := t.fetch(b)
-	add := func(upper bool, disp int) {
-		t.add(disp, func(j int, to reg.VecVirtual) {
-			s.widen(operand.Mem{Base: b, Disp: 4 * s.lanes() * j}, t.masks[j], upper, to)
-		})
-	}
-	SUBQ(operand.U8(2), k)
-	JB(operand.LabelRef("odd"))
-	Label("next")
-	fetch()
-	add(false, 0)
-	add(true, 4)
-	for _, p := range t.pointers {
-		ADDQ(operand.U8(8), p)
-	}
-	ADDQ(ldb, b)
-	SUBQ(operand.U8(2), k)
-	JAE(operand.LabelRef("next"))
-	Label("odd")
-	ADDQ(operand.U8(2), k)
-	JZ(operand.LabelRef("done"))
-	add(false, 0)
-	Label("done")
-	t.store()
+	doc := fmt.Sprintf("%s computes tiles of %d rows and %d vectors, of bfloat16.", name, rows, vectors)
+	tiles(s, name, doc, rows, vectors, func(t *accumulators) {
+		add := func(upper bool, disp int) {
+			t.add(disp, func(j int, to reg.VecVirtual) {
+				s.widen(operand.Mem{Base: t.b, Disp: 4 * s.lanes() * j}, t.masks[j], upper, to)
+			})
+		}
+		k := t.field(tileK)
+		SUBQ(operand.U8(2), k)
+		JB(operand.LabelRef("odd"))
+		Label("next")
+		t.fetch()
+		add(false, 0)
+		add(true, 4)
+		for _, p := range t.pointers {
+			ADDQ(operand.U8(8), p)
+		}
+		ADDQ(t.ldb, t.b)
+		SUBQ(operand.U8(2), k)
+		JAE(operand.LabelRef("next"))
+		Label("odd")
+		ADDQ(operand.U8(2), k)
+		JZ(operand.LabelRef("done"))
+		add(false, 0)
+		Label("done")
+	})
 }
 
 // accumulators of a tile [rows, vectors], and where what is added to them comes from.
 type accumulators struct {
-	set      set
-	field    func(offset int) reg.GPVirtual
-	acc      [][]reg.VecVirtual
-	masks    []mask          // of vectors
-	pointers []reg.GPVirtual // to each third row of a
-	lda      reg.GPVirtual
-	c, ldc   reg.GPVirtual
+	set        set
+	args       reg.Register
+	acc        [][]reg.VecVirtual
+	masks      []mask          // of vectors
+	pointers   []reg.GPVirtual // to each third row of a
+	lda        reg.GPVirtual
+	b, ldb     reg.GPVirtual
+	soon, pace reg.GPVirtual
 }
 
-// newAccumulators begins a function with the fields of tile: its accumulators are zero, or c's.
-func newAccumulators(s set, name, doc string, rows, vectors int) *accumulators {
-	t := &accumulators{set: s, field: begin(name, doc), masks: []mask{whole{}, whole{}}[:vectors]}
-	t.lda, t.pointers = t.field(24), []reg.GPVirtual{t.field(0)}
+func (t *accumulators) field(offset int) reg.GPVirtual { return read(t.args, offset) }
+
+// tiles is a function of tiles [rows, vectors]; sum adds up what one is.
+func tiles(s set, name, doc string, rows, vectors int, sum func(*accumulators)) {
+	t := &accumulators{set: s, args: beginArgs(name, doc), masks: []mask{whole{}, whole{}}[:vectors]}
+	if s.lanes() == 16 { // else the panels are filled up to whole vectors
+		last := t.field(tileColumns)
+		if vectors == 2 {
+			SUBQ(operand.U8(16), last)
+		}
+		t.masks[vectors-1] = s.mask(last)
+	}
+	Label("tile")
+	t.begin(rows)
+	sum(t)
+	t.end(rows)
+	DECQ(operand.Mem{Base: t.args, Disp: tileCount})
+	JNZ(operand.LabelRef("tile"))
+	end()
+}
+
+// begin has the pointers, and the accumulators zero or c's.
+func (t *accumulators) begin(rows int) {
+	t.lda, t.pointers = t.field(tileLdA), []reg.GPVirtual{t.field(tileA)}
 	if rows > 3 {
 		three := GP64()
 		LEAQ(operand.Mem{Base: t.lda, Index: t.lda, Scale: 2}, three)
@@ -106,35 +147,46 @@ func newAccumulators(s set, name, doc string, rows, vectors int) *accumulators {
 			t.pointers = append(t.pointers, p)
 		}
 	}
-	if s.lanes() == 16 { // else the panels are filled up to whole vectors
-		last := t.field(64)
-		if vectors == 2 {
-			SUBQ(operand.U8(16), last)
-		}
-		t.masks[vectors-1] = s.mask(last)
-	}
 	t.acc = make([][]reg.VecVirtual, rows)
-	t.c, t.ldc = t.field(16), t.field(48)
-	at := GP64()
-	MOVQ(t.c, at)
-	add := t.field(72)
 	for i := range t.acc {
-		for range vectors {
-			t.acc[i] = append(t.acc[i], zero(s))
+		for range t.masks {
+			t.acc[i] = append(t.acc[i], zero(t.set))
 		}
 	}
+	add := t.field(tileAdd)
 	TESTQ(add, add)
 	JZ(operand.LabelRef("begin"))
-	for i := range t.acc {
+	t.rows(tileC, tileLdC, func(i int, at reg.GPVirtual) {
 		for j := range t.acc[i] {
-			VMOVUPS(operand.Mem{Base: at, Disp: 4 * s.lanes() * j}, t.acc[i][j])
+			VMOVUPS(operand.Mem{Base: at, Disp: 4 * t.set.lanes() * j}, t.acc[i][j])
 		}
-		if i+1 < rows {
-			ADDQ(t.ldc, at)
-		}
-	}
+	})
 	Label("begin")
-	return t
+	dst := t.field(tileDst)
+	TESTQ(dst, dst)
+	JZ(operand.LabelRef("away"))
+	MOVQ(t.rows(tileDst, tileLdDst, func(_ int, at reg.GPVirtual) {
+		PREFETCHT0(operand.Mem{Base: at})
+	}), operand.Mem{Base: t.args, Disp: tileDst})
+	Label("away")
+	t.b, t.ldb = t.field(tileB), t.field(tileLdB)
+	t.soon, t.pace = t.field(tileSoon), t.field(tilePace)
+}
+
+// rows goes through the rows of what a field points to, and returns where those below begin.
+func (t *accumulators) rows(of, stride int, row func(i int, at reg.GPVirtual)) (end reg.GPVirtual) {
+	at, ld := t.field(of), t.field(stride)
+	for i := range t.acc {
+		row(i, at)
+		ADDQ(ld, at)
+	}
+	return at
+}
+
+// fetch fetches a little more of what is needed soon.
+func (t *accumulators) fetch() {
+	PREFETCHT1(operand.Mem{Base: t.soon})
+	ADDQ(t.pace, t.soon)
 }
 
 // add adds one k: the values of a that are disp bytes from the pointers, times a row of b, which load has in registers.
@@ -153,35 +205,17 @@ func (t *accumulators) add(disp int, load func(j int, to reg.VecVirtual)) {
 	}
 }
 
-// fetch fetches the lines where dst's rows begin, and returns what fetches a little more of what is needed soon.
-func (t *accumulators) fetch(b reg.GPVirtual) (next func()) {
-	dst, ldd := t.field(104), t.field(112)
-	TESTQ(dst, dst)
-	JZ(operand.LabelRef("away"))
-	for range t.acc {
-		PREFETCHT0(operand.Mem{Base: dst})
-		ADDQ(ldd, dst)
-	}
-	Label("away")
-	soon, pace := t.field(88), t.field(96)
-	ADDQ(b, soon)
-	return func() {
-		PREFETCHT1(operand.Mem{Base: soon})
-		ADDQ(pace, soon)
-	}
-}
-
-// store writes the accumulators to c, and ends the function.
-func (t *accumulators) store() {
-	for i := range t.acc {
+// end writes the accumulators to c, and has the fields where the next tile begins.
+func (t *accumulators) end(rows int) {
+	MOVQ(t.rows(tileC, tileLdC, func(i int, at reg.GPVirtual) {
 		for j := range t.acc[i] {
-			VMOVUPS(t.acc[i][j], operand.Mem{Base: t.c, Disp: 4 * t.set.lanes() * j})
+			VMOVUPS(t.acc[i][j], operand.Mem{Base: at, Disp: 4 * t.set.lanes() * j})
 		}
-		if i+1 < len(t.acc) {
-			ADDQ(t.ldc, t.c)
-		}
-	}
-	end()
+	}), operand.Mem{Base: t.args, Disp: tileC})
+	below := GP64()
+	IMUL3Q(operand.U8(rows), t.lda, below) //nolint:gosec // at most 12
+	ADDQ(below, operand.Mem{Base: t.args, Disp: tileA})
+	MOVQ(t.soon, operand.Mem{Base: t.args, Disp: tileSoon})
 }
 
 // epilogue is dst = act(acc·gain + bias)·times + residual by rows. Fields: acc, dst, residual, bias, gain, times (the

@@ -24,7 +24,7 @@ func main() {
 	case "avx512":
 		all(avx512{})
 	case "avx512bf16": // the rest is avx512's
-		tiles(bfloat16{}, tile)
+		everySize(bfloat16{}, tile)
 		roundBFloat16()
 	default:
 		log.Fatalf("expected avx2, avx512 or avx512bf16, found %q", name)
@@ -35,7 +35,7 @@ func main() {
 
 // all are the functions of a variant.
 func all(s set) {
-	tiles(s, tile, pairs)
+	everySize(s, tile, pairs)
 	for _, act := range activations {
 		epilogue(s, act)
 	}
@@ -44,8 +44,8 @@ func all(s set) {
 	transpose(s)
 }
 
-// tiles are the kinds of tile, each of every size.
-func tiles(s set, kinds ...func(s set, rows, vectors int)) {
+// everySize has the kinds of tile, each of every size.
+func everySize(s set, kinds ...func(s set, rows, vectors int)) {
 	for vectors := 1; vectors <= 2; vectors++ {
 		for rows := 1; rows <= s.rows(); rows++ {
 			for _, kind := range kinds {

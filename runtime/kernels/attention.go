@@ -149,12 +149,10 @@ func (a *Attention) panel(w *worker, row, queries Span, ahead, at int) {
 				acc: h.weighted, lda: panel, dst: h.weighted, ldd: panel, gain: h.correct, rows: a.Dim, cols: panel,
 			})
 		}
-		inTiles(a.Dim, func(from, to int) { // Vᵀ, by its strides
-			active.tile(w, tile{
-				a: a.V[some.Start*a.Stride+at+from:], lda: 1, ldk: a.Stride, b: h.scores, ldb: panel,
-				c: h.weighted[from*panel:], ldc: panel, rows: to - from, cols: panel, k: some.End - some.Start,
-				add: first > keys.Start,
-			})
+		active.tile(w, tile{
+			a: a.V[some.Start*a.Stride+at:], lda: 1, ldk: a.Stride, // Vᵀ, by its strides
+			b: h.scores, ldb: panel, c: h.weighted, ldc: panel, rows: a.Dim, cols: panel, k: some.End - some.Start,
+			add: first > keys.Start,
 		})
 	}
 	for i, sum := range h.sums[:panel] {
@@ -167,11 +165,9 @@ func (a *Attention) panel(w *worker, row, queries Span, ahead, at int) {
 func (a *Attention) score(w *worker, row, queries, keys Span, at int) {
 	h, panel := &w.heads, active.panel()
 	k := a.K[keys.Start*a.Stride+at:]
-	inTiles(keys.End-keys.Start, func(from, to int) {
-		active.tile(w, tile{
-			a: k[from*a.Stride:], lda: a.Stride, ldk: 1, b: h.queries, ldb: panel, c: h.scores[from*panel:], ldc: panel,
-			rows: to - from, cols: panel, k: a.Dim,
-		})
+	active.tile(w, tile{
+		a: k, lda: a.Stride, ldk: 1, b: h.queries, ldb: panel, c: h.scores, ldc: panel,
+		rows: keys.End - keys.Start, cols: panel, k: a.Dim,
 	})
 	if a.Relative != nil {
 		for key := keys.Start; key < keys.End; key++ {
@@ -237,11 +233,9 @@ func (a *Attention) bias(w *worker, at int) {
 	buckets := h.buckets
 	h.biases = atLeast(h.biases, (buckets.End-buckets.Start)*panel)
 	keys := a.Relative.Keys[buckets.Start*width+at:]
-	inTiles(buckets.End-buckets.Start, func(from, to int) {
-		active.tile(w, tile{
-			a: keys[from*width:], lda: width, ldk: 1, b: h.queries, ldb: panel, c: h.biases[from*panel:], ldc: panel,
-			rows: to - from, cols: panel, k: a.Dim,
-		})
+	active.tile(w, tile{
+		a: keys, lda: width, ldk: 1, b: h.queries, ldb: panel, c: h.biases, ldc: panel,
+		rows: buckets.End - buckets.Start, cols: panel, k: a.Dim,
 	})
 }
 
@@ -262,13 +256,5 @@ func (a *Attention) relate(w *worker, row Span, distance int, key, scores []floa
 				scores[i] += h.biases[(r.bucket(distance+i)-h.buckets.Start)*panel+i]
 			}
 		}
-	}
-}
-
-// inTiles cuts rows into tiles of sizes that differ by one at most.
-func inTiles(rows int, tile func(from, to int)) {
-	n := ceilDiv(rows, active.rows())
-	for i := range n {
-		tile(i*rows/n, (i+1)*rows/n)
 	}
 }

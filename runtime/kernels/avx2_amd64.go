@@ -4,76 +4,76 @@
 
 package kernels
 
-// tileAVX2_1x1 computes a tile of 1 rows and 1 vectors.
+// tileAVX2_1x1 computes tiles of 1 rows and 1 vectors.
 func tileAVX2_1x1(args *byte)
 
-// pairsAVX2_1x1 computes a tile of 1 rows and 1 vectors, of bfloat16.
+// pairsAVX2_1x1 computes tiles of 1 rows and 1 vectors, of bfloat16.
 func pairsAVX2_1x1(args *byte)
 
-// tileAVX2_2x1 computes a tile of 2 rows and 1 vectors.
+// tileAVX2_2x1 computes tiles of 2 rows and 1 vectors.
 func tileAVX2_2x1(args *byte)
 
-// pairsAVX2_2x1 computes a tile of 2 rows and 1 vectors, of bfloat16.
+// pairsAVX2_2x1 computes tiles of 2 rows and 1 vectors, of bfloat16.
 func pairsAVX2_2x1(args *byte)
 
-// tileAVX2_3x1 computes a tile of 3 rows and 1 vectors.
+// tileAVX2_3x1 computes tiles of 3 rows and 1 vectors.
 func tileAVX2_3x1(args *byte)
 
-// pairsAVX2_3x1 computes a tile of 3 rows and 1 vectors, of bfloat16.
+// pairsAVX2_3x1 computes tiles of 3 rows and 1 vectors, of bfloat16.
 func pairsAVX2_3x1(args *byte)
 
-// tileAVX2_4x1 computes a tile of 4 rows and 1 vectors.
+// tileAVX2_4x1 computes tiles of 4 rows and 1 vectors.
 func tileAVX2_4x1(args *byte)
 
-// pairsAVX2_4x1 computes a tile of 4 rows and 1 vectors, of bfloat16.
+// pairsAVX2_4x1 computes tiles of 4 rows and 1 vectors, of bfloat16.
 func pairsAVX2_4x1(args *byte)
 
-// tileAVX2_5x1 computes a tile of 5 rows and 1 vectors.
+// tileAVX2_5x1 computes tiles of 5 rows and 1 vectors.
 func tileAVX2_5x1(args *byte)
 
-// pairsAVX2_5x1 computes a tile of 5 rows and 1 vectors, of bfloat16.
+// pairsAVX2_5x1 computes tiles of 5 rows and 1 vectors, of bfloat16.
 func pairsAVX2_5x1(args *byte)
 
-// tileAVX2_6x1 computes a tile of 6 rows and 1 vectors.
+// tileAVX2_6x1 computes tiles of 6 rows and 1 vectors.
 func tileAVX2_6x1(args *byte)
 
-// pairsAVX2_6x1 computes a tile of 6 rows and 1 vectors, of bfloat16.
+// pairsAVX2_6x1 computes tiles of 6 rows and 1 vectors, of bfloat16.
 func pairsAVX2_6x1(args *byte)
 
-// tileAVX2_1x2 computes a tile of 1 rows and 2 vectors.
+// tileAVX2_1x2 computes tiles of 1 rows and 2 vectors.
 func tileAVX2_1x2(args *byte)
 
-// pairsAVX2_1x2 computes a tile of 1 rows and 2 vectors, of bfloat16.
+// pairsAVX2_1x2 computes tiles of 1 rows and 2 vectors, of bfloat16.
 func pairsAVX2_1x2(args *byte)
 
-// tileAVX2_2x2 computes a tile of 2 rows and 2 vectors.
+// tileAVX2_2x2 computes tiles of 2 rows and 2 vectors.
 func tileAVX2_2x2(args *byte)
 
-// pairsAVX2_2x2 computes a tile of 2 rows and 2 vectors, of bfloat16.
+// pairsAVX2_2x2 computes tiles of 2 rows and 2 vectors, of bfloat16.
 func pairsAVX2_2x2(args *byte)
 
-// tileAVX2_3x2 computes a tile of 3 rows and 2 vectors.
+// tileAVX2_3x2 computes tiles of 3 rows and 2 vectors.
 func tileAVX2_3x2(args *byte)
 
-// pairsAVX2_3x2 computes a tile of 3 rows and 2 vectors, of bfloat16.
+// pairsAVX2_3x2 computes tiles of 3 rows and 2 vectors, of bfloat16.
 func pairsAVX2_3x2(args *byte)
 
-// tileAVX2_4x2 computes a tile of 4 rows and 2 vectors.
+// tileAVX2_4x2 computes tiles of 4 rows and 2 vectors.
 func tileAVX2_4x2(args *byte)
 
-// pairsAVX2_4x2 computes a tile of 4 rows and 2 vectors, of bfloat16.
+// pairsAVX2_4x2 computes tiles of 4 rows and 2 vectors, of bfloat16.
 func pairsAVX2_4x2(args *byte)
 
-// tileAVX2_5x2 computes a tile of 5 rows and 2 vectors.
+// tileAVX2_5x2 computes tiles of 5 rows and 2 vectors.
 func tileAVX2_5x2(args *byte)
 
-// pairsAVX2_5x2 computes a tile of 5 rows and 2 vectors, of bfloat16.
+// pairsAVX2_5x2 computes tiles of 5 rows and 2 vectors, of bfloat16.
 func pairsAVX2_5x2(args *byte)
 
-// tileAVX2_6x2 computes a tile of 6 rows and 2 vectors.
+// tileAVX2_6x2 computes tiles of 6 rows and 2 vectors.
 func tileAVX2_6x2(args *byte)
 
-// pairsAVX2_6x2 computes a tile of 6 rows and 2 vectors, of bfloat16.
+// pairsAVX2_6x2 computes tiles of 6 rows and 2 vectors, of bfloat16.
 func pairsAVX2_6x2(args *byte)
 
 // epilogueAVX2_identity finishes a block of a product.

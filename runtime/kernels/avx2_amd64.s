@@ -7,108 +7,132 @@
 // func tileAVX2_1x1(args *byte)
 // Requires: AVX, FMA3, MMX+
 TEXT ·tileAVX2_1x1(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ args+0(FP), AX
+
+tile:
 	MOVQ    24(AX), CX
-	MOVQ    (AX), CX
-	MOVQ    16(AX), DX
-	MOVQ    48(AX), BX
-	MOVQ    DX, BX
-	MOVQ    72(AX), SI
+	MOVQ    (AX), DX
 	VXORPS  Y0, Y0, Y0
-	TESTQ   SI, SI
+	MOVQ    72(AX), BX
+	TESTQ   BX, BX
 	JZ      begin
+	MOVQ    16(AX), BX
+	MOVQ    48(AX), SI
 	VMOVUPS (BX), Y0
+	ADDQ    SI, BX
 
 begin:
-	MOVQ       8(AX), BX
-	MOVQ       32(AX), SI
-	MOVQ       40(AX), DI
-	MOVQ       56(AX), R8
-	MOVQ       104(AX), R9
-	MOVQ       112(AX), R10
-	TESTQ      R9, R9
+	MOVQ       96(AX), BX
+	TESTQ      BX, BX
 	JZ         away
-	PREFETCHT0 (R9)
-	ADDQ       R10, R9
+	MOVQ       96(AX), BX
+	MOVQ       104(AX), SI
+	PREFETCHT0 (BX)
+	ADDQ       SI, BX
+	MOVQ       BX, 96(AX)
 
 away:
-	MOVQ 88(AX), R9
-	MOVQ 96(AX), AX
-	ADDQ BX, R9
+	MOVQ 8(AX), BX
+	MOVQ 40(AX), SI
+	MOVQ 80(AX), DI
+	MOVQ 88(AX), R8
+	MOVQ 32(AX), R9
+	MOVQ 56(AX), R10
 
 next:
-	PREFETCHT1   (R9)
-	ADDQ         AX, R9
+	PREFETCHT1   (DI)
+	ADDQ         R8, DI
 	VMOVUPS      (BX), Y1
-	VBROADCASTSS (CX), Y2
+	VBROADCASTSS (DX), Y2
 	VFMADD231PS  Y2, Y1, Y0
-	ADDQ         SI, CX
-	ADDQ         DI, BX
-	DECQ         R8
+	ADDQ         R9, DX
+	ADDQ         SI, BX
+	DECQ         R10
 	JNZ          next
+	MOVQ         16(AX), DX
+	MOVQ         48(AX), BX
 	VMOVUPS      Y0, (DX)
+	ADDQ         BX, DX
+	MOVQ         DX, 16(AX)
+	IMUL3Q       $0x01, CX, CX
+	ADDQ         CX, (AX)
+	MOVQ         DI, 80(AX)
+	DECQ         112(AX)
+	JNZ          tile
 	VZEROUPPER
 	RET
 
 // func pairsAVX2_1x1(args *byte)
 // Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·pairsAVX2_1x1(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ args+0(FP), AX
+
+tile:
 	MOVQ    24(AX), CX
-	MOVQ    (AX), CX
-	MOVQ    16(AX), DX
-	MOVQ    48(AX), BX
-	MOVQ    DX, BX
-	MOVQ    72(AX), SI
+	MOVQ    (AX), DX
 	VXORPS  Y0, Y0, Y0
-	TESTQ   SI, SI
+	MOVQ    72(AX), BX
+	TESTQ   BX, BX
 	JZ      begin
+	MOVQ    16(AX), BX
+	MOVQ    48(AX), SI
 	VMOVUPS (BX), Y0
+	ADDQ    SI, BX
 
 begin:
-	MOVQ       80(AX), BX
-	MOVQ       40(AX), SI
-	MOVQ       56(AX), DI
-	MOVQ       104(AX), R8
-	MOVQ       112(AX), R9
-	TESTQ      R8, R8
+	MOVQ       96(AX), BX
+	TESTQ      BX, BX
 	JZ         away
-	PREFETCHT0 (R8)
-	ADDQ       R9, R8
+	MOVQ       96(AX), BX
+	MOVQ       104(AX), SI
+	PREFETCHT0 (BX)
+	ADDQ       SI, BX
+	MOVQ       BX, 96(AX)
 
 away:
+	MOVQ 8(AX), BX
+	MOVQ 40(AX), SI
+	MOVQ 80(AX), DI
 	MOVQ 88(AX), R8
-	MOVQ 96(AX), AX
-	ADDQ BX, R8
-	SUBQ $0x02, DI
+	MOVQ 56(AX), R9
+	SUBQ $0x02, R9
 	JB   odd
 
 next:
-	PREFETCHT1   (R8)
-	ADDQ         AX, R8
+	PREFETCHT1   (DI)
+	ADDQ         R8, DI
 	VMOVUPS      (BX), Y1
 	VPSLLD       $0x10, Y1, Y1
-	VBROADCASTSS (CX), Y2
+	VBROADCASTSS (DX), Y2
 	VFMADD231PS  Y2, Y1, Y0
 	VMOVUPS      (BX), Y1
 	VPAND        cffff0000<>+0(SB), Y1, Y1
-	VBROADCASTSS 4(CX), Y2
+	VBROADCASTSS 4(DX), Y2
 	VFMADD231PS  Y2, Y1, Y0
-	ADDQ         $0x08, CX
+	ADDQ         $0x08, DX
 	ADDQ         SI, BX
-	SUBQ         $0x02, DI
+	SUBQ         $0x02, R9
 	JAE          next
 
 odd:
-	ADDQ         $0x02, DI
+	ADDQ         $0x02, R9
 	JZ           done
 	VMOVUPS      (BX), Y1
 	VPSLLD       $0x10, Y1, Y1
-	VBROADCASTSS (CX), Y2
+	VBROADCASTSS (DX), Y2
 	VFMADD231PS  Y2, Y1, Y0
 
 done:
+	MOVQ    16(AX), DX
+	MOVQ    48(AX), BX
 	VMOVUPS Y0, (DX)
+	ADDQ    BX, DX
+	MOVQ    DX, 16(AX)
+	IMUL3Q  $0x01, CX, CX
+	ADDQ    CX, (AX)
+	MOVQ    DI, 80(AX)
+	DECQ    112(AX)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
@@ -133,120 +157,135 @@ GLOBL cffff0000<>(SB), RODATA|NOPTR, $64
 // func tileAVX2_2x1(args *byte)
 // Requires: AVX, FMA3, MMX+
 TEXT ·tileAVX2_2x1(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ args+0(FP), AX
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
-	MOVQ    16(AX), BX
-	MOVQ    48(AX), SI
-	MOVQ    BX, DI
-	MOVQ    72(AX), R8
 	VXORPS  Y0, Y0, Y0
 	VXORPS  Y1, Y1, Y1
-	TESTQ   R8, R8
+	MOVQ    72(AX), BX
+	TESTQ   BX, BX
 	JZ      begin
-	VMOVUPS (DI), Y0
-	ADDQ    SI, DI
-	VMOVUPS (DI), Y1
+	MOVQ    16(AX), BX
+	MOVQ    48(AX), SI
+	VMOVUPS (BX), Y0
+	ADDQ    SI, BX
+	VMOVUPS (BX), Y1
+	ADDQ    SI, BX
 
 begin:
-	MOVQ       8(AX), DI
-	MOVQ       32(AX), R8
-	MOVQ       40(AX), R9
-	MOVQ       56(AX), R10
-	MOVQ       104(AX), R11
-	MOVQ       112(AX), R12
-	TESTQ      R11, R11
+	MOVQ       96(AX), BX
+	TESTQ      BX, BX
 	JZ         away
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
+	MOVQ       96(AX), BX
+	MOVQ       104(AX), SI
+	PREFETCHT0 (BX)
+	ADDQ       SI, BX
+	PREFETCHT0 (BX)
+	ADDQ       SI, BX
+	MOVQ       BX, 96(AX)
 
 away:
-	MOVQ 88(AX), R11
-	MOVQ 96(AX), AX
-	ADDQ DI, R11
+	MOVQ 8(AX), BX
+	MOVQ 40(AX), SI
+	MOVQ 80(AX), DI
+	MOVQ 88(AX), R8
+	MOVQ 32(AX), R9
+	MOVQ 56(AX), R10
 
 next:
-	PREFETCHT1   (R11)
-	ADDQ         AX, R11
-	VMOVUPS      (DI), Y2
+	PREFETCHT1   (DI)
+	ADDQ         R8, DI
+	VMOVUPS      (BX), Y2
 	VBROADCASTSS (DX), Y3
 	VFMADD231PS  Y3, Y2, Y0
 	VBROADCASTSS (DX)(CX*1), Y3
 	VFMADD231PS  Y3, Y2, Y1
-	ADDQ         R8, DX
-	ADDQ         R9, DI
+	ADDQ         R9, DX
+	ADDQ         SI, BX
 	DECQ         R10
 	JNZ          next
-	VMOVUPS      Y0, (BX)
-	ADDQ         SI, BX
-	VMOVUPS      Y1, (BX)
+	MOVQ         16(AX), DX
+	MOVQ         48(AX), BX
+	VMOVUPS      Y0, (DX)
+	ADDQ         BX, DX
+	VMOVUPS      Y1, (DX)
+	ADDQ         BX, DX
+	MOVQ         DX, 16(AX)
+	IMUL3Q       $0x02, CX, CX
+	ADDQ         CX, (AX)
+	MOVQ         DI, 80(AX)
+	DECQ         112(AX)
+	JNZ          tile
 	VZEROUPPER
 	RET
 
 // func pairsAVX2_2x1(args *byte)
 // Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·pairsAVX2_2x1(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ args+0(FP), AX
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
-	MOVQ    16(AX), BX
-	MOVQ    48(AX), SI
-	MOVQ    BX, DI
-	MOVQ    72(AX), R8
 	VXORPS  Y0, Y0, Y0
 	VXORPS  Y1, Y1, Y1
-	TESTQ   R8, R8
+	MOVQ    72(AX), BX
+	TESTQ   BX, BX
 	JZ      begin
-	VMOVUPS (DI), Y0
-	ADDQ    SI, DI
-	VMOVUPS (DI), Y1
+	MOVQ    16(AX), BX
+	MOVQ    48(AX), SI
+	VMOVUPS (BX), Y0
+	ADDQ    SI, BX
+	VMOVUPS (BX), Y1
+	ADDQ    SI, BX
 
 begin:
-	MOVQ       80(AX), DI
-	MOVQ       40(AX), R8
-	MOVQ       56(AX), R9
-	MOVQ       104(AX), R10
-	MOVQ       112(AX), R11
-	TESTQ      R10, R10
+	MOVQ       96(AX), BX
+	TESTQ      BX, BX
 	JZ         away
-	PREFETCHT0 (R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	ADDQ       R11, R10
+	MOVQ       96(AX), BX
+	MOVQ       104(AX), SI
+	PREFETCHT0 (BX)
+	ADDQ       SI, BX
+	PREFETCHT0 (BX)
+	ADDQ       SI, BX
+	MOVQ       BX, 96(AX)
 
 away:
-	MOVQ 88(AX), R10
-	MOVQ 96(AX), AX
-	ADDQ DI, R10
+	MOVQ 8(AX), BX
+	MOVQ 40(AX), SI
+	MOVQ 80(AX), DI
+	MOVQ 88(AX), R8
+	MOVQ 56(AX), R9
 	SUBQ $0x02, R9
 	JB   odd
 
 next:
-	PREFETCHT1   (R10)
-	ADDQ         AX, R10
-	VMOVUPS      (DI), Y2
+	PREFETCHT1   (DI)
+	ADDQ         R8, DI
+	VMOVUPS      (BX), Y2
 	VPSLLD       $0x10, Y2, Y2
 	VBROADCASTSS (DX), Y3
 	VFMADD231PS  Y3, Y2, Y0
 	VBROADCASTSS (DX)(CX*1), Y3
 	VFMADD231PS  Y3, Y2, Y1
-	VMOVUPS      (DI), Y2
+	VMOVUPS      (BX), Y2
 	VPAND        cffff0000<>+0(SB), Y2, Y2
 	VBROADCASTSS 4(DX), Y3
 	VFMADD231PS  Y3, Y2, Y0
 	VBROADCASTSS 4(DX)(CX*1), Y3
 	VFMADD231PS  Y3, Y2, Y1
 	ADDQ         $0x08, DX
-	ADDQ         R8, DI
+	ADDQ         SI, BX
 	SUBQ         $0x02, R9
 	JAE          next
 
 odd:
 	ADDQ         $0x02, R9
 	JZ           done
-	VMOVUPS      (DI), Y2
+	VMOVUPS      (BX), Y2
 	VPSLLD       $0x10, Y2, Y2
 	VBROADCASTSS (DX), Y3
 	VFMADD231PS  Y3, Y2, Y0
@@ -254,123 +293,147 @@ odd:
 	VFMADD231PS  Y3, Y2, Y1
 
 done:
-	VMOVUPS Y0, (BX)
-	ADDQ    SI, BX
-	VMOVUPS Y1, (BX)
+	MOVQ    16(AX), DX
+	MOVQ    48(AX), BX
+	VMOVUPS Y0, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Y1, (DX)
+	ADDQ    BX, DX
+	MOVQ    DX, 16(AX)
+	IMUL3Q  $0x02, CX, CX
+	ADDQ    CX, (AX)
+	MOVQ    DI, 80(AX)
+	DECQ    112(AX)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
 // func tileAVX2_3x1(args *byte)
 // Requires: AVX, FMA3, MMX+
 TEXT ·tileAVX2_3x1(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ args+0(FP), AX
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
-	MOVQ    16(AX), BX
-	MOVQ    48(AX), SI
-	MOVQ    BX, DI
-	MOVQ    72(AX), R8
 	VXORPS  Y0, Y0, Y0
 	VXORPS  Y1, Y1, Y1
 	VXORPS  Y2, Y2, Y2
-	TESTQ   R8, R8
+	MOVQ    72(AX), BX
+	TESTQ   BX, BX
 	JZ      begin
-	VMOVUPS (DI), Y0
-	ADDQ    SI, DI
-	VMOVUPS (DI), Y1
-	ADDQ    SI, DI
-	VMOVUPS (DI), Y2
+	MOVQ    16(AX), BX
+	MOVQ    48(AX), SI
+	VMOVUPS (BX), Y0
+	ADDQ    SI, BX
+	VMOVUPS (BX), Y1
+	ADDQ    SI, BX
+	VMOVUPS (BX), Y2
+	ADDQ    SI, BX
 
 begin:
-	MOVQ       8(AX), DI
-	MOVQ       32(AX), R8
-	MOVQ       40(AX), R9
-	MOVQ       56(AX), R10
-	MOVQ       104(AX), R11
-	MOVQ       112(AX), R12
-	TESTQ      R11, R11
+	MOVQ       96(AX), BX
+	TESTQ      BX, BX
 	JZ         away
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
+	MOVQ       96(AX), BX
+	MOVQ       104(AX), SI
+	PREFETCHT0 (BX)
+	ADDQ       SI, BX
+	PREFETCHT0 (BX)
+	ADDQ       SI, BX
+	PREFETCHT0 (BX)
+	ADDQ       SI, BX
+	MOVQ       BX, 96(AX)
 
 away:
-	MOVQ 88(AX), R11
-	MOVQ 96(AX), AX
-	ADDQ DI, R11
+	MOVQ 8(AX), BX
+	MOVQ 40(AX), SI
+	MOVQ 80(AX), DI
+	MOVQ 88(AX), R8
+	MOVQ 32(AX), R9
+	MOVQ 56(AX), R10
 
 next:
-	PREFETCHT1   (R11)
-	ADDQ         AX, R11
-	VMOVUPS      (DI), Y3
+	PREFETCHT1   (DI)
+	ADDQ         R8, DI
+	VMOVUPS      (BX), Y3
 	VBROADCASTSS (DX), Y4
 	VFMADD231PS  Y4, Y3, Y0
 	VBROADCASTSS (DX)(CX*1), Y4
 	VFMADD231PS  Y4, Y3, Y1
 	VBROADCASTSS (DX)(CX*2), Y4
 	VFMADD231PS  Y4, Y3, Y2
-	ADDQ         R8, DX
-	ADDQ         R9, DI
+	ADDQ         R9, DX
+	ADDQ         SI, BX
 	DECQ         R10
 	JNZ          next
-	VMOVUPS      Y0, (BX)
-	ADDQ         SI, BX
-	VMOVUPS      Y1, (BX)
-	ADDQ         SI, BX
-	VMOVUPS      Y2, (BX)
+	MOVQ         16(AX), DX
+	MOVQ         48(AX), BX
+	VMOVUPS      Y0, (DX)
+	ADDQ         BX, DX
+	VMOVUPS      Y1, (DX)
+	ADDQ         BX, DX
+	VMOVUPS      Y2, (DX)
+	ADDQ         BX, DX
+	MOVQ         DX, 16(AX)
+	IMUL3Q       $0x03, CX, CX
+	ADDQ         CX, (AX)
+	MOVQ         DI, 80(AX)
+	DECQ         112(AX)
+	JNZ          tile
 	VZEROUPPER
 	RET
 
 // func pairsAVX2_3x1(args *byte)
 // Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·pairsAVX2_3x1(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ args+0(FP), AX
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
-	MOVQ    16(AX), BX
-	MOVQ    48(AX), SI
-	MOVQ    BX, DI
-	MOVQ    72(AX), R8
 	VXORPS  Y0, Y0, Y0
 	VXORPS  Y1, Y1, Y1
 	VXORPS  Y2, Y2, Y2
-	TESTQ   R8, R8
+	MOVQ    72(AX), BX
+	TESTQ   BX, BX
 	JZ      begin
-	VMOVUPS (DI), Y0
-	ADDQ    SI, DI
-	VMOVUPS (DI), Y1
-	ADDQ    SI, DI
-	VMOVUPS (DI), Y2
+	MOVQ    16(AX), BX
+	MOVQ    48(AX), SI
+	VMOVUPS (BX), Y0
+	ADDQ    SI, BX
+	VMOVUPS (BX), Y1
+	ADDQ    SI, BX
+	VMOVUPS (BX), Y2
+	ADDQ    SI, BX
 
 begin:
-	MOVQ       80(AX), DI
-	MOVQ       40(AX), R8
-	MOVQ       56(AX), R9
-	MOVQ       104(AX), R10
-	MOVQ       112(AX), R11
-	TESTQ      R10, R10
+	MOVQ       96(AX), BX
+	TESTQ      BX, BX
 	JZ         away
-	PREFETCHT0 (R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	ADDQ       R11, R10
+	MOVQ       96(AX), BX
+	MOVQ       104(AX), SI
+	PREFETCHT0 (BX)
+	ADDQ       SI, BX
+	PREFETCHT0 (BX)
+	ADDQ       SI, BX
+	PREFETCHT0 (BX)
+	ADDQ       SI, BX
+	MOVQ       BX, 96(AX)
 
 away:
-	MOVQ 88(AX), R10
-	MOVQ 96(AX), AX
-	ADDQ DI, R10
+	MOVQ 8(AX), BX
+	MOVQ 40(AX), SI
+	MOVQ 80(AX), DI
+	MOVQ 88(AX), R8
+	MOVQ 56(AX), R9
 	SUBQ $0x02, R9
 	JB   odd
 
 next:
-	PREFETCHT1   (R10)
-	ADDQ         AX, R10
-	VMOVUPS      (DI), Y3
+	PREFETCHT1   (DI)
+	ADDQ         R8, DI
+	VMOVUPS      (BX), Y3
 	VPSLLD       $0x10, Y3, Y3
 	VBROADCASTSS (DX), Y4
 	VFMADD231PS  Y4, Y3, Y0
@@ -378,7 +441,7 @@ next:
 	VFMADD231PS  Y4, Y3, Y1
 	VBROADCASTSS (DX)(CX*2), Y4
 	VFMADD231PS  Y4, Y3, Y2
-	VMOVUPS      (DI), Y3
+	VMOVUPS      (BX), Y3
 	VPAND        cffff0000<>+0(SB), Y3, Y3
 	VBROADCASTSS 4(DX), Y4
 	VFMADD231PS  Y4, Y3, Y0
@@ -387,14 +450,14 @@ next:
 	VBROADCASTSS 4(DX)(CX*2), Y4
 	VFMADD231PS  Y4, Y3, Y2
 	ADDQ         $0x08, DX
-	ADDQ         R8, DI
+	ADDQ         SI, BX
 	SUBQ         $0x02, R9
 	JAE          next
 
 odd:
 	ADDQ         $0x02, R9
 	JZ           done
-	VMOVUPS      (DI), Y3
+	VMOVUPS      (BX), Y3
 	VPSLLD       $0x10, Y3, Y3
 	VBROADCASTSS (DX), Y4
 	VFMADD231PS  Y4, Y3, Y0
@@ -404,67 +467,79 @@ odd:
 	VFMADD231PS  Y4, Y3, Y2
 
 done:
-	VMOVUPS Y0, (BX)
-	ADDQ    SI, BX
-	VMOVUPS Y1, (BX)
-	ADDQ    SI, BX
-	VMOVUPS Y2, (BX)
+	MOVQ    16(AX), DX
+	MOVQ    48(AX), BX
+	VMOVUPS Y0, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Y1, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Y2, (DX)
+	ADDQ    BX, DX
+	MOVQ    DX, 16(AX)
+	IMUL3Q  $0x03, CX, CX
+	ADDQ    CX, (AX)
+	MOVQ    DI, 80(AX)
+	DECQ    112(AX)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
 // func tileAVX2_4x1(args *byte)
 // Requires: AVX, FMA3, MMX+
 TEXT ·tileAVX2_4x1(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ args+0(FP), AX
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
 	LEAQ    (CX)(CX*2), BX
 	LEAQ    (DX)(BX*1), BX
-	MOVQ    16(AX), SI
-	MOVQ    48(AX), DI
-	MOVQ    SI, R8
-	MOVQ    72(AX), R9
 	VXORPS  Y0, Y0, Y0
 	VXORPS  Y1, Y1, Y1
 	VXORPS  Y2, Y2, Y2
 	VXORPS  Y3, Y3, Y3
-	TESTQ   R9, R9
+	MOVQ    72(AX), SI
+	TESTQ   SI, SI
 	JZ      begin
-	VMOVUPS (R8), Y0
-	ADDQ    DI, R8
-	VMOVUPS (R8), Y1
-	ADDQ    DI, R8
-	VMOVUPS (R8), Y2
-	ADDQ    DI, R8
-	VMOVUPS (R8), Y3
+	MOVQ    16(AX), SI
+	MOVQ    48(AX), DI
+	VMOVUPS (SI), Y0
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y1
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y2
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y3
+	ADDQ    DI, SI
 
 begin:
-	MOVQ       8(AX), R8
-	MOVQ       32(AX), R9
-	MOVQ       40(AX), R10
-	MOVQ       56(AX), R11
-	MOVQ       104(AX), R12
-	MOVQ       112(AX), R13
-	TESTQ      R12, R12
+	MOVQ       96(AX), SI
+	TESTQ      SI, SI
 	JZ         away
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
+	MOVQ       96(AX), SI
+	MOVQ       104(AX), DI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	MOVQ       SI, 96(AX)
 
 away:
-	MOVQ 88(AX), R12
-	MOVQ 96(AX), AX
-	ADDQ R8, R12
+	MOVQ 8(AX), SI
+	MOVQ 40(AX), DI
+	MOVQ 80(AX), R8
+	MOVQ 88(AX), R9
+	MOVQ 32(AX), R10
+	MOVQ 56(AX), R11
 
 next:
-	PREFETCHT1   (R12)
-	ADDQ         AX, R12
-	VMOVUPS      (R8), Y4
+	PREFETCHT1   (R8)
+	ADDQ         R9, R8
+	VMOVUPS      (SI), Y4
 	VBROADCASTSS (DX), Y5
 	VFMADD231PS  Y5, Y4, Y0
 	VBROADCASTSS (DX)(CX*1), Y5
@@ -473,75 +548,87 @@ next:
 	VFMADD231PS  Y5, Y4, Y2
 	VBROADCASTSS (BX), Y5
 	VFMADD231PS  Y5, Y4, Y3
-	ADDQ         R9, DX
-	ADDQ         R9, BX
-	ADDQ         R10, R8
+	ADDQ         R10, DX
+	ADDQ         R10, BX
+	ADDQ         DI, SI
 	DECQ         R11
 	JNZ          next
-	VMOVUPS      Y0, (SI)
-	ADDQ         DI, SI
-	VMOVUPS      Y1, (SI)
-	ADDQ         DI, SI
-	VMOVUPS      Y2, (SI)
-	ADDQ         DI, SI
-	VMOVUPS      Y3, (SI)
+	MOVQ         16(AX), DX
+	MOVQ         48(AX), BX
+	VMOVUPS      Y0, (DX)
+	ADDQ         BX, DX
+	VMOVUPS      Y1, (DX)
+	ADDQ         BX, DX
+	VMOVUPS      Y2, (DX)
+	ADDQ         BX, DX
+	VMOVUPS      Y3, (DX)
+	ADDQ         BX, DX
+	MOVQ         DX, 16(AX)
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, (AX)
+	MOVQ         R8, 80(AX)
+	DECQ         112(AX)
+	JNZ          tile
 	VZEROUPPER
 	RET
 
 // func pairsAVX2_4x1(args *byte)
 // Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·pairsAVX2_4x1(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ args+0(FP), AX
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
 	LEAQ    (CX)(CX*2), BX
 	LEAQ    (DX)(BX*1), BX
-	MOVQ    16(AX), SI
-	MOVQ    48(AX), DI
-	MOVQ    SI, R8
-	MOVQ    72(AX), R9
 	VXORPS  Y0, Y0, Y0
 	VXORPS  Y1, Y1, Y1
 	VXORPS  Y2, Y2, Y2
 	VXORPS  Y3, Y3, Y3
-	TESTQ   R9, R9
+	MOVQ    72(AX), SI
+	TESTQ   SI, SI
 	JZ      begin
-	VMOVUPS (R8), Y0
-	ADDQ    DI, R8
-	VMOVUPS (R8), Y1
-	ADDQ    DI, R8
-	VMOVUPS (R8), Y2
-	ADDQ    DI, R8
-	VMOVUPS (R8), Y3
+	MOVQ    16(AX), SI
+	MOVQ    48(AX), DI
+	VMOVUPS (SI), Y0
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y1
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y2
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y3
+	ADDQ    DI, SI
 
 begin:
-	MOVQ       80(AX), R8
-	MOVQ       40(AX), R9
-	MOVQ       56(AX), R10
-	MOVQ       104(AX), R11
-	MOVQ       112(AX), R12
-	TESTQ      R11, R11
+	MOVQ       96(AX), SI
+	TESTQ      SI, SI
 	JZ         away
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
+	MOVQ       96(AX), SI
+	MOVQ       104(AX), DI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	MOVQ       SI, 96(AX)
 
 away:
-	MOVQ 88(AX), R11
-	MOVQ 96(AX), AX
-	ADDQ R8, R11
+	MOVQ 8(AX), SI
+	MOVQ 40(AX), DI
+	MOVQ 80(AX), R8
+	MOVQ 88(AX), R9
+	MOVQ 56(AX), R10
 	SUBQ $0x02, R10
 	JB   odd
 
 next:
-	PREFETCHT1   (R11)
-	ADDQ         AX, R11
-	VMOVUPS      (R8), Y4
+	PREFETCHT1   (R8)
+	ADDQ         R9, R8
+	VMOVUPS      (SI), Y4
 	VPSLLD       $0x10, Y4, Y4
 	VBROADCASTSS (DX), Y5
 	VFMADD231PS  Y5, Y4, Y0
@@ -551,7 +638,7 @@ next:
 	VFMADD231PS  Y5, Y4, Y2
 	VBROADCASTSS (BX), Y5
 	VFMADD231PS  Y5, Y4, Y3
-	VMOVUPS      (R8), Y4
+	VMOVUPS      (SI), Y4
 	VPAND        cffff0000<>+0(SB), Y4, Y4
 	VBROADCASTSS 4(DX), Y5
 	VFMADD231PS  Y5, Y4, Y0
@@ -563,14 +650,14 @@ next:
 	VFMADD231PS  Y5, Y4, Y3
 	ADDQ         $0x08, DX
 	ADDQ         $0x08, BX
-	ADDQ         R9, R8
+	ADDQ         DI, SI
 	SUBQ         $0x02, R10
 	JAE          next
 
 odd:
 	ADDQ         $0x02, R10
 	JZ           done
-	VMOVUPS      (R8), Y4
+	VMOVUPS      (SI), Y4
 	VPSLLD       $0x10, Y4, Y4
 	VBROADCASTSS (DX), Y5
 	VFMADD231PS  Y5, Y4, Y0
@@ -582,74 +669,86 @@ odd:
 	VFMADD231PS  Y5, Y4, Y3
 
 done:
-	VMOVUPS Y0, (SI)
-	ADDQ    DI, SI
-	VMOVUPS Y1, (SI)
-	ADDQ    DI, SI
-	VMOVUPS Y2, (SI)
-	ADDQ    DI, SI
-	VMOVUPS Y3, (SI)
+	MOVQ    16(AX), DX
+	MOVQ    48(AX), BX
+	VMOVUPS Y0, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Y1, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Y2, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Y3, (DX)
+	ADDQ    BX, DX
+	MOVQ    DX, 16(AX)
+	IMUL3Q  $0x04, CX, CX
+	ADDQ    CX, (AX)
+	MOVQ    R8, 80(AX)
+	DECQ    112(AX)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
 // func tileAVX2_5x1(args *byte)
 // Requires: AVX, FMA3, MMX+
 TEXT ·tileAVX2_5x1(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ args+0(FP), AX
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
 	LEAQ    (CX)(CX*2), BX
 	LEAQ    (DX)(BX*1), BX
-	MOVQ    16(AX), SI
-	MOVQ    48(AX), DI
-	MOVQ    SI, R8
-	MOVQ    72(AX), R9
 	VXORPS  Y0, Y0, Y0
 	VXORPS  Y1, Y1, Y1
 	VXORPS  Y2, Y2, Y2
 	VXORPS  Y3, Y3, Y3
 	VXORPS  Y4, Y4, Y4
-	TESTQ   R9, R9
+	MOVQ    72(AX), SI
+	TESTQ   SI, SI
 	JZ      begin
-	VMOVUPS (R8), Y0
-	ADDQ    DI, R8
-	VMOVUPS (R8), Y1
-	ADDQ    DI, R8
-	VMOVUPS (R8), Y2
-	ADDQ    DI, R8
-	VMOVUPS (R8), Y3
-	ADDQ    DI, R8
-	VMOVUPS (R8), Y4
+	MOVQ    16(AX), SI
+	MOVQ    48(AX), DI
+	VMOVUPS (SI), Y0
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y1
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y2
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y3
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y4
+	ADDQ    DI, SI
 
 begin:
-	MOVQ       8(AX), R8
-	MOVQ       32(AX), R9
-	MOVQ       40(AX), R10
-	MOVQ       56(AX), R11
-	MOVQ       104(AX), R12
-	MOVQ       112(AX), R13
-	TESTQ      R12, R12
+	MOVQ       96(AX), SI
+	TESTQ      SI, SI
 	JZ         away
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
+	MOVQ       96(AX), SI
+	MOVQ       104(AX), DI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	MOVQ       SI, 96(AX)
 
 away:
-	MOVQ 88(AX), R12
-	MOVQ 96(AX), AX
-	ADDQ R8, R12
+	MOVQ 8(AX), SI
+	MOVQ 40(AX), DI
+	MOVQ 80(AX), R8
+	MOVQ 88(AX), R9
+	MOVQ 32(AX), R10
+	MOVQ 56(AX), R11
 
 next:
-	PREFETCHT1   (R12)
-	ADDQ         AX, R12
-	VMOVUPS      (R8), Y5
+	PREFETCHT1   (R8)
+	ADDQ         R9, R8
+	VMOVUPS      (SI), Y5
 	VBROADCASTSS (DX), Y6
 	VFMADD231PS  Y6, Y5, Y0
 	VBROADCASTSS (DX)(CX*1), Y6
@@ -660,82 +759,94 @@ next:
 	VFMADD231PS  Y6, Y5, Y3
 	VBROADCASTSS (BX)(CX*1), Y6
 	VFMADD231PS  Y6, Y5, Y4
-	ADDQ         R9, DX
-	ADDQ         R9, BX
-	ADDQ         R10, R8
+	ADDQ         R10, DX
+	ADDQ         R10, BX
+	ADDQ         DI, SI
 	DECQ         R11
 	JNZ          next
-	VMOVUPS      Y0, (SI)
-	ADDQ         DI, SI
-	VMOVUPS      Y1, (SI)
-	ADDQ         DI, SI
-	VMOVUPS      Y2, (SI)
-	ADDQ         DI, SI
-	VMOVUPS      Y3, (SI)
-	ADDQ         DI, SI
-	VMOVUPS      Y4, (SI)
+	MOVQ         16(AX), DX
+	MOVQ         48(AX), BX
+	VMOVUPS      Y0, (DX)
+	ADDQ         BX, DX
+	VMOVUPS      Y1, (DX)
+	ADDQ         BX, DX
+	VMOVUPS      Y2, (DX)
+	ADDQ         BX, DX
+	VMOVUPS      Y3, (DX)
+	ADDQ         BX, DX
+	VMOVUPS      Y4, (DX)
+	ADDQ         BX, DX
+	MOVQ         DX, 16(AX)
+	IMUL3Q       $0x05, CX, CX
+	ADDQ         CX, (AX)
+	MOVQ         R8, 80(AX)
+	DECQ         112(AX)
+	JNZ          tile
 	VZEROUPPER
 	RET
 
 // func pairsAVX2_5x1(args *byte)
 // Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·pairsAVX2_5x1(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ args+0(FP), AX
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
 	LEAQ    (CX)(CX*2), BX
 	LEAQ    (DX)(BX*1), BX
-	MOVQ    16(AX), SI
-	MOVQ    48(AX), DI
-	MOVQ    SI, R8
-	MOVQ    72(AX), R9
 	VXORPS  Y0, Y0, Y0
 	VXORPS  Y1, Y1, Y1
 	VXORPS  Y2, Y2, Y2
 	VXORPS  Y3, Y3, Y3
 	VXORPS  Y4, Y4, Y4
-	TESTQ   R9, R9
+	MOVQ    72(AX), SI
+	TESTQ   SI, SI
 	JZ      begin
-	VMOVUPS (R8), Y0
-	ADDQ    DI, R8
-	VMOVUPS (R8), Y1
-	ADDQ    DI, R8
-	VMOVUPS (R8), Y2
-	ADDQ    DI, R8
-	VMOVUPS (R8), Y3
-	ADDQ    DI, R8
-	VMOVUPS (R8), Y4
+	MOVQ    16(AX), SI
+	MOVQ    48(AX), DI
+	VMOVUPS (SI), Y0
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y1
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y2
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y3
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y4
+	ADDQ    DI, SI
 
 begin:
-	MOVQ       80(AX), R8
-	MOVQ       40(AX), R9
-	MOVQ       56(AX), R10
-	MOVQ       104(AX), R11
-	MOVQ       112(AX), R12
-	TESTQ      R11, R11
+	MOVQ       96(AX), SI
+	TESTQ      SI, SI
 	JZ         away
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
+	MOVQ       96(AX), SI
+	MOVQ       104(AX), DI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	MOVQ       SI, 96(AX)
 
 away:
-	MOVQ 88(AX), R11
-	MOVQ 96(AX), AX
-	ADDQ R8, R11
+	MOVQ 8(AX), SI
+	MOVQ 40(AX), DI
+	MOVQ 80(AX), R8
+	MOVQ 88(AX), R9
+	MOVQ 56(AX), R10
 	SUBQ $0x02, R10
 	JB   odd
 
 next:
-	PREFETCHT1   (R11)
-	ADDQ         AX, R11
-	VMOVUPS      (R8), Y5
+	PREFETCHT1   (R8)
+	ADDQ         R9, R8
+	VMOVUPS      (SI), Y5
 	VPSLLD       $0x10, Y5, Y5
 	VBROADCASTSS (DX), Y6
 	VFMADD231PS  Y6, Y5, Y0
@@ -747,7 +858,7 @@ next:
 	VFMADD231PS  Y6, Y5, Y3
 	VBROADCASTSS (BX)(CX*1), Y6
 	VFMADD231PS  Y6, Y5, Y4
-	VMOVUPS      (R8), Y5
+	VMOVUPS      (SI), Y5
 	VPAND        cffff0000<>+0(SB), Y5, Y5
 	VBROADCASTSS 4(DX), Y6
 	VFMADD231PS  Y6, Y5, Y0
@@ -761,14 +872,14 @@ next:
 	VFMADD231PS  Y6, Y5, Y4
 	ADDQ         $0x08, DX
 	ADDQ         $0x08, BX
-	ADDQ         R9, R8
+	ADDQ         DI, SI
 	SUBQ         $0x02, R10
 	JAE          next
 
 odd:
 	ADDQ         $0x02, R10
 	JZ           done
-	VMOVUPS      (R8), Y5
+	VMOVUPS      (SI), Y5
 	VPSLLD       $0x10, Y5, Y5
 	VBROADCASTSS (DX), Y6
 	VFMADD231PS  Y6, Y5, Y0
@@ -782,81 +893,93 @@ odd:
 	VFMADD231PS  Y6, Y5, Y4
 
 done:
-	VMOVUPS Y0, (SI)
-	ADDQ    DI, SI
-	VMOVUPS Y1, (SI)
-	ADDQ    DI, SI
-	VMOVUPS Y2, (SI)
-	ADDQ    DI, SI
-	VMOVUPS Y3, (SI)
-	ADDQ    DI, SI
-	VMOVUPS Y4, (SI)
+	MOVQ    16(AX), DX
+	MOVQ    48(AX), BX
+	VMOVUPS Y0, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Y1, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Y2, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Y3, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Y4, (DX)
+	ADDQ    BX, DX
+	MOVQ    DX, 16(AX)
+	IMUL3Q  $0x05, CX, CX
+	ADDQ    CX, (AX)
+	MOVQ    R8, 80(AX)
+	DECQ    112(AX)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
 // func tileAVX2_6x1(args *byte)
 // Requires: AVX, FMA3, MMX+
 TEXT ·tileAVX2_6x1(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ args+0(FP), AX
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
 	LEAQ    (CX)(CX*2), BX
 	LEAQ    (DX)(BX*1), BX
-	MOVQ    16(AX), SI
-	MOVQ    48(AX), DI
-	MOVQ    SI, R8
-	MOVQ    72(AX), R9
 	VXORPS  Y0, Y0, Y0
 	VXORPS  Y1, Y1, Y1
 	VXORPS  Y2, Y2, Y2
 	VXORPS  Y3, Y3, Y3
 	VXORPS  Y4, Y4, Y4
 	VXORPS  Y5, Y5, Y5
-	TESTQ   R9, R9
+	MOVQ    72(AX), SI
+	TESTQ   SI, SI
 	JZ      begin
-	VMOVUPS (R8), Y0
-	ADDQ    DI, R8
-	VMOVUPS (R8), Y1
-	ADDQ    DI, R8
-	VMOVUPS (R8), Y2
-	ADDQ    DI, R8
-	VMOVUPS (R8), Y3
-	ADDQ    DI, R8
-	VMOVUPS (R8), Y4
-	ADDQ    DI, R8
-	VMOVUPS (R8), Y5
+	MOVQ    16(AX), SI
+	MOVQ    48(AX), DI
+	VMOVUPS (SI), Y0
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y1
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y2
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y3
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y4
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y5
+	ADDQ    DI, SI
 
 begin:
-	MOVQ       8(AX), R8
-	MOVQ       32(AX), R9
-	MOVQ       40(AX), R10
-	MOVQ       56(AX), R11
-	MOVQ       104(AX), R12
-	MOVQ       112(AX), R13
-	TESTQ      R12, R12
+	MOVQ       96(AX), SI
+	TESTQ      SI, SI
 	JZ         away
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
+	MOVQ       96(AX), SI
+	MOVQ       104(AX), DI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	MOVQ       SI, 96(AX)
 
 away:
-	MOVQ 88(AX), R12
-	MOVQ 96(AX), AX
-	ADDQ R8, R12
+	MOVQ 8(AX), SI
+	MOVQ 40(AX), DI
+	MOVQ 80(AX), R8
+	MOVQ 88(AX), R9
+	MOVQ 32(AX), R10
+	MOVQ 56(AX), R11
 
 next:
-	PREFETCHT1   (R12)
-	ADDQ         AX, R12
-	VMOVUPS      (R8), Y6
+	PREFETCHT1   (R8)
+	ADDQ         R9, R8
+	VMOVUPS      (SI), Y6
 	VBROADCASTSS (DX), Y7
 	VFMADD231PS  Y7, Y6, Y0
 	VBROADCASTSS (DX)(CX*1), Y7
@@ -869,89 +992,101 @@ next:
 	VFMADD231PS  Y7, Y6, Y4
 	VBROADCASTSS (BX)(CX*2), Y7
 	VFMADD231PS  Y7, Y6, Y5
-	ADDQ         R9, DX
-	ADDQ         R9, BX
-	ADDQ         R10, R8
+	ADDQ         R10, DX
+	ADDQ         R10, BX
+	ADDQ         DI, SI
 	DECQ         R11
 	JNZ          next
-	VMOVUPS      Y0, (SI)
-	ADDQ         DI, SI
-	VMOVUPS      Y1, (SI)
-	ADDQ         DI, SI
-	VMOVUPS      Y2, (SI)
-	ADDQ         DI, SI
-	VMOVUPS      Y3, (SI)
-	ADDQ         DI, SI
-	VMOVUPS      Y4, (SI)
-	ADDQ         DI, SI
-	VMOVUPS      Y5, (SI)
+	MOVQ         16(AX), DX
+	MOVQ         48(AX), BX
+	VMOVUPS      Y0, (DX)
+	ADDQ         BX, DX
+	VMOVUPS      Y1, (DX)
+	ADDQ         BX, DX
+	VMOVUPS      Y2, (DX)
+	ADDQ         BX, DX
+	VMOVUPS      Y3, (DX)
+	ADDQ         BX, DX
+	VMOVUPS      Y4, (DX)
+	ADDQ         BX, DX
+	VMOVUPS      Y5, (DX)
+	ADDQ         BX, DX
+	MOVQ         DX, 16(AX)
+	IMUL3Q       $0x06, CX, CX
+	ADDQ         CX, (AX)
+	MOVQ         R8, 80(AX)
+	DECQ         112(AX)
+	JNZ          tile
 	VZEROUPPER
 	RET
 
 // func pairsAVX2_6x1(args *byte)
 // Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·pairsAVX2_6x1(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ args+0(FP), AX
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
 	LEAQ    (CX)(CX*2), BX
 	LEAQ    (DX)(BX*1), BX
-	MOVQ    16(AX), SI
-	MOVQ    48(AX), DI
-	MOVQ    SI, R8
-	MOVQ    72(AX), R9
 	VXORPS  Y0, Y0, Y0
 	VXORPS  Y1, Y1, Y1
 	VXORPS  Y2, Y2, Y2
 	VXORPS  Y3, Y3, Y3
 	VXORPS  Y4, Y4, Y4
 	VXORPS  Y5, Y5, Y5
-	TESTQ   R9, R9
+	MOVQ    72(AX), SI
+	TESTQ   SI, SI
 	JZ      begin
-	VMOVUPS (R8), Y0
-	ADDQ    DI, R8
-	VMOVUPS (R8), Y1
-	ADDQ    DI, R8
-	VMOVUPS (R8), Y2
-	ADDQ    DI, R8
-	VMOVUPS (R8), Y3
-	ADDQ    DI, R8
-	VMOVUPS (R8), Y4
-	ADDQ    DI, R8
-	VMOVUPS (R8), Y5
+	MOVQ    16(AX), SI
+	MOVQ    48(AX), DI
+	VMOVUPS (SI), Y0
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y1
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y2
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y3
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y4
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y5
+	ADDQ    DI, SI
 
 begin:
-	MOVQ       80(AX), R8
-	MOVQ       40(AX), R9
-	MOVQ       56(AX), R10
-	MOVQ       104(AX), R11
-	MOVQ       112(AX), R12
-	TESTQ      R11, R11
+	MOVQ       96(AX), SI
+	TESTQ      SI, SI
 	JZ         away
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
+	MOVQ       96(AX), SI
+	MOVQ       104(AX), DI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	MOVQ       SI, 96(AX)
 
 away:
-	MOVQ 88(AX), R11
-	MOVQ 96(AX), AX
-	ADDQ R8, R11
+	MOVQ 8(AX), SI
+	MOVQ 40(AX), DI
+	MOVQ 80(AX), R8
+	MOVQ 88(AX), R9
+	MOVQ 56(AX), R10
 	SUBQ $0x02, R10
 	JB   odd
 
 next:
-	PREFETCHT1   (R11)
-	ADDQ         AX, R11
-	VMOVUPS      (R8), Y6
+	PREFETCHT1   (R8)
+	ADDQ         R9, R8
+	VMOVUPS      (SI), Y6
 	VPSLLD       $0x10, Y6, Y6
 	VBROADCASTSS (DX), Y7
 	VFMADD231PS  Y7, Y6, Y0
@@ -965,7 +1100,7 @@ next:
 	VFMADD231PS  Y7, Y6, Y4
 	VBROADCASTSS (BX)(CX*2), Y7
 	VFMADD231PS  Y7, Y6, Y5
-	VMOVUPS      (R8), Y6
+	VMOVUPS      (SI), Y6
 	VPAND        cffff0000<>+0(SB), Y6, Y6
 	VBROADCASTSS 4(DX), Y7
 	VFMADD231PS  Y7, Y6, Y0
@@ -981,14 +1116,14 @@ next:
 	VFMADD231PS  Y7, Y6, Y5
 	ADDQ         $0x08, DX
 	ADDQ         $0x08, BX
-	ADDQ         R9, R8
+	ADDQ         DI, SI
 	SUBQ         $0x02, R10
 	JAE          next
 
 odd:
 	ADDQ         $0x02, R10
 	JZ           done
-	VMOVUPS      (R8), Y6
+	VMOVUPS      (SI), Y6
 	VPSLLD       $0x10, Y6, Y6
 	VBROADCASTSS (DX), Y7
 	VFMADD231PS  Y7, Y6, Y0
@@ -1004,257 +1139,305 @@ odd:
 	VFMADD231PS  Y7, Y6, Y5
 
 done:
-	VMOVUPS Y0, (SI)
-	ADDQ    DI, SI
-	VMOVUPS Y1, (SI)
-	ADDQ    DI, SI
-	VMOVUPS Y2, (SI)
-	ADDQ    DI, SI
-	VMOVUPS Y3, (SI)
-	ADDQ    DI, SI
-	VMOVUPS Y4, (SI)
-	ADDQ    DI, SI
-	VMOVUPS Y5, (SI)
+	MOVQ    16(AX), DX
+	MOVQ    48(AX), BX
+	VMOVUPS Y0, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Y1, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Y2, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Y3, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Y4, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Y5, (DX)
+	ADDQ    BX, DX
+	MOVQ    DX, 16(AX)
+	IMUL3Q  $0x06, CX, CX
+	ADDQ    CX, (AX)
+	MOVQ    R8, 80(AX)
+	DECQ    112(AX)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
 // func tileAVX2_1x2(args *byte)
 // Requires: AVX, FMA3, MMX+
 TEXT ·tileAVX2_1x2(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ args+0(FP), AX
+
+tile:
 	MOVQ    24(AX), CX
-	MOVQ    (AX), CX
-	MOVQ    16(AX), DX
-	MOVQ    48(AX), BX
-	MOVQ    DX, BX
-	MOVQ    72(AX), SI
+	MOVQ    (AX), DX
 	VXORPS  Y0, Y0, Y0
 	VXORPS  Y1, Y1, Y1
-	TESTQ   SI, SI
+	MOVQ    72(AX), BX
+	TESTQ   BX, BX
 	JZ      begin
+	MOVQ    16(AX), BX
+	MOVQ    48(AX), SI
 	VMOVUPS (BX), Y0
 	VMOVUPS 32(BX), Y1
+	ADDQ    SI, BX
 
 begin:
-	MOVQ       8(AX), BX
-	MOVQ       32(AX), SI
-	MOVQ       40(AX), DI
-	MOVQ       56(AX), R8
-	MOVQ       104(AX), R9
-	MOVQ       112(AX), R10
-	TESTQ      R9, R9
+	MOVQ       96(AX), BX
+	TESTQ      BX, BX
 	JZ         away
-	PREFETCHT0 (R9)
-	ADDQ       R10, R9
+	MOVQ       96(AX), BX
+	MOVQ       104(AX), SI
+	PREFETCHT0 (BX)
+	ADDQ       SI, BX
+	MOVQ       BX, 96(AX)
 
 away:
-	MOVQ 88(AX), R9
-	MOVQ 96(AX), AX
-	ADDQ BX, R9
+	MOVQ 8(AX), BX
+	MOVQ 40(AX), SI
+	MOVQ 80(AX), DI
+	MOVQ 88(AX), R8
+	MOVQ 32(AX), R9
+	MOVQ 56(AX), R10
 
 next:
-	PREFETCHT1   (R9)
-	ADDQ         AX, R9
+	PREFETCHT1   (DI)
+	ADDQ         R8, DI
 	VMOVUPS      (BX), Y2
 	VMOVUPS      32(BX), Y3
-	VBROADCASTSS (CX), Y4
+	VBROADCASTSS (DX), Y4
 	VFMADD231PS  Y4, Y2, Y0
 	VFMADD231PS  Y4, Y3, Y1
-	ADDQ         SI, CX
-	ADDQ         DI, BX
-	DECQ         R8
+	ADDQ         R9, DX
+	ADDQ         SI, BX
+	DECQ         R10
 	JNZ          next
+	MOVQ         16(AX), DX
+	MOVQ         48(AX), BX
 	VMOVUPS      Y0, (DX)
 	VMOVUPS      Y1, 32(DX)
+	ADDQ         BX, DX
+	MOVQ         DX, 16(AX)
+	IMUL3Q       $0x01, CX, CX
+	ADDQ         CX, (AX)
+	MOVQ         DI, 80(AX)
+	DECQ         112(AX)
+	JNZ          tile
 	VZEROUPPER
 	RET
 
 // func pairsAVX2_1x2(args *byte)
 // Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·pairsAVX2_1x2(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ args+0(FP), AX
+
+tile:
 	MOVQ    24(AX), CX
-	MOVQ    (AX), CX
-	MOVQ    16(AX), DX
-	MOVQ    48(AX), BX
-	MOVQ    DX, BX
-	MOVQ    72(AX), SI
+	MOVQ    (AX), DX
 	VXORPS  Y0, Y0, Y0
 	VXORPS  Y1, Y1, Y1
-	TESTQ   SI, SI
+	MOVQ    72(AX), BX
+	TESTQ   BX, BX
 	JZ      begin
+	MOVQ    16(AX), BX
+	MOVQ    48(AX), SI
 	VMOVUPS (BX), Y0
 	VMOVUPS 32(BX), Y1
+	ADDQ    SI, BX
 
 begin:
-	MOVQ       80(AX), BX
-	MOVQ       40(AX), SI
-	MOVQ       56(AX), DI
-	MOVQ       104(AX), R8
-	MOVQ       112(AX), R9
-	TESTQ      R8, R8
+	MOVQ       96(AX), BX
+	TESTQ      BX, BX
 	JZ         away
-	PREFETCHT0 (R8)
-	ADDQ       R9, R8
+	MOVQ       96(AX), BX
+	MOVQ       104(AX), SI
+	PREFETCHT0 (BX)
+	ADDQ       SI, BX
+	MOVQ       BX, 96(AX)
 
 away:
+	MOVQ 8(AX), BX
+	MOVQ 40(AX), SI
+	MOVQ 80(AX), DI
 	MOVQ 88(AX), R8
-	MOVQ 96(AX), AX
-	ADDQ BX, R8
-	SUBQ $0x02, DI
+	MOVQ 56(AX), R9
+	SUBQ $0x02, R9
 	JB   odd
 
 next:
-	PREFETCHT1   (R8)
-	ADDQ         AX, R8
+	PREFETCHT1   (DI)
+	ADDQ         R8, DI
 	VMOVUPS      (BX), Y2
 	VPSLLD       $0x10, Y2, Y2
 	VMOVUPS      32(BX), Y3
 	VPSLLD       $0x10, Y3, Y3
-	VBROADCASTSS (CX), Y4
+	VBROADCASTSS (DX), Y4
 	VFMADD231PS  Y4, Y2, Y0
 	VFMADD231PS  Y4, Y3, Y1
 	VMOVUPS      (BX), Y2
 	VPAND        cffff0000<>+0(SB), Y2, Y2
 	VMOVUPS      32(BX), Y3
 	VPAND        cffff0000<>+0(SB), Y3, Y3
-	VBROADCASTSS 4(CX), Y4
+	VBROADCASTSS 4(DX), Y4
 	VFMADD231PS  Y4, Y2, Y0
 	VFMADD231PS  Y4, Y3, Y1
-	ADDQ         $0x08, CX
+	ADDQ         $0x08, DX
 	ADDQ         SI, BX
-	SUBQ         $0x02, DI
+	SUBQ         $0x02, R9
 	JAE          next
 
 odd:
-	ADDQ         $0x02, DI
+	ADDQ         $0x02, R9
 	JZ           done
 	VMOVUPS      (BX), Y2
 	VPSLLD       $0x10, Y2, Y2
 	VMOVUPS      32(BX), Y3
 	VPSLLD       $0x10, Y3, Y3
-	VBROADCASTSS (CX), Y4
+	VBROADCASTSS (DX), Y4
 	VFMADD231PS  Y4, Y2, Y0
 	VFMADD231PS  Y4, Y3, Y1
 
 done:
+	MOVQ    16(AX), DX
+	MOVQ    48(AX), BX
 	VMOVUPS Y0, (DX)
 	VMOVUPS Y1, 32(DX)
+	ADDQ    BX, DX
+	MOVQ    DX, 16(AX)
+	IMUL3Q  $0x01, CX, CX
+	ADDQ    CX, (AX)
+	MOVQ    DI, 80(AX)
+	DECQ    112(AX)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
 // func tileAVX2_2x2(args *byte)
 // Requires: AVX, FMA3, MMX+
 TEXT ·tileAVX2_2x2(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ args+0(FP), AX
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
-	MOVQ    16(AX), BX
-	MOVQ    48(AX), SI
-	MOVQ    BX, DI
-	MOVQ    72(AX), R8
 	VXORPS  Y0, Y0, Y0
 	VXORPS  Y1, Y1, Y1
 	VXORPS  Y2, Y2, Y2
 	VXORPS  Y3, Y3, Y3
-	TESTQ   R8, R8
+	MOVQ    72(AX), BX
+	TESTQ   BX, BX
 	JZ      begin
-	VMOVUPS (DI), Y0
-	VMOVUPS 32(DI), Y1
-	ADDQ    SI, DI
-	VMOVUPS (DI), Y2
-	VMOVUPS 32(DI), Y3
+	MOVQ    16(AX), BX
+	MOVQ    48(AX), SI
+	VMOVUPS (BX), Y0
+	VMOVUPS 32(BX), Y1
+	ADDQ    SI, BX
+	VMOVUPS (BX), Y2
+	VMOVUPS 32(BX), Y3
+	ADDQ    SI, BX
 
 begin:
-	MOVQ       8(AX), DI
-	MOVQ       32(AX), R8
-	MOVQ       40(AX), R9
-	MOVQ       56(AX), R10
-	MOVQ       104(AX), R11
-	MOVQ       112(AX), R12
-	TESTQ      R11, R11
+	MOVQ       96(AX), BX
+	TESTQ      BX, BX
 	JZ         away
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
+	MOVQ       96(AX), BX
+	MOVQ       104(AX), SI
+	PREFETCHT0 (BX)
+	ADDQ       SI, BX
+	PREFETCHT0 (BX)
+	ADDQ       SI, BX
+	MOVQ       BX, 96(AX)
 
 away:
-	MOVQ 88(AX), R11
-	MOVQ 96(AX), AX
-	ADDQ DI, R11
+	MOVQ 8(AX), BX
+	MOVQ 40(AX), SI
+	MOVQ 80(AX), DI
+	MOVQ 88(AX), R8
+	MOVQ 32(AX), R9
+	MOVQ 56(AX), R10
 
 next:
-	PREFETCHT1   (R11)
-	ADDQ         AX, R11
-	VMOVUPS      (DI), Y4
-	VMOVUPS      32(DI), Y5
+	PREFETCHT1   (DI)
+	ADDQ         R8, DI
+	VMOVUPS      (BX), Y4
+	VMOVUPS      32(BX), Y5
 	VBROADCASTSS (DX), Y6
 	VFMADD231PS  Y6, Y4, Y0
 	VFMADD231PS  Y6, Y5, Y1
 	VBROADCASTSS (DX)(CX*1), Y6
 	VFMADD231PS  Y6, Y4, Y2
 	VFMADD231PS  Y6, Y5, Y3
-	ADDQ         R8, DX
-	ADDQ         R9, DI
+	ADDQ         R9, DX
+	ADDQ         SI, BX
 	DECQ         R10
 	JNZ          next
-	VMOVUPS      Y0, (BX)
-	VMOVUPS      Y1, 32(BX)
-	ADDQ         SI, BX
-	VMOVUPS      Y2, (BX)
-	VMOVUPS      Y3, 32(BX)
+	MOVQ         16(AX), DX
+	MOVQ         48(AX), BX
+	VMOVUPS      Y0, (DX)
+	VMOVUPS      Y1, 32(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Y2, (DX)
+	VMOVUPS      Y3, 32(DX)
+	ADDQ         BX, DX
+	MOVQ         DX, 16(AX)
+	IMUL3Q       $0x02, CX, CX
+	ADDQ         CX, (AX)
+	MOVQ         DI, 80(AX)
+	DECQ         112(AX)
+	JNZ          tile
 	VZEROUPPER
 	RET
 
 // func pairsAVX2_2x2(args *byte)
 // Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·pairsAVX2_2x2(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ args+0(FP), AX
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
-	MOVQ    16(AX), BX
-	MOVQ    48(AX), SI
-	MOVQ    BX, DI
-	MOVQ    72(AX), R8
 	VXORPS  Y0, Y0, Y0
 	VXORPS  Y1, Y1, Y1
 	VXORPS  Y2, Y2, Y2
 	VXORPS  Y3, Y3, Y3
-	TESTQ   R8, R8
+	MOVQ    72(AX), BX
+	TESTQ   BX, BX
 	JZ      begin
-	VMOVUPS (DI), Y0
-	VMOVUPS 32(DI), Y1
-	ADDQ    SI, DI
-	VMOVUPS (DI), Y2
-	VMOVUPS 32(DI), Y3
+	MOVQ    16(AX), BX
+	MOVQ    48(AX), SI
+	VMOVUPS (BX), Y0
+	VMOVUPS 32(BX), Y1
+	ADDQ    SI, BX
+	VMOVUPS (BX), Y2
+	VMOVUPS 32(BX), Y3
+	ADDQ    SI, BX
 
 begin:
-	MOVQ       80(AX), DI
-	MOVQ       40(AX), R8
-	MOVQ       56(AX), R9
-	MOVQ       104(AX), R10
-	MOVQ       112(AX), R11
-	TESTQ      R10, R10
+	MOVQ       96(AX), BX
+	TESTQ      BX, BX
 	JZ         away
-	PREFETCHT0 (R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	ADDQ       R11, R10
+	MOVQ       96(AX), BX
+	MOVQ       104(AX), SI
+	PREFETCHT0 (BX)
+	ADDQ       SI, BX
+	PREFETCHT0 (BX)
+	ADDQ       SI, BX
+	MOVQ       BX, 96(AX)
 
 away:
-	MOVQ 88(AX), R10
-	MOVQ 96(AX), AX
-	ADDQ DI, R10
+	MOVQ 8(AX), BX
+	MOVQ 40(AX), SI
+	MOVQ 80(AX), DI
+	MOVQ 88(AX), R8
+	MOVQ 56(AX), R9
 	SUBQ $0x02, R9
 	JB   odd
 
 next:
-	PREFETCHT1   (R10)
-	ADDQ         AX, R10
-	VMOVUPS      (DI), Y4
+	PREFETCHT1   (DI)
+	ADDQ         R8, DI
+	VMOVUPS      (BX), Y4
 	VPSLLD       $0x10, Y4, Y4
-	VMOVUPS      32(DI), Y5
+	VMOVUPS      32(BX), Y5
 	VPSLLD       $0x10, Y5, Y5
 	VBROADCASTSS (DX), Y6
 	VFMADD231PS  Y6, Y4, Y0
@@ -1262,9 +1445,9 @@ next:
 	VBROADCASTSS (DX)(CX*1), Y6
 	VFMADD231PS  Y6, Y4, Y2
 	VFMADD231PS  Y6, Y5, Y3
-	VMOVUPS      (DI), Y4
+	VMOVUPS      (BX), Y4
 	VPAND        cffff0000<>+0(SB), Y4, Y4
-	VMOVUPS      32(DI), Y5
+	VMOVUPS      32(BX), Y5
 	VPAND        cffff0000<>+0(SB), Y5, Y5
 	VBROADCASTSS 4(DX), Y6
 	VFMADD231PS  Y6, Y4, Y0
@@ -1273,16 +1456,16 @@ next:
 	VFMADD231PS  Y6, Y4, Y2
 	VFMADD231PS  Y6, Y5, Y3
 	ADDQ         $0x08, DX
-	ADDQ         R8, DI
+	ADDQ         SI, BX
 	SUBQ         $0x02, R9
 	JAE          next
 
 odd:
 	ADDQ         $0x02, R9
 	JZ           done
-	VMOVUPS      (DI), Y4
+	VMOVUPS      (BX), Y4
 	VPSLLD       $0x10, Y4, Y4
-	VMOVUPS      32(DI), Y5
+	VMOVUPS      32(BX), Y5
 	VPSLLD       $0x10, Y5, Y5
 	VBROADCASTSS (DX), Y6
 	VFMADD231PS  Y6, Y4, Y0
@@ -1292,67 +1475,79 @@ odd:
 	VFMADD231PS  Y6, Y5, Y3
 
 done:
-	VMOVUPS Y0, (BX)
-	VMOVUPS Y1, 32(BX)
-	ADDQ    SI, BX
-	VMOVUPS Y2, (BX)
-	VMOVUPS Y3, 32(BX)
+	MOVQ    16(AX), DX
+	MOVQ    48(AX), BX
+	VMOVUPS Y0, (DX)
+	VMOVUPS Y1, 32(DX)
+	ADDQ    BX, DX
+	VMOVUPS Y2, (DX)
+	VMOVUPS Y3, 32(DX)
+	ADDQ    BX, DX
+	MOVQ    DX, 16(AX)
+	IMUL3Q  $0x02, CX, CX
+	ADDQ    CX, (AX)
+	MOVQ    DI, 80(AX)
+	DECQ    112(AX)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
 // func tileAVX2_3x2(args *byte)
 // Requires: AVX, FMA3, MMX+
 TEXT ·tileAVX2_3x2(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ args+0(FP), AX
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
-	MOVQ    16(AX), BX
-	MOVQ    48(AX), SI
-	MOVQ    BX, DI
-	MOVQ    72(AX), R8
 	VXORPS  Y0, Y0, Y0
 	VXORPS  Y1, Y1, Y1
 	VXORPS  Y2, Y2, Y2
 	VXORPS  Y3, Y3, Y3
 	VXORPS  Y4, Y4, Y4
 	VXORPS  Y5, Y5, Y5
-	TESTQ   R8, R8
+	MOVQ    72(AX), BX
+	TESTQ   BX, BX
 	JZ      begin
-	VMOVUPS (DI), Y0
-	VMOVUPS 32(DI), Y1
-	ADDQ    SI, DI
-	VMOVUPS (DI), Y2
-	VMOVUPS 32(DI), Y3
-	ADDQ    SI, DI
-	VMOVUPS (DI), Y4
-	VMOVUPS 32(DI), Y5
+	MOVQ    16(AX), BX
+	MOVQ    48(AX), SI
+	VMOVUPS (BX), Y0
+	VMOVUPS 32(BX), Y1
+	ADDQ    SI, BX
+	VMOVUPS (BX), Y2
+	VMOVUPS 32(BX), Y3
+	ADDQ    SI, BX
+	VMOVUPS (BX), Y4
+	VMOVUPS 32(BX), Y5
+	ADDQ    SI, BX
 
 begin:
-	MOVQ       8(AX), DI
-	MOVQ       32(AX), R8
-	MOVQ       40(AX), R9
-	MOVQ       56(AX), R10
-	MOVQ       104(AX), R11
-	MOVQ       112(AX), R12
-	TESTQ      R11, R11
+	MOVQ       96(AX), BX
+	TESTQ      BX, BX
 	JZ         away
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
+	MOVQ       96(AX), BX
+	MOVQ       104(AX), SI
+	PREFETCHT0 (BX)
+	ADDQ       SI, BX
+	PREFETCHT0 (BX)
+	ADDQ       SI, BX
+	PREFETCHT0 (BX)
+	ADDQ       SI, BX
+	MOVQ       BX, 96(AX)
 
 away:
-	MOVQ 88(AX), R11
-	MOVQ 96(AX), AX
-	ADDQ DI, R11
+	MOVQ 8(AX), BX
+	MOVQ 40(AX), SI
+	MOVQ 80(AX), DI
+	MOVQ 88(AX), R8
+	MOVQ 32(AX), R9
+	MOVQ 56(AX), R10
 
 next:
-	PREFETCHT1   (R11)
-	ADDQ         AX, R11
-	VMOVUPS      (DI), Y6
-	VMOVUPS      32(DI), Y7
+	PREFETCHT1   (DI)
+	ADDQ         R8, DI
+	VMOVUPS      (BX), Y6
+	VMOVUPS      32(BX), Y7
 	VBROADCASTSS (DX), Y8
 	VFMADD231PS  Y8, Y6, Y0
 	VFMADD231PS  Y8, Y7, Y1
@@ -1362,76 +1557,88 @@ next:
 	VBROADCASTSS (DX)(CX*2), Y8
 	VFMADD231PS  Y8, Y6, Y4
 	VFMADD231PS  Y8, Y7, Y5
-	ADDQ         R8, DX
-	ADDQ         R9, DI
+	ADDQ         R9, DX
+	ADDQ         SI, BX
 	DECQ         R10
 	JNZ          next
-	VMOVUPS      Y0, (BX)
-	VMOVUPS      Y1, 32(BX)
-	ADDQ         SI, BX
-	VMOVUPS      Y2, (BX)
-	VMOVUPS      Y3, 32(BX)
-	ADDQ         SI, BX
-	VMOVUPS      Y4, (BX)
-	VMOVUPS      Y5, 32(BX)
+	MOVQ         16(AX), DX
+	MOVQ         48(AX), BX
+	VMOVUPS      Y0, (DX)
+	VMOVUPS      Y1, 32(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Y2, (DX)
+	VMOVUPS      Y3, 32(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Y4, (DX)
+	VMOVUPS      Y5, 32(DX)
+	ADDQ         BX, DX
+	MOVQ         DX, 16(AX)
+	IMUL3Q       $0x03, CX, CX
+	ADDQ         CX, (AX)
+	MOVQ         DI, 80(AX)
+	DECQ         112(AX)
+	JNZ          tile
 	VZEROUPPER
 	RET
 
 // func pairsAVX2_3x2(args *byte)
 // Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·pairsAVX2_3x2(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ args+0(FP), AX
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
-	MOVQ    16(AX), BX
-	MOVQ    48(AX), SI
-	MOVQ    BX, DI
-	MOVQ    72(AX), R8
 	VXORPS  Y0, Y0, Y0
 	VXORPS  Y1, Y1, Y1
 	VXORPS  Y2, Y2, Y2
 	VXORPS  Y3, Y3, Y3
 	VXORPS  Y4, Y4, Y4
 	VXORPS  Y5, Y5, Y5
-	TESTQ   R8, R8
+	MOVQ    72(AX), BX
+	TESTQ   BX, BX
 	JZ      begin
-	VMOVUPS (DI), Y0
-	VMOVUPS 32(DI), Y1
-	ADDQ    SI, DI
-	VMOVUPS (DI), Y2
-	VMOVUPS 32(DI), Y3
-	ADDQ    SI, DI
-	VMOVUPS (DI), Y4
-	VMOVUPS 32(DI), Y5
+	MOVQ    16(AX), BX
+	MOVQ    48(AX), SI
+	VMOVUPS (BX), Y0
+	VMOVUPS 32(BX), Y1
+	ADDQ    SI, BX
+	VMOVUPS (BX), Y2
+	VMOVUPS 32(BX), Y3
+	ADDQ    SI, BX
+	VMOVUPS (BX), Y4
+	VMOVUPS 32(BX), Y5
+	ADDQ    SI, BX
 
 begin:
-	MOVQ       80(AX), DI
-	MOVQ       40(AX), R8
-	MOVQ       56(AX), R9
-	MOVQ       104(AX), R10
-	MOVQ       112(AX), R11
-	TESTQ      R10, R10
+	MOVQ       96(AX), BX
+	TESTQ      BX, BX
 	JZ         away
-	PREFETCHT0 (R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	ADDQ       R11, R10
+	MOVQ       96(AX), BX
+	MOVQ       104(AX), SI
+	PREFETCHT0 (BX)
+	ADDQ       SI, BX
+	PREFETCHT0 (BX)
+	ADDQ       SI, BX
+	PREFETCHT0 (BX)
+	ADDQ       SI, BX
+	MOVQ       BX, 96(AX)
 
 away:
-	MOVQ 88(AX), R10
-	MOVQ 96(AX), AX
-	ADDQ DI, R10
+	MOVQ 8(AX), BX
+	MOVQ 40(AX), SI
+	MOVQ 80(AX), DI
+	MOVQ 88(AX), R8
+	MOVQ 56(AX), R9
 	SUBQ $0x02, R9
 	JB   odd
 
 next:
-	PREFETCHT1   (R10)
-	ADDQ         AX, R10
-	VMOVUPS      (DI), Y6
+	PREFETCHT1   (DI)
+	ADDQ         R8, DI
+	VMOVUPS      (BX), Y6
 	VPSLLD       $0x10, Y6, Y6
-	VMOVUPS      32(DI), Y7
+	VMOVUPS      32(BX), Y7
 	VPSLLD       $0x10, Y7, Y7
 	VBROADCASTSS (DX), Y8
 	VFMADD231PS  Y8, Y6, Y0
@@ -1442,9 +1649,9 @@ next:
 	VBROADCASTSS (DX)(CX*2), Y8
 	VFMADD231PS  Y8, Y6, Y4
 	VFMADD231PS  Y8, Y7, Y5
-	VMOVUPS      (DI), Y6
+	VMOVUPS      (BX), Y6
 	VPAND        cffff0000<>+0(SB), Y6, Y6
-	VMOVUPS      32(DI), Y7
+	VMOVUPS      32(BX), Y7
 	VPAND        cffff0000<>+0(SB), Y7, Y7
 	VBROADCASTSS 4(DX), Y8
 	VFMADD231PS  Y8, Y6, Y0
@@ -1456,16 +1663,16 @@ next:
 	VFMADD231PS  Y8, Y6, Y4
 	VFMADD231PS  Y8, Y7, Y5
 	ADDQ         $0x08, DX
-	ADDQ         R8, DI
+	ADDQ         SI, BX
 	SUBQ         $0x02, R9
 	JAE          next
 
 odd:
 	ADDQ         $0x02, R9
 	JZ           done
-	VMOVUPS      (DI), Y6
+	VMOVUPS      (BX), Y6
 	VPSLLD       $0x10, Y6, Y6
-	VMOVUPS      32(DI), Y7
+	VMOVUPS      32(BX), Y7
 	VPSLLD       $0x10, Y7, Y7
 	VBROADCASTSS (DX), Y8
 	VFMADD231PS  Y8, Y6, Y0
@@ -1478,29 +1685,36 @@ odd:
 	VFMADD231PS  Y8, Y7, Y5
 
 done:
-	VMOVUPS Y0, (BX)
-	VMOVUPS Y1, 32(BX)
-	ADDQ    SI, BX
-	VMOVUPS Y2, (BX)
-	VMOVUPS Y3, 32(BX)
-	ADDQ    SI, BX
-	VMOVUPS Y4, (BX)
-	VMOVUPS Y5, 32(BX)
+	MOVQ    16(AX), DX
+	MOVQ    48(AX), BX
+	VMOVUPS Y0, (DX)
+	VMOVUPS Y1, 32(DX)
+	ADDQ    BX, DX
+	VMOVUPS Y2, (DX)
+	VMOVUPS Y3, 32(DX)
+	ADDQ    BX, DX
+	VMOVUPS Y4, (DX)
+	VMOVUPS Y5, 32(DX)
+	ADDQ    BX, DX
+	MOVQ    DX, 16(AX)
+	IMUL3Q  $0x03, CX, CX
+	ADDQ    CX, (AX)
+	MOVQ    DI, 80(AX)
+	DECQ    112(AX)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
 // func tileAVX2_4x2(args *byte)
 // Requires: AVX, FMA3, MMX+
 TEXT ·tileAVX2_4x2(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ args+0(FP), AX
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
 	LEAQ    (CX)(CX*2), BX
 	LEAQ    (DX)(BX*1), BX
-	MOVQ    16(AX), SI
-	MOVQ    48(AX), DI
-	MOVQ    SI, R8
-	MOVQ    72(AX), R9
 	VXORPS  Y0, Y0, Y0
 	VXORPS  Y1, Y1, Y1
 	VXORPS  Y2, Y2, Y2
@@ -1509,48 +1723,53 @@ TEXT ·tileAVX2_4x2(SB), NOSPLIT, $0-8
 	VXORPS  Y5, Y5, Y5
 	VXORPS  Y6, Y6, Y6
 	VXORPS  Y7, Y7, Y7
-	TESTQ   R9, R9
+	MOVQ    72(AX), SI
+	TESTQ   SI, SI
 	JZ      begin
-	VMOVUPS (R8), Y0
-	VMOVUPS 32(R8), Y1
-	ADDQ    DI, R8
-	VMOVUPS (R8), Y2
-	VMOVUPS 32(R8), Y3
-	ADDQ    DI, R8
-	VMOVUPS (R8), Y4
-	VMOVUPS 32(R8), Y5
-	ADDQ    DI, R8
-	VMOVUPS (R8), Y6
-	VMOVUPS 32(R8), Y7
+	MOVQ    16(AX), SI
+	MOVQ    48(AX), DI
+	VMOVUPS (SI), Y0
+	VMOVUPS 32(SI), Y1
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y2
+	VMOVUPS 32(SI), Y3
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y4
+	VMOVUPS 32(SI), Y5
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y6
+	VMOVUPS 32(SI), Y7
+	ADDQ    DI, SI
 
 begin:
-	MOVQ       8(AX), R8
-	MOVQ       32(AX), R9
-	MOVQ       40(AX), R10
-	MOVQ       56(AX), R11
-	MOVQ       104(AX), R12
-	MOVQ       112(AX), R13
-	TESTQ      R12, R12
+	MOVQ       96(AX), SI
+	TESTQ      SI, SI
 	JZ         away
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
+	MOVQ       96(AX), SI
+	MOVQ       104(AX), DI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	MOVQ       SI, 96(AX)
 
 away:
-	MOVQ 88(AX), R12
-	MOVQ 96(AX), AX
-	ADDQ R8, R12
+	MOVQ 8(AX), SI
+	MOVQ 40(AX), DI
+	MOVQ 80(AX), R8
+	MOVQ 88(AX), R9
+	MOVQ 32(AX), R10
+	MOVQ 56(AX), R11
 
 next:
-	PREFETCHT1   (R12)
-	ADDQ         AX, R12
-	VMOVUPS      (R8), Y8
-	VMOVUPS      32(R8), Y9
+	PREFETCHT1   (R8)
+	ADDQ         R9, R8
+	VMOVUPS      (SI), Y8
+	VMOVUPS      32(SI), Y9
 	VBROADCASTSS (DX), Y10
 	VFMADD231PS  Y10, Y8, Y0
 	VFMADD231PS  Y10, Y9, Y1
@@ -1563,37 +1782,44 @@ next:
 	VBROADCASTSS (BX), Y10
 	VFMADD231PS  Y10, Y8, Y6
 	VFMADD231PS  Y10, Y9, Y7
-	ADDQ         R9, DX
-	ADDQ         R9, BX
-	ADDQ         R10, R8
+	ADDQ         R10, DX
+	ADDQ         R10, BX
+	ADDQ         DI, SI
 	DECQ         R11
 	JNZ          next
-	VMOVUPS      Y0, (SI)
-	VMOVUPS      Y1, 32(SI)
-	ADDQ         DI, SI
-	VMOVUPS      Y2, (SI)
-	VMOVUPS      Y3, 32(SI)
-	ADDQ         DI, SI
-	VMOVUPS      Y4, (SI)
-	VMOVUPS      Y5, 32(SI)
-	ADDQ         DI, SI
-	VMOVUPS      Y6, (SI)
-	VMOVUPS      Y7, 32(SI)
+	MOVQ         16(AX), DX
+	MOVQ         48(AX), BX
+	VMOVUPS      Y0, (DX)
+	VMOVUPS      Y1, 32(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Y2, (DX)
+	VMOVUPS      Y3, 32(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Y4, (DX)
+	VMOVUPS      Y5, 32(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Y6, (DX)
+	VMOVUPS      Y7, 32(DX)
+	ADDQ         BX, DX
+	MOVQ         DX, 16(AX)
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, (AX)
+	MOVQ         R8, 80(AX)
+	DECQ         112(AX)
+	JNZ          tile
 	VZEROUPPER
 	RET
 
 // func pairsAVX2_4x2(args *byte)
 // Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·pairsAVX2_4x2(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ args+0(FP), AX
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
 	LEAQ    (CX)(CX*2), BX
 	LEAQ    (DX)(BX*1), BX
-	MOVQ    16(AX), SI
-	MOVQ    48(AX), DI
-	MOVQ    SI, R8
-	MOVQ    72(AX), R9
 	VXORPS  Y0, Y0, Y0
 	VXORPS  Y1, Y1, Y1
 	VXORPS  Y2, Y2, Y2
@@ -1602,50 +1828,55 @@ TEXT ·pairsAVX2_4x2(SB), NOSPLIT, $0-8
 	VXORPS  Y5, Y5, Y5
 	VXORPS  Y6, Y6, Y6
 	VXORPS  Y7, Y7, Y7
-	TESTQ   R9, R9
+	MOVQ    72(AX), SI
+	TESTQ   SI, SI
 	JZ      begin
-	VMOVUPS (R8), Y0
-	VMOVUPS 32(R8), Y1
-	ADDQ    DI, R8
-	VMOVUPS (R8), Y2
-	VMOVUPS 32(R8), Y3
-	ADDQ    DI, R8
-	VMOVUPS (R8), Y4
-	VMOVUPS 32(R8), Y5
-	ADDQ    DI, R8
-	VMOVUPS (R8), Y6
-	VMOVUPS 32(R8), Y7
+	MOVQ    16(AX), SI
+	MOVQ    48(AX), DI
+	VMOVUPS (SI), Y0
+	VMOVUPS 32(SI), Y1
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y2
+	VMOVUPS 32(SI), Y3
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y4
+	VMOVUPS 32(SI), Y5
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y6
+	VMOVUPS 32(SI), Y7
+	ADDQ    DI, SI
 
 begin:
-	MOVQ       80(AX), R8
-	MOVQ       40(AX), R9
-	MOVQ       56(AX), R10
-	MOVQ       104(AX), R11
-	MOVQ       112(AX), R12
-	TESTQ      R11, R11
+	MOVQ       96(AX), SI
+	TESTQ      SI, SI
 	JZ         away
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
+	MOVQ       96(AX), SI
+	MOVQ       104(AX), DI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	MOVQ       SI, 96(AX)
 
 away:
-	MOVQ 88(AX), R11
-	MOVQ 96(AX), AX
-	ADDQ R8, R11
+	MOVQ 8(AX), SI
+	MOVQ 40(AX), DI
+	MOVQ 80(AX), R8
+	MOVQ 88(AX), R9
+	MOVQ 56(AX), R10
 	SUBQ $0x02, R10
 	JB   odd
 
 next:
-	PREFETCHT1   (R11)
-	ADDQ         AX, R11
-	VMOVUPS      (R8), Y8
+	PREFETCHT1   (R8)
+	ADDQ         R9, R8
+	VMOVUPS      (SI), Y8
 	VPSLLD       $0x10, Y8, Y8
-	VMOVUPS      32(R8), Y9
+	VMOVUPS      32(SI), Y9
 	VPSLLD       $0x10, Y9, Y9
 	VBROADCASTSS (DX), Y10
 	VFMADD231PS  Y10, Y8, Y0
@@ -1659,9 +1890,9 @@ next:
 	VBROADCASTSS (BX), Y10
 	VFMADD231PS  Y10, Y8, Y6
 	VFMADD231PS  Y10, Y9, Y7
-	VMOVUPS      (R8), Y8
+	VMOVUPS      (SI), Y8
 	VPAND        cffff0000<>+0(SB), Y8, Y8
-	VMOVUPS      32(R8), Y9
+	VMOVUPS      32(SI), Y9
 	VPAND        cffff0000<>+0(SB), Y9, Y9
 	VBROADCASTSS 4(DX), Y10
 	VFMADD231PS  Y10, Y8, Y0
@@ -1677,16 +1908,16 @@ next:
 	VFMADD231PS  Y10, Y9, Y7
 	ADDQ         $0x08, DX
 	ADDQ         $0x08, BX
-	ADDQ         R9, R8
+	ADDQ         DI, SI
 	SUBQ         $0x02, R10
 	JAE          next
 
 odd:
 	ADDQ         $0x02, R10
 	JZ           done
-	VMOVUPS      (R8), Y8
+	VMOVUPS      (SI), Y8
 	VPSLLD       $0x10, Y8, Y8
-	VMOVUPS      32(R8), Y9
+	VMOVUPS      32(SI), Y9
 	VPSLLD       $0x10, Y9, Y9
 	VBROADCASTSS (DX), Y10
 	VFMADD231PS  Y10, Y8, Y0
@@ -1702,32 +1933,39 @@ odd:
 	VFMADD231PS  Y10, Y9, Y7
 
 done:
-	VMOVUPS Y0, (SI)
-	VMOVUPS Y1, 32(SI)
-	ADDQ    DI, SI
-	VMOVUPS Y2, (SI)
-	VMOVUPS Y3, 32(SI)
-	ADDQ    DI, SI
-	VMOVUPS Y4, (SI)
-	VMOVUPS Y5, 32(SI)
-	ADDQ    DI, SI
-	VMOVUPS Y6, (SI)
-	VMOVUPS Y7, 32(SI)
+	MOVQ    16(AX), DX
+	MOVQ    48(AX), BX
+	VMOVUPS Y0, (DX)
+	VMOVUPS Y1, 32(DX)
+	ADDQ    BX, DX
+	VMOVUPS Y2, (DX)
+	VMOVUPS Y3, 32(DX)
+	ADDQ    BX, DX
+	VMOVUPS Y4, (DX)
+	VMOVUPS Y5, 32(DX)
+	ADDQ    BX, DX
+	VMOVUPS Y6, (DX)
+	VMOVUPS Y7, 32(DX)
+	ADDQ    BX, DX
+	MOVQ    DX, 16(AX)
+	IMUL3Q  $0x04, CX, CX
+	ADDQ    CX, (AX)
+	MOVQ    R8, 80(AX)
+	DECQ    112(AX)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
 // func tileAVX2_5x2(args *byte)
 // Requires: AVX, FMA3, MMX+
 TEXT ·tileAVX2_5x2(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ args+0(FP), AX
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
 	LEAQ    (CX)(CX*2), BX
 	LEAQ    (DX)(BX*1), BX
-	MOVQ    16(AX), SI
-	MOVQ    48(AX), DI
-	MOVQ    SI, R8
-	MOVQ    72(AX), R9
 	VXORPS  Y0, Y0, Y0
 	VXORPS  Y1, Y1, Y1
 	VXORPS  Y2, Y2, Y2
@@ -1738,53 +1976,58 @@ TEXT ·tileAVX2_5x2(SB), NOSPLIT, $0-8
 	VXORPS  Y7, Y7, Y7
 	VXORPS  Y8, Y8, Y8
 	VXORPS  Y9, Y9, Y9
-	TESTQ   R9, R9
+	MOVQ    72(AX), SI
+	TESTQ   SI, SI
 	JZ      begin
-	VMOVUPS (R8), Y0
-	VMOVUPS 32(R8), Y1
-	ADDQ    DI, R8
-	VMOVUPS (R8), Y2
-	VMOVUPS 32(R8), Y3
-	ADDQ    DI, R8
-	VMOVUPS (R8), Y4
-	VMOVUPS 32(R8), Y5
-	ADDQ    DI, R8
-	VMOVUPS (R8), Y6
-	VMOVUPS 32(R8), Y7
-	ADDQ    DI, R8
-	VMOVUPS (R8), Y8
-	VMOVUPS 32(R8), Y9
+	MOVQ    16(AX), SI
+	MOVQ    48(AX), DI
+	VMOVUPS (SI), Y0
+	VMOVUPS 32(SI), Y1
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y2
+	VMOVUPS 32(SI), Y3
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y4
+	VMOVUPS 32(SI), Y5
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y6
+	VMOVUPS 32(SI), Y7
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y8
+	VMOVUPS 32(SI), Y9
+	ADDQ    DI, SI
 
 begin:
-	MOVQ       8(AX), R8
-	MOVQ       32(AX), R9
-	MOVQ       40(AX), R10
-	MOVQ       56(AX), R11
-	MOVQ       104(AX), R12
-	MOVQ       112(AX), R13
-	TESTQ      R12, R12
+	MOVQ       96(AX), SI
+	TESTQ      SI, SI
 	JZ         away
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
+	MOVQ       96(AX), SI
+	MOVQ       104(AX), DI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	MOVQ       SI, 96(AX)
 
 away:
-	MOVQ 88(AX), R12
-	MOVQ 96(AX), AX
-	ADDQ R8, R12
+	MOVQ 8(AX), SI
+	MOVQ 40(AX), DI
+	MOVQ 80(AX), R8
+	MOVQ 88(AX), R9
+	MOVQ 32(AX), R10
+	MOVQ 56(AX), R11
 
 next:
-	PREFETCHT1   (R12)
-	ADDQ         AX, R12
-	VMOVUPS      (R8), Y10
-	VMOVUPS      32(R8), Y11
+	PREFETCHT1   (R8)
+	ADDQ         R9, R8
+	VMOVUPS      (SI), Y10
+	VMOVUPS      32(SI), Y11
 	VBROADCASTSS (DX), Y12
 	VFMADD231PS  Y12, Y10, Y0
 	VFMADD231PS  Y12, Y11, Y1
@@ -1800,40 +2043,47 @@ next:
 	VBROADCASTSS (BX)(CX*1), Y12
 	VFMADD231PS  Y12, Y10, Y8
 	VFMADD231PS  Y12, Y11, Y9
-	ADDQ         R9, DX
-	ADDQ         R9, BX
-	ADDQ         R10, R8
+	ADDQ         R10, DX
+	ADDQ         R10, BX
+	ADDQ         DI, SI
 	DECQ         R11
 	JNZ          next
-	VMOVUPS      Y0, (SI)
-	VMOVUPS      Y1, 32(SI)
-	ADDQ         DI, SI
-	VMOVUPS      Y2, (SI)
-	VMOVUPS      Y3, 32(SI)
-	ADDQ         DI, SI
-	VMOVUPS      Y4, (SI)
-	VMOVUPS      Y5, 32(SI)
-	ADDQ         DI, SI
-	VMOVUPS      Y6, (SI)
-	VMOVUPS      Y7, 32(SI)
-	ADDQ         DI, SI
-	VMOVUPS      Y8, (SI)
-	VMOVUPS      Y9, 32(SI)
+	MOVQ         16(AX), DX
+	MOVQ         48(AX), BX
+	VMOVUPS      Y0, (DX)
+	VMOVUPS      Y1, 32(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Y2, (DX)
+	VMOVUPS      Y3, 32(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Y4, (DX)
+	VMOVUPS      Y5, 32(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Y6, (DX)
+	VMOVUPS      Y7, 32(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Y8, (DX)
+	VMOVUPS      Y9, 32(DX)
+	ADDQ         BX, DX
+	MOVQ         DX, 16(AX)
+	IMUL3Q       $0x05, CX, CX
+	ADDQ         CX, (AX)
+	MOVQ         R8, 80(AX)
+	DECQ         112(AX)
+	JNZ          tile
 	VZEROUPPER
 	RET
 
 // func pairsAVX2_5x2(args *byte)
 // Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·pairsAVX2_5x2(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ args+0(FP), AX
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
 	LEAQ    (CX)(CX*2), BX
 	LEAQ    (DX)(BX*1), BX
-	MOVQ    16(AX), SI
-	MOVQ    48(AX), DI
-	MOVQ    SI, R8
-	MOVQ    72(AX), R9
 	VXORPS  Y0, Y0, Y0
 	VXORPS  Y1, Y1, Y1
 	VXORPS  Y2, Y2, Y2
@@ -1844,55 +2094,60 @@ TEXT ·pairsAVX2_5x2(SB), NOSPLIT, $0-8
 	VXORPS  Y7, Y7, Y7
 	VXORPS  Y8, Y8, Y8
 	VXORPS  Y9, Y9, Y9
-	TESTQ   R9, R9
+	MOVQ    72(AX), SI
+	TESTQ   SI, SI
 	JZ      begin
-	VMOVUPS (R8), Y0
-	VMOVUPS 32(R8), Y1
-	ADDQ    DI, R8
-	VMOVUPS (R8), Y2
-	VMOVUPS 32(R8), Y3
-	ADDQ    DI, R8
-	VMOVUPS (R8), Y4
-	VMOVUPS 32(R8), Y5
-	ADDQ    DI, R8
-	VMOVUPS (R8), Y6
-	VMOVUPS 32(R8), Y7
-	ADDQ    DI, R8
-	VMOVUPS (R8), Y8
-	VMOVUPS 32(R8), Y9
+	MOVQ    16(AX), SI
+	MOVQ    48(AX), DI
+	VMOVUPS (SI), Y0
+	VMOVUPS 32(SI), Y1
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y2
+	VMOVUPS 32(SI), Y3
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y4
+	VMOVUPS 32(SI), Y5
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y6
+	VMOVUPS 32(SI), Y7
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y8
+	VMOVUPS 32(SI), Y9
+	ADDQ    DI, SI
 
 begin:
-	MOVQ       80(AX), R8
-	MOVQ       40(AX), R9
-	MOVQ       56(AX), R10
-	MOVQ       104(AX), R11
-	MOVQ       112(AX), R12
-	TESTQ      R11, R11
+	MOVQ       96(AX), SI
+	TESTQ      SI, SI
 	JZ         away
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
+	MOVQ       96(AX), SI
+	MOVQ       104(AX), DI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	MOVQ       SI, 96(AX)
 
 away:
-	MOVQ 88(AX), R11
-	MOVQ 96(AX), AX
-	ADDQ R8, R11
+	MOVQ 8(AX), SI
+	MOVQ 40(AX), DI
+	MOVQ 80(AX), R8
+	MOVQ 88(AX), R9
+	MOVQ 56(AX), R10
 	SUBQ $0x02, R10
 	JB   odd
 
 next:
-	PREFETCHT1   (R11)
-	ADDQ         AX, R11
-	VMOVUPS      (R8), Y10
+	PREFETCHT1   (R8)
+	ADDQ         R9, R8
+	VMOVUPS      (SI), Y10
 	VPSLLD       $0x10, Y10, Y10
-	VMOVUPS      32(R8), Y11
+	VMOVUPS      32(SI), Y11
 	VPSLLD       $0x10, Y11, Y11
 	VBROADCASTSS (DX), Y12
 	VFMADD231PS  Y12, Y10, Y0
@@ -1909,9 +2164,9 @@ next:
 	VBROADCASTSS (BX)(CX*1), Y12
 	VFMADD231PS  Y12, Y10, Y8
 	VFMADD231PS  Y12, Y11, Y9
-	VMOVUPS      (R8), Y10
+	VMOVUPS      (SI), Y10
 	VPAND        cffff0000<>+0(SB), Y10, Y10
-	VMOVUPS      32(R8), Y11
+	VMOVUPS      32(SI), Y11
 	VPAND        cffff0000<>+0(SB), Y11, Y11
 	VBROADCASTSS 4(DX), Y12
 	VFMADD231PS  Y12, Y10, Y0
@@ -1930,16 +2185,16 @@ next:
 	VFMADD231PS  Y12, Y11, Y9
 	ADDQ         $0x08, DX
 	ADDQ         $0x08, BX
-	ADDQ         R9, R8
+	ADDQ         DI, SI
 	SUBQ         $0x02, R10
 	JAE          next
 
 odd:
 	ADDQ         $0x02, R10
 	JZ           done
-	VMOVUPS      (R8), Y10
+	VMOVUPS      (SI), Y10
 	VPSLLD       $0x10, Y10, Y10
-	VMOVUPS      32(R8), Y11
+	VMOVUPS      32(SI), Y11
 	VPSLLD       $0x10, Y11, Y11
 	VBROADCASTSS (DX), Y12
 	VFMADD231PS  Y12, Y10, Y0
@@ -1958,35 +2213,42 @@ odd:
 	VFMADD231PS  Y12, Y11, Y9
 
 done:
-	VMOVUPS Y0, (SI)
-	VMOVUPS Y1, 32(SI)
-	ADDQ    DI, SI
-	VMOVUPS Y2, (SI)
-	VMOVUPS Y3, 32(SI)
-	ADDQ    DI, SI
-	VMOVUPS Y4, (SI)
-	VMOVUPS Y5, 32(SI)
-	ADDQ    DI, SI
-	VMOVUPS Y6, (SI)
-	VMOVUPS Y7, 32(SI)
-	ADDQ    DI, SI
-	VMOVUPS Y8, (SI)
-	VMOVUPS Y9, 32(SI)
+	MOVQ    16(AX), DX
+	MOVQ    48(AX), BX
+	VMOVUPS Y0, (DX)
+	VMOVUPS Y1, 32(DX)
+	ADDQ    BX, DX
+	VMOVUPS Y2, (DX)
+	VMOVUPS Y3, 32(DX)
+	ADDQ    BX, DX
+	VMOVUPS Y4, (DX)
+	VMOVUPS Y5, 32(DX)
+	ADDQ    BX, DX
+	VMOVUPS Y6, (DX)
+	VMOVUPS Y7, 32(DX)
+	ADDQ    BX, DX
+	VMOVUPS Y8, (DX)
+	VMOVUPS Y9, 32(DX)
+	ADDQ    BX, DX
+	MOVQ    DX, 16(AX)
+	IMUL3Q  $0x05, CX, CX
+	ADDQ    CX, (AX)
+	MOVQ    R8, 80(AX)
+	DECQ    112(AX)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
 // func tileAVX2_6x2(args *byte)
 // Requires: AVX, FMA3, MMX+
 TEXT ·tileAVX2_6x2(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ args+0(FP), AX
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
 	LEAQ    (CX)(CX*2), BX
 	LEAQ    (DX)(BX*1), BX
-	MOVQ    16(AX), SI
-	MOVQ    48(AX), DI
-	MOVQ    SI, R8
-	MOVQ    72(AX), R9
 	VXORPS  Y0, Y0, Y0
 	VXORPS  Y1, Y1, Y1
 	VXORPS  Y2, Y2, Y2
@@ -1999,58 +2261,63 @@ TEXT ·tileAVX2_6x2(SB), NOSPLIT, $0-8
 	VXORPS  Y9, Y9, Y9
 	VXORPS  Y10, Y10, Y10
 	VXORPS  Y11, Y11, Y11
-	TESTQ   R9, R9
+	MOVQ    72(AX), SI
+	TESTQ   SI, SI
 	JZ      begin
-	VMOVUPS (R8), Y0
-	VMOVUPS 32(R8), Y1
-	ADDQ    DI, R8
-	VMOVUPS (R8), Y2
-	VMOVUPS 32(R8), Y3
-	ADDQ    DI, R8
-	VMOVUPS (R8), Y4
-	VMOVUPS 32(R8), Y5
-	ADDQ    DI, R8
-	VMOVUPS (R8), Y6
-	VMOVUPS 32(R8), Y7
-	ADDQ    DI, R8
-	VMOVUPS (R8), Y8
-	VMOVUPS 32(R8), Y9
-	ADDQ    DI, R8
-	VMOVUPS (R8), Y10
-	VMOVUPS 32(R8), Y11
+	MOVQ    16(AX), SI
+	MOVQ    48(AX), DI
+	VMOVUPS (SI), Y0
+	VMOVUPS 32(SI), Y1
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y2
+	VMOVUPS 32(SI), Y3
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y4
+	VMOVUPS 32(SI), Y5
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y6
+	VMOVUPS 32(SI), Y7
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y8
+	VMOVUPS 32(SI), Y9
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y10
+	VMOVUPS 32(SI), Y11
+	ADDQ    DI, SI
 
 begin:
-	MOVQ       8(AX), R8
-	MOVQ       32(AX), R9
-	MOVQ       40(AX), R10
-	MOVQ       56(AX), R11
-	MOVQ       104(AX), R12
-	MOVQ       112(AX), R13
-	TESTQ      R12, R12
+	MOVQ       96(AX), SI
+	TESTQ      SI, SI
 	JZ         away
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
+	MOVQ       96(AX), SI
+	MOVQ       104(AX), DI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	MOVQ       SI, 96(AX)
 
 away:
-	MOVQ 88(AX), R12
-	MOVQ 96(AX), AX
-	ADDQ R8, R12
+	MOVQ 8(AX), SI
+	MOVQ 40(AX), DI
+	MOVQ 80(AX), R8
+	MOVQ 88(AX), R9
+	MOVQ 32(AX), R10
+	MOVQ 56(AX), R11
 
 next:
-	PREFETCHT1   (R12)
-	ADDQ         AX, R12
-	VMOVUPS      (R8), Y12
-	VMOVUPS      32(R8), Y13
+	PREFETCHT1   (R8)
+	ADDQ         R9, R8
+	VMOVUPS      (SI), Y12
+	VMOVUPS      32(SI), Y13
 	VBROADCASTSS (DX), Y14
 	VFMADD231PS  Y14, Y12, Y0
 	VFMADD231PS  Y14, Y13, Y1
@@ -2069,43 +2336,50 @@ next:
 	VBROADCASTSS (BX)(CX*2), Y14
 	VFMADD231PS  Y14, Y12, Y10
 	VFMADD231PS  Y14, Y13, Y11
-	ADDQ         R9, DX
-	ADDQ         R9, BX
-	ADDQ         R10, R8
+	ADDQ         R10, DX
+	ADDQ         R10, BX
+	ADDQ         DI, SI
 	DECQ         R11
 	JNZ          next
-	VMOVUPS      Y0, (SI)
-	VMOVUPS      Y1, 32(SI)
-	ADDQ         DI, SI
-	VMOVUPS      Y2, (SI)
-	VMOVUPS      Y3, 32(SI)
-	ADDQ         DI, SI
-	VMOVUPS      Y4, (SI)
-	VMOVUPS      Y5, 32(SI)
-	ADDQ         DI, SI
-	VMOVUPS      Y6, (SI)
-	VMOVUPS      Y7, 32(SI)
-	ADDQ         DI, SI
-	VMOVUPS      Y8, (SI)
-	VMOVUPS      Y9, 32(SI)
-	ADDQ         DI, SI
-	VMOVUPS      Y10, (SI)
-	VMOVUPS      Y11, 32(SI)
+	MOVQ         16(AX), DX
+	MOVQ         48(AX), BX
+	VMOVUPS      Y0, (DX)
+	VMOVUPS      Y1, 32(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Y2, (DX)
+	VMOVUPS      Y3, 32(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Y4, (DX)
+	VMOVUPS      Y5, 32(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Y6, (DX)
+	VMOVUPS      Y7, 32(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Y8, (DX)
+	VMOVUPS      Y9, 32(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Y10, (DX)
+	VMOVUPS      Y11, 32(DX)
+	ADDQ         BX, DX
+	MOVQ         DX, 16(AX)
+	IMUL3Q       $0x06, CX, CX
+	ADDQ         CX, (AX)
+	MOVQ         R8, 80(AX)
+	DECQ         112(AX)
+	JNZ          tile
 	VZEROUPPER
 	RET
 
 // func pairsAVX2_6x2(args *byte)
 // Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·pairsAVX2_6x2(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ args+0(FP), AX
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
 	LEAQ    (CX)(CX*2), BX
 	LEAQ    (DX)(BX*1), BX
-	MOVQ    16(AX), SI
-	MOVQ    48(AX), DI
-	MOVQ    SI, R8
-	MOVQ    72(AX), R9
 	VXORPS  Y0, Y0, Y0
 	VXORPS  Y1, Y1, Y1
 	VXORPS  Y2, Y2, Y2
@@ -2118,60 +2392,65 @@ TEXT ·pairsAVX2_6x2(SB), NOSPLIT, $0-8
 	VXORPS  Y9, Y9, Y9
 	VXORPS  Y10, Y10, Y10
 	VXORPS  Y11, Y11, Y11
-	TESTQ   R9, R9
+	MOVQ    72(AX), SI
+	TESTQ   SI, SI
 	JZ      begin
-	VMOVUPS (R8), Y0
-	VMOVUPS 32(R8), Y1
-	ADDQ    DI, R8
-	VMOVUPS (R8), Y2
-	VMOVUPS 32(R8), Y3
-	ADDQ    DI, R8
-	VMOVUPS (R8), Y4
-	VMOVUPS 32(R8), Y5
-	ADDQ    DI, R8
-	VMOVUPS (R8), Y6
-	VMOVUPS 32(R8), Y7
-	ADDQ    DI, R8
-	VMOVUPS (R8), Y8
-	VMOVUPS 32(R8), Y9
-	ADDQ    DI, R8
-	VMOVUPS (R8), Y10
-	VMOVUPS 32(R8), Y11
+	MOVQ    16(AX), SI
+	MOVQ    48(AX), DI
+	VMOVUPS (SI), Y0
+	VMOVUPS 32(SI), Y1
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y2
+	VMOVUPS 32(SI), Y3
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y4
+	VMOVUPS 32(SI), Y5
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y6
+	VMOVUPS 32(SI), Y7
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y8
+	VMOVUPS 32(SI), Y9
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y10
+	VMOVUPS 32(SI), Y11
+	ADDQ    DI, SI
 
 begin:
-	MOVQ       80(AX), R8
-	MOVQ       40(AX), R9
-	MOVQ       56(AX), R10
-	MOVQ       104(AX), R11
-	MOVQ       112(AX), R12
-	TESTQ      R11, R11
+	MOVQ       96(AX), SI
+	TESTQ      SI, SI
 	JZ         away
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
+	MOVQ       96(AX), SI
+	MOVQ       104(AX), DI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	MOVQ       SI, 96(AX)
 
 away:
-	MOVQ 88(AX), R11
-	MOVQ 96(AX), AX
-	ADDQ R8, R11
+	MOVQ 8(AX), SI
+	MOVQ 40(AX), DI
+	MOVQ 80(AX), R8
+	MOVQ 88(AX), R9
+	MOVQ 56(AX), R10
 	SUBQ $0x02, R10
 	JB   odd
 
 next:
-	PREFETCHT1   (R11)
-	ADDQ         AX, R11
-	VMOVUPS      (R8), Y12
+	PREFETCHT1   (R8)
+	ADDQ         R9, R8
+	VMOVUPS      (SI), Y12
 	VPSLLD       $0x10, Y12, Y12
-	VMOVUPS      32(R8), Y13
+	VMOVUPS      32(SI), Y13
 	VPSLLD       $0x10, Y13, Y13
 	VBROADCASTSS (DX), Y14
 	VFMADD231PS  Y14, Y12, Y0
@@ -2191,9 +2470,9 @@ next:
 	VBROADCASTSS (BX)(CX*2), Y14
 	VFMADD231PS  Y14, Y12, Y10
 	VFMADD231PS  Y14, Y13, Y11
-	VMOVUPS      (R8), Y12
+	VMOVUPS      (SI), Y12
 	VPAND        cffff0000<>+0(SB), Y12, Y12
-	VMOVUPS      32(R8), Y13
+	VMOVUPS      32(SI), Y13
 	VPAND        cffff0000<>+0(SB), Y13, Y13
 	VBROADCASTSS 4(DX), Y14
 	VFMADD231PS  Y14, Y12, Y0
@@ -2215,16 +2494,16 @@ next:
 	VFMADD231PS  Y14, Y13, Y11
 	ADDQ         $0x08, DX
 	ADDQ         $0x08, BX
-	ADDQ         R9, R8
+	ADDQ         DI, SI
 	SUBQ         $0x02, R10
 	JAE          next
 
 odd:
 	ADDQ         $0x02, R10
 	JZ           done
-	VMOVUPS      (R8), Y12
+	VMOVUPS      (SI), Y12
 	VPSLLD       $0x10, Y12, Y12
-	VMOVUPS      32(R8), Y13
+	VMOVUPS      32(SI), Y13
 	VPSLLD       $0x10, Y13, Y13
 	VBROADCASTSS (DX), Y14
 	VFMADD231PS  Y14, Y12, Y0
@@ -2246,23 +2525,32 @@ odd:
 	VFMADD231PS  Y14, Y13, Y11
 
 done:
-	VMOVUPS Y0, (SI)
-	VMOVUPS Y1, 32(SI)
-	ADDQ    DI, SI
-	VMOVUPS Y2, (SI)
-	VMOVUPS Y3, 32(SI)
-	ADDQ    DI, SI
-	VMOVUPS Y4, (SI)
-	VMOVUPS Y5, 32(SI)
-	ADDQ    DI, SI
-	VMOVUPS Y6, (SI)
-	VMOVUPS Y7, 32(SI)
-	ADDQ    DI, SI
-	VMOVUPS Y8, (SI)
-	VMOVUPS Y9, 32(SI)
-	ADDQ    DI, SI
-	VMOVUPS Y10, (SI)
-	VMOVUPS Y11, 32(SI)
+	MOVQ    16(AX), DX
+	MOVQ    48(AX), BX
+	VMOVUPS Y0, (DX)
+	VMOVUPS Y1, 32(DX)
+	ADDQ    BX, DX
+	VMOVUPS Y2, (DX)
+	VMOVUPS Y3, 32(DX)
+	ADDQ    BX, DX
+	VMOVUPS Y4, (DX)
+	VMOVUPS Y5, 32(DX)
+	ADDQ    BX, DX
+	VMOVUPS Y6, (DX)
+	VMOVUPS Y7, 32(DX)
+	ADDQ    BX, DX
+	VMOVUPS Y8, (DX)
+	VMOVUPS Y9, 32(DX)
+	ADDQ    BX, DX
+	VMOVUPS Y10, (DX)
+	VMOVUPS Y11, 32(DX)
+	ADDQ    BX, DX
+	MOVQ    DX, 16(AX)
+	IMUL3Q  $0x06, CX, CX
+	ADDQ    CX, (AX)
+	MOVQ    R8, 80(AX)
+	DECQ    112(AX)
+	JNZ     tile
 	VZEROUPPER
 	RET
 

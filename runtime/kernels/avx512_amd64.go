@@ -4,148 +4,148 @@
 
 package kernels
 
-// tileAVX512_1x1 computes a tile of 1 rows and 1 vectors.
+// tileAVX512_1x1 computes tiles of 1 rows and 1 vectors.
 func tileAVX512_1x1(args *byte)
 
-// pairsAVX512_1x1 computes a tile of 1 rows and 1 vectors, of bfloat16.
+// pairsAVX512_1x1 computes tiles of 1 rows and 1 vectors, of bfloat16.
 func pairsAVX512_1x1(args *byte)
 
-// tileAVX512_2x1 computes a tile of 2 rows and 1 vectors.
+// tileAVX512_2x1 computes tiles of 2 rows and 1 vectors.
 func tileAVX512_2x1(args *byte)
 
-// pairsAVX512_2x1 computes a tile of 2 rows and 1 vectors, of bfloat16.
+// pairsAVX512_2x1 computes tiles of 2 rows and 1 vectors, of bfloat16.
 func pairsAVX512_2x1(args *byte)
 
-// tileAVX512_3x1 computes a tile of 3 rows and 1 vectors.
+// tileAVX512_3x1 computes tiles of 3 rows and 1 vectors.
 func tileAVX512_3x1(args *byte)
 
-// pairsAVX512_3x1 computes a tile of 3 rows and 1 vectors, of bfloat16.
+// pairsAVX512_3x1 computes tiles of 3 rows and 1 vectors, of bfloat16.
 func pairsAVX512_3x1(args *byte)
 
-// tileAVX512_4x1 computes a tile of 4 rows and 1 vectors.
+// tileAVX512_4x1 computes tiles of 4 rows and 1 vectors.
 func tileAVX512_4x1(args *byte)
 
-// pairsAVX512_4x1 computes a tile of 4 rows and 1 vectors, of bfloat16.
+// pairsAVX512_4x1 computes tiles of 4 rows and 1 vectors, of bfloat16.
 func pairsAVX512_4x1(args *byte)
 
-// tileAVX512_5x1 computes a tile of 5 rows and 1 vectors.
+// tileAVX512_5x1 computes tiles of 5 rows and 1 vectors.
 func tileAVX512_5x1(args *byte)
 
-// pairsAVX512_5x1 computes a tile of 5 rows and 1 vectors, of bfloat16.
+// pairsAVX512_5x1 computes tiles of 5 rows and 1 vectors, of bfloat16.
 func pairsAVX512_5x1(args *byte)
 
-// tileAVX512_6x1 computes a tile of 6 rows and 1 vectors.
+// tileAVX512_6x1 computes tiles of 6 rows and 1 vectors.
 func tileAVX512_6x1(args *byte)
 
-// pairsAVX512_6x1 computes a tile of 6 rows and 1 vectors, of bfloat16.
+// pairsAVX512_6x1 computes tiles of 6 rows and 1 vectors, of bfloat16.
 func pairsAVX512_6x1(args *byte)
 
-// tileAVX512_7x1 computes a tile of 7 rows and 1 vectors.
+// tileAVX512_7x1 computes tiles of 7 rows and 1 vectors.
 func tileAVX512_7x1(args *byte)
 
-// pairsAVX512_7x1 computes a tile of 7 rows and 1 vectors, of bfloat16.
+// pairsAVX512_7x1 computes tiles of 7 rows and 1 vectors, of bfloat16.
 func pairsAVX512_7x1(args *byte)
 
-// tileAVX512_8x1 computes a tile of 8 rows and 1 vectors.
+// tileAVX512_8x1 computes tiles of 8 rows and 1 vectors.
 func tileAVX512_8x1(args *byte)
 
-// pairsAVX512_8x1 computes a tile of 8 rows and 1 vectors, of bfloat16.
+// pairsAVX512_8x1 computes tiles of 8 rows and 1 vectors, of bfloat16.
 func pairsAVX512_8x1(args *byte)
 
-// tileAVX512_9x1 computes a tile of 9 rows and 1 vectors.
+// tileAVX512_9x1 computes tiles of 9 rows and 1 vectors.
 func tileAVX512_9x1(args *byte)
 
-// pairsAVX512_9x1 computes a tile of 9 rows and 1 vectors, of bfloat16.
+// pairsAVX512_9x1 computes tiles of 9 rows and 1 vectors, of bfloat16.
 func pairsAVX512_9x1(args *byte)
 
-// tileAVX512_10x1 computes a tile of 10 rows and 1 vectors.
+// tileAVX512_10x1 computes tiles of 10 rows and 1 vectors.
 func tileAVX512_10x1(args *byte)
 
-// pairsAVX512_10x1 computes a tile of 10 rows and 1 vectors, of bfloat16.
+// pairsAVX512_10x1 computes tiles of 10 rows and 1 vectors, of bfloat16.
 func pairsAVX512_10x1(args *byte)
 
-// tileAVX512_11x1 computes a tile of 11 rows and 1 vectors.
+// tileAVX512_11x1 computes tiles of 11 rows and 1 vectors.
 func tileAVX512_11x1(args *byte)
 
-// pairsAVX512_11x1 computes a tile of 11 rows and 1 vectors, of bfloat16.
+// pairsAVX512_11x1 computes tiles of 11 rows and 1 vectors, of bfloat16.
 func pairsAVX512_11x1(args *byte)
 
-// tileAVX512_12x1 computes a tile of 12 rows and 1 vectors.
+// tileAVX512_12x1 computes tiles of 12 rows and 1 vectors.
 func tileAVX512_12x1(args *byte)
 
-// pairsAVX512_12x1 computes a tile of 12 rows and 1 vectors, of bfloat16.
+// pairsAVX512_12x1 computes tiles of 12 rows and 1 vectors, of bfloat16.
 func pairsAVX512_12x1(args *byte)
 
-// tileAVX512_1x2 computes a tile of 1 rows and 2 vectors.
+// tileAVX512_1x2 computes tiles of 1 rows and 2 vectors.
 func tileAVX512_1x2(args *byte)
 
-// pairsAVX512_1x2 computes a tile of 1 rows and 2 vectors, of bfloat16.
+// pairsAVX512_1x2 computes tiles of 1 rows and 2 vectors, of bfloat16.
 func pairsAVX512_1x2(args *byte)
 
-// tileAVX512_2x2 computes a tile of 2 rows and 2 vectors.
+// tileAVX512_2x2 computes tiles of 2 rows and 2 vectors.
 func tileAVX512_2x2(args *byte)
 
-// pairsAVX512_2x2 computes a tile of 2 rows and 2 vectors, of bfloat16.
+// pairsAVX512_2x2 computes tiles of 2 rows and 2 vectors, of bfloat16.
 func pairsAVX512_2x2(args *byte)
 
-// tileAVX512_3x2 computes a tile of 3 rows and 2 vectors.
+// tileAVX512_3x2 computes tiles of 3 rows and 2 vectors.
 func tileAVX512_3x2(args *byte)
 
-// pairsAVX512_3x2 computes a tile of 3 rows and 2 vectors, of bfloat16.
+// pairsAVX512_3x2 computes tiles of 3 rows and 2 vectors, of bfloat16.
 func pairsAVX512_3x2(args *byte)
 
-// tileAVX512_4x2 computes a tile of 4 rows and 2 vectors.
+// tileAVX512_4x2 computes tiles of 4 rows and 2 vectors.
 func tileAVX512_4x2(args *byte)
 
-// pairsAVX512_4x2 computes a tile of 4 rows and 2 vectors, of bfloat16.
+// pairsAVX512_4x2 computes tiles of 4 rows and 2 vectors, of bfloat16.
 func pairsAVX512_4x2(args *byte)
 
-// tileAVX512_5x2 computes a tile of 5 rows and 2 vectors.
+// tileAVX512_5x2 computes tiles of 5 rows and 2 vectors.
 func tileAVX512_5x2(args *byte)
 
-// pairsAVX512_5x2 computes a tile of 5 rows and 2 vectors, of bfloat16.
+// pairsAVX512_5x2 computes tiles of 5 rows and 2 vectors, of bfloat16.
 func pairsAVX512_5x2(args *byte)
 
-// tileAVX512_6x2 computes a tile of 6 rows and 2 vectors.
+// tileAVX512_6x2 computes tiles of 6 rows and 2 vectors.
 func tileAVX512_6x2(args *byte)
 
-// pairsAVX512_6x2 computes a tile of 6 rows and 2 vectors, of bfloat16.
+// pairsAVX512_6x2 computes tiles of 6 rows and 2 vectors, of bfloat16.
 func pairsAVX512_6x2(args *byte)
 
-// tileAVX512_7x2 computes a tile of 7 rows and 2 vectors.
+// tileAVX512_7x2 computes tiles of 7 rows and 2 vectors.
 func tileAVX512_7x2(args *byte)
 
-// pairsAVX512_7x2 computes a tile of 7 rows and 2 vectors, of bfloat16.
+// pairsAVX512_7x2 computes tiles of 7 rows and 2 vectors, of bfloat16.
 func pairsAVX512_7x2(args *byte)
 
-// tileAVX512_8x2 computes a tile of 8 rows and 2 vectors.
+// tileAVX512_8x2 computes tiles of 8 rows and 2 vectors.
 func tileAVX512_8x2(args *byte)
 
-// pairsAVX512_8x2 computes a tile of 8 rows and 2 vectors, of bfloat16.
+// pairsAVX512_8x2 computes tiles of 8 rows and 2 vectors, of bfloat16.
 func pairsAVX512_8x2(args *byte)
 
-// tileAVX512_9x2 computes a tile of 9 rows and 2 vectors.
+// tileAVX512_9x2 computes tiles of 9 rows and 2 vectors.
 func tileAVX512_9x2(args *byte)
 
-// pairsAVX512_9x2 computes a tile of 9 rows and 2 vectors, of bfloat16.
+// pairsAVX512_9x2 computes tiles of 9 rows and 2 vectors, of bfloat16.
 func pairsAVX512_9x2(args *byte)
 
-// tileAVX512_10x2 computes a tile of 10 rows and 2 vectors.
+// tileAVX512_10x2 computes tiles of 10 rows and 2 vectors.
 func tileAVX512_10x2(args *byte)
 
-// pairsAVX512_10x2 computes a tile of 10 rows and 2 vectors, of bfloat16.
+// pairsAVX512_10x2 computes tiles of 10 rows and 2 vectors, of bfloat16.
 func pairsAVX512_10x2(args *byte)
 
-// tileAVX512_11x2 computes a tile of 11 rows and 2 vectors.
+// tileAVX512_11x2 computes tiles of 11 rows and 2 vectors.
 func tileAVX512_11x2(args *byte)
 
-// pairsAVX512_11x2 computes a tile of 11 rows and 2 vectors, of bfloat16.
+// pairsAVX512_11x2 computes tiles of 11 rows and 2 vectors, of bfloat16.
 func pairsAVX512_11x2(args *byte)
 
-// tileAVX512_12x2 computes a tile of 12 rows and 2 vectors.
+// tileAVX512_12x2 computes tiles of 12 rows and 2 vectors.
 func tileAVX512_12x2(args *byte)
 
-// pairsAVX512_12x2 computes a tile of 12 rows and 2 vectors, of bfloat16.
+// pairsAVX512_12x2 computes tiles of 12 rows and 2 vectors, of bfloat16.
 func pairsAVX512_12x2(args *byte)
 
 // epilogueAVX512_identity finishes a block of a product.

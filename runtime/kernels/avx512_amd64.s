@@ -7,112 +7,136 @@
 // func tileAVX512_1x1(args *byte)
 // Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_1x1(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
-	MOVQ    (AX), CX
-	MOVQ    64(AX), DX
-	MOVL    $-1, BX
-	BZHIL   DX, BX, BX
-	KMOVW   BX, K1
-	MOVQ    16(AX), DX
-	MOVQ    48(AX), BX
-	MOVQ    DX, BX
-	MOVQ    72(AX), SI
+	MOVQ    (AX), DX
 	VPXORD  Z0, Z0, Z0
-	TESTQ   SI, SI
+	MOVQ    72(AX), BX
+	TESTQ   BX, BX
 	JZ      begin
+	MOVQ    16(AX), BX
+	MOVQ    48(AX), SI
 	VMOVUPS (BX), Z0
+	ADDQ    SI, BX
 
 begin:
-	MOVQ       8(AX), BX
-	MOVQ       32(AX), SI
-	MOVQ       40(AX), DI
-	MOVQ       56(AX), R8
-	MOVQ       104(AX), R9
-	MOVQ       112(AX), R10
-	TESTQ      R9, R9
+	MOVQ       96(AX), BX
+	TESTQ      BX, BX
 	JZ         away
-	PREFETCHT0 (R9)
-	ADDQ       R10, R9
+	MOVQ       96(AX), BX
+	MOVQ       104(AX), SI
+	PREFETCHT0 (BX)
+	ADDQ       SI, BX
+	MOVQ       BX, 96(AX)
 
 away:
-	MOVQ 88(AX), R9
-	MOVQ 96(AX), AX
-	ADDQ BX, R9
+	MOVQ 8(AX), BX
+	MOVQ 40(AX), SI
+	MOVQ 80(AX), DI
+	MOVQ 88(AX), R8
+	MOVQ 32(AX), R9
+	MOVQ 56(AX), R10
 
 next:
-	PREFETCHT1       (R9)
-	ADDQ             AX, R9
+	PREFETCHT1       (DI)
+	ADDQ             R8, DI
 	VMOVUPS.Z        (BX), K1, Z1
-	VFMADD231PS.BCST (CX), Z1, Z0
-	ADDQ             SI, CX
-	ADDQ             DI, BX
-	DECQ             R8
+	VFMADD231PS.BCST (DX), Z1, Z0
+	ADDQ             R9, DX
+	ADDQ             SI, BX
+	DECQ             R10
 	JNZ              next
+	MOVQ             16(AX), DX
+	MOVQ             48(AX), BX
 	VMOVUPS          Z0, (DX)
+	ADDQ             BX, DX
+	MOVQ             DX, 16(AX)
+	IMUL3Q           $0x01, CX, CX
+	ADDQ             CX, (AX)
+	MOVQ             DI, 80(AX)
+	DECQ             112(AX)
+	JNZ              tile
 	VZEROUPPER
 	RET
 
 // func pairsAVX512_1x1(args *byte)
 // Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_1x1(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
-	MOVQ    (AX), CX
-	MOVQ    64(AX), DX
-	MOVL    $-1, BX
-	BZHIL   DX, BX, BX
-	KMOVW   BX, K1
-	MOVQ    16(AX), DX
-	MOVQ    48(AX), BX
-	MOVQ    DX, BX
-	MOVQ    72(AX), SI
+	MOVQ    (AX), DX
 	VPXORD  Z0, Z0, Z0
-	TESTQ   SI, SI
+	MOVQ    72(AX), BX
+	TESTQ   BX, BX
 	JZ      begin
+	MOVQ    16(AX), BX
+	MOVQ    48(AX), SI
 	VMOVUPS (BX), Z0
+	ADDQ    SI, BX
 
 begin:
-	MOVQ       80(AX), BX
-	MOVQ       40(AX), SI
-	MOVQ       56(AX), DI
-	MOVQ       104(AX), R8
-	MOVQ       112(AX), R9
-	TESTQ      R8, R8
+	MOVQ       96(AX), BX
+	TESTQ      BX, BX
 	JZ         away
-	PREFETCHT0 (R8)
-	ADDQ       R9, R8
+	MOVQ       96(AX), BX
+	MOVQ       104(AX), SI
+	PREFETCHT0 (BX)
+	ADDQ       SI, BX
+	MOVQ       BX, 96(AX)
 
 away:
+	MOVQ 8(AX), BX
+	MOVQ 40(AX), SI
+	MOVQ 80(AX), DI
 	MOVQ 88(AX), R8
-	MOVQ 96(AX), AX
-	ADDQ BX, R8
-	SUBQ $0x02, DI
+	MOVQ 56(AX), R9
+	SUBQ $0x02, R9
 	JB   odd
 
 next:
-	PREFETCHT1       (R8)
-	ADDQ             AX, R8
+	PREFETCHT1       (DI)
+	ADDQ             R8, DI
 	VMOVUPS.Z        (BX), K1, Z1
 	VPSLLD           $0x10, Z1, Z1
-	VFMADD231PS.BCST (CX), Z1, Z0
+	VFMADD231PS.BCST (DX), Z1, Z0
 	VMOVUPS.Z        (BX), K1, Z1
 	VPANDD           cffff0000<>+0(SB), Z1, Z1
-	VFMADD231PS.BCST 4(CX), Z1, Z0
-	ADDQ             $0x08, CX
+	VFMADD231PS.BCST 4(DX), Z1, Z0
+	ADDQ             $0x08, DX
 	ADDQ             SI, BX
-	SUBQ             $0x02, DI
+	SUBQ             $0x02, R9
 	JAE              next
 
 odd:
-	ADDQ             $0x02, DI
+	ADDQ             $0x02, R9
 	JZ               done
 	VMOVUPS.Z        (BX), K1, Z1
 	VPSLLD           $0x10, Z1, Z1
-	VFMADD231PS.BCST (CX), Z1, Z0
+	VFMADD231PS.BCST (DX), Z1, Z0
 
 done:
+	MOVQ    16(AX), DX
+	MOVQ    48(AX), BX
 	VMOVUPS Z0, (DX)
+	ADDQ    BX, DX
+	MOVQ    DX, 16(AX)
+	IMUL3Q  $0x01, CX, CX
+	ADDQ    CX, (AX)
+	MOVQ    DI, 80(AX)
+	DECQ    112(AX)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
@@ -137,421 +161,484 @@ GLOBL cffff0000<>(SB), RODATA|NOPTR, $64
 // func tileAVX512_2x1(args *byte)
 // Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_2x1(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
-	MOVQ    64(AX), BX
-	MOVL    $-1, SI
-	BZHIL   BX, SI, SI
-	KMOVW   SI, K1
-	MOVQ    16(AX), BX
-	MOVQ    48(AX), SI
-	MOVQ    BX, DI
-	MOVQ    72(AX), R8
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
-	TESTQ   R8, R8
+	MOVQ    72(AX), BX
+	TESTQ   BX, BX
 	JZ      begin
-	VMOVUPS (DI), Z0
-	ADDQ    SI, DI
-	VMOVUPS (DI), Z1
+	MOVQ    16(AX), BX
+	MOVQ    48(AX), SI
+	VMOVUPS (BX), Z0
+	ADDQ    SI, BX
+	VMOVUPS (BX), Z1
+	ADDQ    SI, BX
 
 begin:
-	MOVQ       8(AX), DI
-	MOVQ       32(AX), R8
-	MOVQ       40(AX), R9
-	MOVQ       56(AX), R10
-	MOVQ       104(AX), R11
-	MOVQ       112(AX), R12
-	TESTQ      R11, R11
+	MOVQ       96(AX), BX
+	TESTQ      BX, BX
 	JZ         away
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
+	MOVQ       96(AX), BX
+	MOVQ       104(AX), SI
+	PREFETCHT0 (BX)
+	ADDQ       SI, BX
+	PREFETCHT0 (BX)
+	ADDQ       SI, BX
+	MOVQ       BX, 96(AX)
 
 away:
-	MOVQ 88(AX), R11
-	MOVQ 96(AX), AX
-	ADDQ DI, R11
+	MOVQ 8(AX), BX
+	MOVQ 40(AX), SI
+	MOVQ 80(AX), DI
+	MOVQ 88(AX), R8
+	MOVQ 32(AX), R9
+	MOVQ 56(AX), R10
 
 next:
-	PREFETCHT1       (R11)
-	ADDQ             AX, R11
-	VMOVUPS.Z        (DI), K1, Z2
+	PREFETCHT1       (DI)
+	ADDQ             R8, DI
+	VMOVUPS.Z        (BX), K1, Z2
 	VFMADD231PS.BCST (DX), Z2, Z0
 	VFMADD231PS.BCST (DX)(CX*1), Z2, Z1
-	ADDQ             R8, DX
-	ADDQ             R9, DI
+	ADDQ             R9, DX
+	ADDQ             SI, BX
 	DECQ             R10
 	JNZ              next
-	VMOVUPS          Z0, (BX)
-	ADDQ             SI, BX
-	VMOVUPS          Z1, (BX)
+	MOVQ             16(AX), DX
+	MOVQ             48(AX), BX
+	VMOVUPS          Z0, (DX)
+	ADDQ             BX, DX
+	VMOVUPS          Z1, (DX)
+	ADDQ             BX, DX
+	MOVQ             DX, 16(AX)
+	IMUL3Q           $0x02, CX, CX
+	ADDQ             CX, (AX)
+	MOVQ             DI, 80(AX)
+	DECQ             112(AX)
+	JNZ              tile
 	VZEROUPPER
 	RET
 
 // func pairsAVX512_2x1(args *byte)
 // Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_2x1(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
-	MOVQ    64(AX), BX
-	MOVL    $-1, SI
-	BZHIL   BX, SI, SI
-	KMOVW   SI, K1
-	MOVQ    16(AX), BX
-	MOVQ    48(AX), SI
-	MOVQ    BX, DI
-	MOVQ    72(AX), R8
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
-	TESTQ   R8, R8
+	MOVQ    72(AX), BX
+	TESTQ   BX, BX
 	JZ      begin
-	VMOVUPS (DI), Z0
-	ADDQ    SI, DI
-	VMOVUPS (DI), Z1
+	MOVQ    16(AX), BX
+	MOVQ    48(AX), SI
+	VMOVUPS (BX), Z0
+	ADDQ    SI, BX
+	VMOVUPS (BX), Z1
+	ADDQ    SI, BX
 
 begin:
-	MOVQ       80(AX), DI
-	MOVQ       40(AX), R8
-	MOVQ       56(AX), R9
-	MOVQ       104(AX), R10
-	MOVQ       112(AX), R11
-	TESTQ      R10, R10
+	MOVQ       96(AX), BX
+	TESTQ      BX, BX
 	JZ         away
-	PREFETCHT0 (R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	ADDQ       R11, R10
+	MOVQ       96(AX), BX
+	MOVQ       104(AX), SI
+	PREFETCHT0 (BX)
+	ADDQ       SI, BX
+	PREFETCHT0 (BX)
+	ADDQ       SI, BX
+	MOVQ       BX, 96(AX)
 
 away:
-	MOVQ 88(AX), R10
-	MOVQ 96(AX), AX
-	ADDQ DI, R10
+	MOVQ 8(AX), BX
+	MOVQ 40(AX), SI
+	MOVQ 80(AX), DI
+	MOVQ 88(AX), R8
+	MOVQ 56(AX), R9
 	SUBQ $0x02, R9
 	JB   odd
 
 next:
-	PREFETCHT1       (R10)
-	ADDQ             AX, R10
-	VMOVUPS.Z        (DI), K1, Z2
+	PREFETCHT1       (DI)
+	ADDQ             R8, DI
+	VMOVUPS.Z        (BX), K1, Z2
 	VPSLLD           $0x10, Z2, Z2
 	VFMADD231PS.BCST (DX), Z2, Z0
 	VFMADD231PS.BCST (DX)(CX*1), Z2, Z1
-	VMOVUPS.Z        (DI), K1, Z2
+	VMOVUPS.Z        (BX), K1, Z2
 	VPANDD           cffff0000<>+0(SB), Z2, Z2
 	VFMADD231PS.BCST 4(DX), Z2, Z0
 	VFMADD231PS.BCST 4(DX)(CX*1), Z2, Z1
 	ADDQ             $0x08, DX
-	ADDQ             R8, DI
+	ADDQ             SI, BX
 	SUBQ             $0x02, R9
 	JAE              next
 
 odd:
 	ADDQ             $0x02, R9
 	JZ               done
-	VMOVUPS.Z        (DI), K1, Z2
+	VMOVUPS.Z        (BX), K1, Z2
 	VPSLLD           $0x10, Z2, Z2
 	VFMADD231PS.BCST (DX), Z2, Z0
 	VFMADD231PS.BCST (DX)(CX*1), Z2, Z1
 
 done:
-	VMOVUPS Z0, (BX)
-	ADDQ    SI, BX
-	VMOVUPS Z1, (BX)
+	MOVQ    16(AX), DX
+	MOVQ    48(AX), BX
+	VMOVUPS Z0, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z1, (DX)
+	ADDQ    BX, DX
+	MOVQ    DX, 16(AX)
+	IMUL3Q  $0x02, CX, CX
+	ADDQ    CX, (AX)
+	MOVQ    DI, 80(AX)
+	DECQ    112(AX)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
 // func tileAVX512_3x1(args *byte)
 // Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_3x1(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
-	MOVQ    64(AX), BX
-	MOVL    $-1, SI
-	BZHIL   BX, SI, SI
-	KMOVW   SI, K1
-	MOVQ    16(AX), BX
-	MOVQ    48(AX), SI
-	MOVQ    BX, DI
-	MOVQ    72(AX), R8
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
-	TESTQ   R8, R8
+	MOVQ    72(AX), BX
+	TESTQ   BX, BX
 	JZ      begin
-	VMOVUPS (DI), Z0
-	ADDQ    SI, DI
-	VMOVUPS (DI), Z1
-	ADDQ    SI, DI
-	VMOVUPS (DI), Z2
+	MOVQ    16(AX), BX
+	MOVQ    48(AX), SI
+	VMOVUPS (BX), Z0
+	ADDQ    SI, BX
+	VMOVUPS (BX), Z1
+	ADDQ    SI, BX
+	VMOVUPS (BX), Z2
+	ADDQ    SI, BX
 
 begin:
-	MOVQ       8(AX), DI
-	MOVQ       32(AX), R8
-	MOVQ       40(AX), R9
-	MOVQ       56(AX), R10
-	MOVQ       104(AX), R11
-	MOVQ       112(AX), R12
-	TESTQ      R11, R11
+	MOVQ       96(AX), BX
+	TESTQ      BX, BX
 	JZ         away
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
+	MOVQ       96(AX), BX
+	MOVQ       104(AX), SI
+	PREFETCHT0 (BX)
+	ADDQ       SI, BX
+	PREFETCHT0 (BX)
+	ADDQ       SI, BX
+	PREFETCHT0 (BX)
+	ADDQ       SI, BX
+	MOVQ       BX, 96(AX)
 
 away:
-	MOVQ 88(AX), R11
-	MOVQ 96(AX), AX
-	ADDQ DI, R11
+	MOVQ 8(AX), BX
+	MOVQ 40(AX), SI
+	MOVQ 80(AX), DI
+	MOVQ 88(AX), R8
+	MOVQ 32(AX), R9
+	MOVQ 56(AX), R10
 
 next:
-	PREFETCHT1       (R11)
-	ADDQ             AX, R11
-	VMOVUPS.Z        (DI), K1, Z3
+	PREFETCHT1       (DI)
+	ADDQ             R8, DI
+	VMOVUPS.Z        (BX), K1, Z3
 	VFMADD231PS.BCST (DX), Z3, Z0
 	VFMADD231PS.BCST (DX)(CX*1), Z3, Z1
 	VFMADD231PS.BCST (DX)(CX*2), Z3, Z2
-	ADDQ             R8, DX
-	ADDQ             R9, DI
+	ADDQ             R9, DX
+	ADDQ             SI, BX
 	DECQ             R10
 	JNZ              next
-	VMOVUPS          Z0, (BX)
-	ADDQ             SI, BX
-	VMOVUPS          Z1, (BX)
-	ADDQ             SI, BX
-	VMOVUPS          Z2, (BX)
+	MOVQ             16(AX), DX
+	MOVQ             48(AX), BX
+	VMOVUPS          Z0, (DX)
+	ADDQ             BX, DX
+	VMOVUPS          Z1, (DX)
+	ADDQ             BX, DX
+	VMOVUPS          Z2, (DX)
+	ADDQ             BX, DX
+	MOVQ             DX, 16(AX)
+	IMUL3Q           $0x03, CX, CX
+	ADDQ             CX, (AX)
+	MOVQ             DI, 80(AX)
+	DECQ             112(AX)
+	JNZ              tile
 	VZEROUPPER
 	RET
 
 // func pairsAVX512_3x1(args *byte)
 // Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_3x1(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
-	MOVQ    64(AX), BX
-	MOVL    $-1, SI
-	BZHIL   BX, SI, SI
-	KMOVW   SI, K1
-	MOVQ    16(AX), BX
-	MOVQ    48(AX), SI
-	MOVQ    BX, DI
-	MOVQ    72(AX), R8
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
-	TESTQ   R8, R8
+	MOVQ    72(AX), BX
+	TESTQ   BX, BX
 	JZ      begin
-	VMOVUPS (DI), Z0
-	ADDQ    SI, DI
-	VMOVUPS (DI), Z1
-	ADDQ    SI, DI
-	VMOVUPS (DI), Z2
+	MOVQ    16(AX), BX
+	MOVQ    48(AX), SI
+	VMOVUPS (BX), Z0
+	ADDQ    SI, BX
+	VMOVUPS (BX), Z1
+	ADDQ    SI, BX
+	VMOVUPS (BX), Z2
+	ADDQ    SI, BX
 
 begin:
-	MOVQ       80(AX), DI
-	MOVQ       40(AX), R8
-	MOVQ       56(AX), R9
-	MOVQ       104(AX), R10
-	MOVQ       112(AX), R11
-	TESTQ      R10, R10
+	MOVQ       96(AX), BX
+	TESTQ      BX, BX
 	JZ         away
-	PREFETCHT0 (R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	ADDQ       R11, R10
+	MOVQ       96(AX), BX
+	MOVQ       104(AX), SI
+	PREFETCHT0 (BX)
+	ADDQ       SI, BX
+	PREFETCHT0 (BX)
+	ADDQ       SI, BX
+	PREFETCHT0 (BX)
+	ADDQ       SI, BX
+	MOVQ       BX, 96(AX)
 
 away:
-	MOVQ 88(AX), R10
-	MOVQ 96(AX), AX
-	ADDQ DI, R10
+	MOVQ 8(AX), BX
+	MOVQ 40(AX), SI
+	MOVQ 80(AX), DI
+	MOVQ 88(AX), R8
+	MOVQ 56(AX), R9
 	SUBQ $0x02, R9
 	JB   odd
 
 next:
-	PREFETCHT1       (R10)
-	ADDQ             AX, R10
-	VMOVUPS.Z        (DI), K1, Z3
+	PREFETCHT1       (DI)
+	ADDQ             R8, DI
+	VMOVUPS.Z        (BX), K1, Z3
 	VPSLLD           $0x10, Z3, Z3
 	VFMADD231PS.BCST (DX), Z3, Z0
 	VFMADD231PS.BCST (DX)(CX*1), Z3, Z1
 	VFMADD231PS.BCST (DX)(CX*2), Z3, Z2
-	VMOVUPS.Z        (DI), K1, Z3
+	VMOVUPS.Z        (BX), K1, Z3
 	VPANDD           cffff0000<>+0(SB), Z3, Z3
 	VFMADD231PS.BCST 4(DX), Z3, Z0
 	VFMADD231PS.BCST 4(DX)(CX*1), Z3, Z1
 	VFMADD231PS.BCST 4(DX)(CX*2), Z3, Z2
 	ADDQ             $0x08, DX
-	ADDQ             R8, DI
+	ADDQ             SI, BX
 	SUBQ             $0x02, R9
 	JAE              next
 
 odd:
 	ADDQ             $0x02, R9
 	JZ               done
-	VMOVUPS.Z        (DI), K1, Z3
+	VMOVUPS.Z        (BX), K1, Z3
 	VPSLLD           $0x10, Z3, Z3
 	VFMADD231PS.BCST (DX), Z3, Z0
 	VFMADD231PS.BCST (DX)(CX*1), Z3, Z1
 	VFMADD231PS.BCST (DX)(CX*2), Z3, Z2
 
 done:
-	VMOVUPS Z0, (BX)
-	ADDQ    SI, BX
-	VMOVUPS Z1, (BX)
-	ADDQ    SI, BX
-	VMOVUPS Z2, (BX)
+	MOVQ    16(AX), DX
+	MOVQ    48(AX), BX
+	VMOVUPS Z0, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z1, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z2, (DX)
+	ADDQ    BX, DX
+	MOVQ    DX, 16(AX)
+	IMUL3Q  $0x03, CX, CX
+	ADDQ    CX, (AX)
+	MOVQ    DI, 80(AX)
+	DECQ    112(AX)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
 // func tileAVX512_4x1(args *byte)
 // Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_4x1(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
 	LEAQ    (CX)(CX*2), BX
 	LEAQ    (DX)(BX*1), BX
-	MOVQ    64(AX), SI
-	MOVL    $-1, DI
-	BZHIL   SI, DI, DI
-	KMOVW   DI, K1
-	MOVQ    16(AX), SI
-	MOVQ    48(AX), DI
-	MOVQ    SI, R8
-	MOVQ    72(AX), R9
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
 	VPXORD  Z3, Z3, Z3
-	TESTQ   R9, R9
+	MOVQ    72(AX), SI
+	TESTQ   SI, SI
 	JZ      begin
-	VMOVUPS (R8), Z0
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z1
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z2
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z3
+	MOVQ    16(AX), SI
+	MOVQ    48(AX), DI
+	VMOVUPS (SI), Z0
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z1
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z2
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z3
+	ADDQ    DI, SI
 
 begin:
-	MOVQ       8(AX), R8
-	MOVQ       32(AX), R9
-	MOVQ       40(AX), R10
-	MOVQ       56(AX), R11
-	MOVQ       104(AX), R12
-	MOVQ       112(AX), R13
-	TESTQ      R12, R12
+	MOVQ       96(AX), SI
+	TESTQ      SI, SI
 	JZ         away
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
+	MOVQ       96(AX), SI
+	MOVQ       104(AX), DI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	MOVQ       SI, 96(AX)
 
 away:
-	MOVQ 88(AX), R12
-	MOVQ 96(AX), AX
-	ADDQ R8, R12
+	MOVQ 8(AX), SI
+	MOVQ 40(AX), DI
+	MOVQ 80(AX), R8
+	MOVQ 88(AX), R9
+	MOVQ 32(AX), R10
+	MOVQ 56(AX), R11
 
 next:
-	PREFETCHT1       (R12)
-	ADDQ             AX, R12
-	VMOVUPS.Z        (R8), K1, Z4
+	PREFETCHT1       (R8)
+	ADDQ             R9, R8
+	VMOVUPS.Z        (SI), K1, Z4
 	VFMADD231PS.BCST (DX), Z4, Z0
 	VFMADD231PS.BCST (DX)(CX*1), Z4, Z1
 	VFMADD231PS.BCST (DX)(CX*2), Z4, Z2
 	VFMADD231PS.BCST (BX), Z4, Z3
-	ADDQ             R9, DX
-	ADDQ             R9, BX
-	ADDQ             R10, R8
+	ADDQ             R10, DX
+	ADDQ             R10, BX
+	ADDQ             DI, SI
 	DECQ             R11
 	JNZ              next
-	VMOVUPS          Z0, (SI)
-	ADDQ             DI, SI
-	VMOVUPS          Z1, (SI)
-	ADDQ             DI, SI
-	VMOVUPS          Z2, (SI)
-	ADDQ             DI, SI
-	VMOVUPS          Z3, (SI)
+	MOVQ             16(AX), DX
+	MOVQ             48(AX), BX
+	VMOVUPS          Z0, (DX)
+	ADDQ             BX, DX
+	VMOVUPS          Z1, (DX)
+	ADDQ             BX, DX
+	VMOVUPS          Z2, (DX)
+	ADDQ             BX, DX
+	VMOVUPS          Z3, (DX)
+	ADDQ             BX, DX
+	MOVQ             DX, 16(AX)
+	IMUL3Q           $0x04, CX, CX
+	ADDQ             CX, (AX)
+	MOVQ             R8, 80(AX)
+	DECQ             112(AX)
+	JNZ              tile
 	VZEROUPPER
 	RET
 
 // func pairsAVX512_4x1(args *byte)
 // Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_4x1(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
 	LEAQ    (CX)(CX*2), BX
 	LEAQ    (DX)(BX*1), BX
-	MOVQ    64(AX), SI
-	MOVL    $-1, DI
-	BZHIL   SI, DI, DI
-	KMOVW   DI, K1
-	MOVQ    16(AX), SI
-	MOVQ    48(AX), DI
-	MOVQ    SI, R8
-	MOVQ    72(AX), R9
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
 	VPXORD  Z3, Z3, Z3
-	TESTQ   R9, R9
+	MOVQ    72(AX), SI
+	TESTQ   SI, SI
 	JZ      begin
-	VMOVUPS (R8), Z0
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z1
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z2
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z3
+	MOVQ    16(AX), SI
+	MOVQ    48(AX), DI
+	VMOVUPS (SI), Z0
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z1
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z2
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z3
+	ADDQ    DI, SI
 
 begin:
-	MOVQ       80(AX), R8
-	MOVQ       40(AX), R9
-	MOVQ       56(AX), R10
-	MOVQ       104(AX), R11
-	MOVQ       112(AX), R12
-	TESTQ      R11, R11
+	MOVQ       96(AX), SI
+	TESTQ      SI, SI
 	JZ         away
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
+	MOVQ       96(AX), SI
+	MOVQ       104(AX), DI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	MOVQ       SI, 96(AX)
 
 away:
-	MOVQ 88(AX), R11
-	MOVQ 96(AX), AX
-	ADDQ R8, R11
+	MOVQ 8(AX), SI
+	MOVQ 40(AX), DI
+	MOVQ 80(AX), R8
+	MOVQ 88(AX), R9
+	MOVQ 56(AX), R10
 	SUBQ $0x02, R10
 	JB   odd
 
 next:
-	PREFETCHT1       (R11)
-	ADDQ             AX, R11
-	VMOVUPS.Z        (R8), K1, Z4
+	PREFETCHT1       (R8)
+	ADDQ             R9, R8
+	VMOVUPS.Z        (SI), K1, Z4
 	VPSLLD           $0x10, Z4, Z4
 	VFMADD231PS.BCST (DX), Z4, Z0
 	VFMADD231PS.BCST (DX)(CX*1), Z4, Z1
 	VFMADD231PS.BCST (DX)(CX*2), Z4, Z2
 	VFMADD231PS.BCST (BX), Z4, Z3
-	VMOVUPS.Z        (R8), K1, Z4
+	VMOVUPS.Z        (SI), K1, Z4
 	VPANDD           cffff0000<>+0(SB), Z4, Z4
 	VFMADD231PS.BCST 4(DX), Z4, Z0
 	VFMADD231PS.BCST 4(DX)(CX*1), Z4, Z1
@@ -559,14 +646,14 @@ next:
 	VFMADD231PS.BCST 4(BX), Z4, Z3
 	ADDQ             $0x08, DX
 	ADDQ             $0x08, BX
-	ADDQ             R9, R8
+	ADDQ             DI, SI
 	SUBQ             $0x02, R10
 	JAE              next
 
 odd:
 	ADDQ             $0x02, R10
 	JZ               done
-	VMOVUPS.Z        (R8), K1, Z4
+	VMOVUPS.Z        (SI), K1, Z4
 	VPSLLD           $0x10, Z4, Z4
 	VFMADD231PS.BCST (DX), Z4, Z0
 	VFMADD231PS.BCST (DX)(CX*1), Z4, Z1
@@ -574,170 +661,194 @@ odd:
 	VFMADD231PS.BCST (BX), Z4, Z3
 
 done:
-	VMOVUPS Z0, (SI)
-	ADDQ    DI, SI
-	VMOVUPS Z1, (SI)
-	ADDQ    DI, SI
-	VMOVUPS Z2, (SI)
-	ADDQ    DI, SI
-	VMOVUPS Z3, (SI)
+	MOVQ    16(AX), DX
+	MOVQ    48(AX), BX
+	VMOVUPS Z0, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z1, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z2, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z3, (DX)
+	ADDQ    BX, DX
+	MOVQ    DX, 16(AX)
+	IMUL3Q  $0x04, CX, CX
+	ADDQ    CX, (AX)
+	MOVQ    R8, 80(AX)
+	DECQ    112(AX)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
 // func tileAVX512_5x1(args *byte)
 // Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_5x1(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
 	LEAQ    (CX)(CX*2), BX
 	LEAQ    (DX)(BX*1), BX
-	MOVQ    64(AX), SI
-	MOVL    $-1, DI
-	BZHIL   SI, DI, DI
-	KMOVW   DI, K1
-	MOVQ    16(AX), SI
-	MOVQ    48(AX), DI
-	MOVQ    SI, R8
-	MOVQ    72(AX), R9
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
 	VPXORD  Z3, Z3, Z3
 	VPXORD  Z4, Z4, Z4
-	TESTQ   R9, R9
+	MOVQ    72(AX), SI
+	TESTQ   SI, SI
 	JZ      begin
-	VMOVUPS (R8), Z0
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z1
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z2
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z3
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z4
+	MOVQ    16(AX), SI
+	MOVQ    48(AX), DI
+	VMOVUPS (SI), Z0
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z1
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z2
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z3
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z4
+	ADDQ    DI, SI
 
 begin:
-	MOVQ       8(AX), R8
-	MOVQ       32(AX), R9
-	MOVQ       40(AX), R10
-	MOVQ       56(AX), R11
-	MOVQ       104(AX), R12
-	MOVQ       112(AX), R13
-	TESTQ      R12, R12
+	MOVQ       96(AX), SI
+	TESTQ      SI, SI
 	JZ         away
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
+	MOVQ       96(AX), SI
+	MOVQ       104(AX), DI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	MOVQ       SI, 96(AX)
 
 away:
-	MOVQ 88(AX), R12
-	MOVQ 96(AX), AX
-	ADDQ R8, R12
+	MOVQ 8(AX), SI
+	MOVQ 40(AX), DI
+	MOVQ 80(AX), R8
+	MOVQ 88(AX), R9
+	MOVQ 32(AX), R10
+	MOVQ 56(AX), R11
 
 next:
-	PREFETCHT1       (R12)
-	ADDQ             AX, R12
-	VMOVUPS.Z        (R8), K1, Z5
+	PREFETCHT1       (R8)
+	ADDQ             R9, R8
+	VMOVUPS.Z        (SI), K1, Z5
 	VFMADD231PS.BCST (DX), Z5, Z0
 	VFMADD231PS.BCST (DX)(CX*1), Z5, Z1
 	VFMADD231PS.BCST (DX)(CX*2), Z5, Z2
 	VFMADD231PS.BCST (BX), Z5, Z3
 	VFMADD231PS.BCST (BX)(CX*1), Z5, Z4
-	ADDQ             R9, DX
-	ADDQ             R9, BX
-	ADDQ             R10, R8
+	ADDQ             R10, DX
+	ADDQ             R10, BX
+	ADDQ             DI, SI
 	DECQ             R11
 	JNZ              next
-	VMOVUPS          Z0, (SI)
-	ADDQ             DI, SI
-	VMOVUPS          Z1, (SI)
-	ADDQ             DI, SI
-	VMOVUPS          Z2, (SI)
-	ADDQ             DI, SI
-	VMOVUPS          Z3, (SI)
-	ADDQ             DI, SI
-	VMOVUPS          Z4, (SI)
+	MOVQ             16(AX), DX
+	MOVQ             48(AX), BX
+	VMOVUPS          Z0, (DX)
+	ADDQ             BX, DX
+	VMOVUPS          Z1, (DX)
+	ADDQ             BX, DX
+	VMOVUPS          Z2, (DX)
+	ADDQ             BX, DX
+	VMOVUPS          Z3, (DX)
+	ADDQ             BX, DX
+	VMOVUPS          Z4, (DX)
+	ADDQ             BX, DX
+	MOVQ             DX, 16(AX)
+	IMUL3Q           $0x05, CX, CX
+	ADDQ             CX, (AX)
+	MOVQ             R8, 80(AX)
+	DECQ             112(AX)
+	JNZ              tile
 	VZEROUPPER
 	RET
 
 // func pairsAVX512_5x1(args *byte)
 // Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_5x1(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
 	LEAQ    (CX)(CX*2), BX
 	LEAQ    (DX)(BX*1), BX
-	MOVQ    64(AX), SI
-	MOVL    $-1, DI
-	BZHIL   SI, DI, DI
-	KMOVW   DI, K1
-	MOVQ    16(AX), SI
-	MOVQ    48(AX), DI
-	MOVQ    SI, R8
-	MOVQ    72(AX), R9
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
 	VPXORD  Z3, Z3, Z3
 	VPXORD  Z4, Z4, Z4
-	TESTQ   R9, R9
+	MOVQ    72(AX), SI
+	TESTQ   SI, SI
 	JZ      begin
-	VMOVUPS (R8), Z0
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z1
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z2
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z3
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z4
+	MOVQ    16(AX), SI
+	MOVQ    48(AX), DI
+	VMOVUPS (SI), Z0
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z1
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z2
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z3
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z4
+	ADDQ    DI, SI
 
 begin:
-	MOVQ       80(AX), R8
-	MOVQ       40(AX), R9
-	MOVQ       56(AX), R10
-	MOVQ       104(AX), R11
-	MOVQ       112(AX), R12
-	TESTQ      R11, R11
+	MOVQ       96(AX), SI
+	TESTQ      SI, SI
 	JZ         away
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
+	MOVQ       96(AX), SI
+	MOVQ       104(AX), DI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	MOVQ       SI, 96(AX)
 
 away:
-	MOVQ 88(AX), R11
-	MOVQ 96(AX), AX
-	ADDQ R8, R11
+	MOVQ 8(AX), SI
+	MOVQ 40(AX), DI
+	MOVQ 80(AX), R8
+	MOVQ 88(AX), R9
+	MOVQ 56(AX), R10
 	SUBQ $0x02, R10
 	JB   odd
 
 next:
-	PREFETCHT1       (R11)
-	ADDQ             AX, R11
-	VMOVUPS.Z        (R8), K1, Z5
+	PREFETCHT1       (R8)
+	ADDQ             R9, R8
+	VMOVUPS.Z        (SI), K1, Z5
 	VPSLLD           $0x10, Z5, Z5
 	VFMADD231PS.BCST (DX), Z5, Z0
 	VFMADD231PS.BCST (DX)(CX*1), Z5, Z1
 	VFMADD231PS.BCST (DX)(CX*2), Z5, Z2
 	VFMADD231PS.BCST (BX), Z5, Z3
 	VFMADD231PS.BCST (BX)(CX*1), Z5, Z4
-	VMOVUPS.Z        (R8), K1, Z5
+	VMOVUPS.Z        (SI), K1, Z5
 	VPANDD           cffff0000<>+0(SB), Z5, Z5
 	VFMADD231PS.BCST 4(DX), Z5, Z0
 	VFMADD231PS.BCST 4(DX)(CX*1), Z5, Z1
@@ -746,14 +857,14 @@ next:
 	VFMADD231PS.BCST 4(BX)(CX*1), Z5, Z4
 	ADDQ             $0x08, DX
 	ADDQ             $0x08, BX
-	ADDQ             R9, R8
+	ADDQ             DI, SI
 	SUBQ             $0x02, R10
 	JAE              next
 
 odd:
 	ADDQ             $0x02, R10
 	JZ               done
-	VMOVUPS.Z        (R8), K1, Z5
+	VMOVUPS.Z        (SI), K1, Z5
 	VPSLLD           $0x10, Z5, Z5
 	VFMADD231PS.BCST (DX), Z5, Z0
 	VFMADD231PS.BCST (DX)(CX*1), Z5, Z1
@@ -762,178 +873,202 @@ odd:
 	VFMADD231PS.BCST (BX)(CX*1), Z5, Z4
 
 done:
-	VMOVUPS Z0, (SI)
-	ADDQ    DI, SI
-	VMOVUPS Z1, (SI)
-	ADDQ    DI, SI
-	VMOVUPS Z2, (SI)
-	ADDQ    DI, SI
-	VMOVUPS Z3, (SI)
-	ADDQ    DI, SI
-	VMOVUPS Z4, (SI)
+	MOVQ    16(AX), DX
+	MOVQ    48(AX), BX
+	VMOVUPS Z0, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z1, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z2, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z3, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z4, (DX)
+	ADDQ    BX, DX
+	MOVQ    DX, 16(AX)
+	IMUL3Q  $0x05, CX, CX
+	ADDQ    CX, (AX)
+	MOVQ    R8, 80(AX)
+	DECQ    112(AX)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
 // func tileAVX512_6x1(args *byte)
 // Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_6x1(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
 	LEAQ    (CX)(CX*2), BX
 	LEAQ    (DX)(BX*1), BX
-	MOVQ    64(AX), SI
-	MOVL    $-1, DI
-	BZHIL   SI, DI, DI
-	KMOVW   DI, K1
-	MOVQ    16(AX), SI
-	MOVQ    48(AX), DI
-	MOVQ    SI, R8
-	MOVQ    72(AX), R9
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
 	VPXORD  Z3, Z3, Z3
 	VPXORD  Z4, Z4, Z4
 	VPXORD  Z5, Z5, Z5
-	TESTQ   R9, R9
+	MOVQ    72(AX), SI
+	TESTQ   SI, SI
 	JZ      begin
-	VMOVUPS (R8), Z0
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z1
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z2
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z3
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z4
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z5
+	MOVQ    16(AX), SI
+	MOVQ    48(AX), DI
+	VMOVUPS (SI), Z0
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z1
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z2
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z3
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z4
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z5
+	ADDQ    DI, SI
 
 begin:
-	MOVQ       8(AX), R8
-	MOVQ       32(AX), R9
-	MOVQ       40(AX), R10
-	MOVQ       56(AX), R11
-	MOVQ       104(AX), R12
-	MOVQ       112(AX), R13
-	TESTQ      R12, R12
+	MOVQ       96(AX), SI
+	TESTQ      SI, SI
 	JZ         away
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
+	MOVQ       96(AX), SI
+	MOVQ       104(AX), DI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	MOVQ       SI, 96(AX)
 
 away:
-	MOVQ 88(AX), R12
-	MOVQ 96(AX), AX
-	ADDQ R8, R12
+	MOVQ 8(AX), SI
+	MOVQ 40(AX), DI
+	MOVQ 80(AX), R8
+	MOVQ 88(AX), R9
+	MOVQ 32(AX), R10
+	MOVQ 56(AX), R11
 
 next:
-	PREFETCHT1       (R12)
-	ADDQ             AX, R12
-	VMOVUPS.Z        (R8), K1, Z6
+	PREFETCHT1       (R8)
+	ADDQ             R9, R8
+	VMOVUPS.Z        (SI), K1, Z6
 	VFMADD231PS.BCST (DX), Z6, Z0
 	VFMADD231PS.BCST (DX)(CX*1), Z6, Z1
 	VFMADD231PS.BCST (DX)(CX*2), Z6, Z2
 	VFMADD231PS.BCST (BX), Z6, Z3
 	VFMADD231PS.BCST (BX)(CX*1), Z6, Z4
 	VFMADD231PS.BCST (BX)(CX*2), Z6, Z5
-	ADDQ             R9, DX
-	ADDQ             R9, BX
-	ADDQ             R10, R8
+	ADDQ             R10, DX
+	ADDQ             R10, BX
+	ADDQ             DI, SI
 	DECQ             R11
 	JNZ              next
-	VMOVUPS          Z0, (SI)
-	ADDQ             DI, SI
-	VMOVUPS          Z1, (SI)
-	ADDQ             DI, SI
-	VMOVUPS          Z2, (SI)
-	ADDQ             DI, SI
-	VMOVUPS          Z3, (SI)
-	ADDQ             DI, SI
-	VMOVUPS          Z4, (SI)
-	ADDQ             DI, SI
-	VMOVUPS          Z5, (SI)
+	MOVQ             16(AX), DX
+	MOVQ             48(AX), BX
+	VMOVUPS          Z0, (DX)
+	ADDQ             BX, DX
+	VMOVUPS          Z1, (DX)
+	ADDQ             BX, DX
+	VMOVUPS          Z2, (DX)
+	ADDQ             BX, DX
+	VMOVUPS          Z3, (DX)
+	ADDQ             BX, DX
+	VMOVUPS          Z4, (DX)
+	ADDQ             BX, DX
+	VMOVUPS          Z5, (DX)
+	ADDQ             BX, DX
+	MOVQ             DX, 16(AX)
+	IMUL3Q           $0x06, CX, CX
+	ADDQ             CX, (AX)
+	MOVQ             R8, 80(AX)
+	DECQ             112(AX)
+	JNZ              tile
 	VZEROUPPER
 	RET
 
 // func pairsAVX512_6x1(args *byte)
 // Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_6x1(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
 	LEAQ    (CX)(CX*2), BX
 	LEAQ    (DX)(BX*1), BX
-	MOVQ    64(AX), SI
-	MOVL    $-1, DI
-	BZHIL   SI, DI, DI
-	KMOVW   DI, K1
-	MOVQ    16(AX), SI
-	MOVQ    48(AX), DI
-	MOVQ    SI, R8
-	MOVQ    72(AX), R9
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
 	VPXORD  Z3, Z3, Z3
 	VPXORD  Z4, Z4, Z4
 	VPXORD  Z5, Z5, Z5
-	TESTQ   R9, R9
+	MOVQ    72(AX), SI
+	TESTQ   SI, SI
 	JZ      begin
-	VMOVUPS (R8), Z0
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z1
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z2
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z3
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z4
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z5
+	MOVQ    16(AX), SI
+	MOVQ    48(AX), DI
+	VMOVUPS (SI), Z0
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z1
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z2
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z3
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z4
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z5
+	ADDQ    DI, SI
 
 begin:
-	MOVQ       80(AX), R8
-	MOVQ       40(AX), R9
-	MOVQ       56(AX), R10
-	MOVQ       104(AX), R11
-	MOVQ       112(AX), R12
-	TESTQ      R11, R11
+	MOVQ       96(AX), SI
+	TESTQ      SI, SI
 	JZ         away
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
+	MOVQ       96(AX), SI
+	MOVQ       104(AX), DI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	MOVQ       SI, 96(AX)
 
 away:
-	MOVQ 88(AX), R11
-	MOVQ 96(AX), AX
-	ADDQ R8, R11
+	MOVQ 8(AX), SI
+	MOVQ 40(AX), DI
+	MOVQ 80(AX), R8
+	MOVQ 88(AX), R9
+	MOVQ 56(AX), R10
 	SUBQ $0x02, R10
 	JB   odd
 
 next:
-	PREFETCHT1       (R11)
-	ADDQ             AX, R11
-	VMOVUPS.Z        (R8), K1, Z6
+	PREFETCHT1       (R8)
+	ADDQ             R9, R8
+	VMOVUPS.Z        (SI), K1, Z6
 	VPSLLD           $0x10, Z6, Z6
 	VFMADD231PS.BCST (DX), Z6, Z0
 	VFMADD231PS.BCST (DX)(CX*1), Z6, Z1
@@ -941,7 +1076,7 @@ next:
 	VFMADD231PS.BCST (BX), Z6, Z3
 	VFMADD231PS.BCST (BX)(CX*1), Z6, Z4
 	VFMADD231PS.BCST (BX)(CX*2), Z6, Z5
-	VMOVUPS.Z        (R8), K1, Z6
+	VMOVUPS.Z        (SI), K1, Z6
 	VPANDD           cffff0000<>+0(SB), Z6, Z6
 	VFMADD231PS.BCST 4(DX), Z6, Z0
 	VFMADD231PS.BCST 4(DX)(CX*1), Z6, Z1
@@ -951,14 +1086,14 @@ next:
 	VFMADD231PS.BCST 4(BX)(CX*2), Z6, Z5
 	ADDQ             $0x08, DX
 	ADDQ             $0x08, BX
-	ADDQ             R9, R8
+	ADDQ             DI, SI
 	SUBQ             $0x02, R10
 	JAE              next
 
 odd:
 	ADDQ             $0x02, R10
 	JZ               done
-	VMOVUPS.Z        (R8), K1, Z6
+	VMOVUPS.Z        (SI), K1, Z6
 	VPSLLD           $0x10, Z6, Z6
 	VFMADD231PS.BCST (DX), Z6, Z0
 	VFMADD231PS.BCST (DX)(CX*1), Z6, Z1
@@ -968,37 +1103,44 @@ odd:
 	VFMADD231PS.BCST (BX)(CX*2), Z6, Z5
 
 done:
-	VMOVUPS Z0, (SI)
-	ADDQ    DI, SI
-	VMOVUPS Z1, (SI)
-	ADDQ    DI, SI
-	VMOVUPS Z2, (SI)
-	ADDQ    DI, SI
-	VMOVUPS Z3, (SI)
-	ADDQ    DI, SI
-	VMOVUPS Z4, (SI)
-	ADDQ    DI, SI
-	VMOVUPS Z5, (SI)
+	MOVQ    16(AX), DX
+	MOVQ    48(AX), BX
+	VMOVUPS Z0, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z1, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z2, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z3, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z4, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z5, (DX)
+	ADDQ    BX, DX
+	MOVQ    DX, 16(AX)
+	IMUL3Q  $0x06, CX, CX
+	ADDQ    CX, (AX)
+	MOVQ    R8, 80(AX)
+	DECQ    112(AX)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
 // func tileAVX512_7x1(args *byte)
 // Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_7x1(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
 	LEAQ    (CX)(CX*2), BX
 	LEAQ    (DX)(BX*1), SI
 	LEAQ    (SI)(BX*1), BX
-	MOVQ    64(AX), DI
-	MOVL    $-1, R8
-	BZHIL   DI, R8, R8
-	KMOVW   R8, K1
-	MOVQ    16(AX), DI
-	MOVQ    48(AX), R8
-	MOVQ    DI, R9
-	MOVQ    72(AX), R10
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
@@ -1006,55 +1148,60 @@ TEXT ·tileAVX512_7x1(SB), NOSPLIT, $0-8
 	VPXORD  Z4, Z4, Z4
 	VPXORD  Z5, Z5, Z5
 	VPXORD  Z6, Z6, Z6
-	TESTQ   R10, R10
+	MOVQ    72(AX), DI
+	TESTQ   DI, DI
 	JZ      begin
-	VMOVUPS (R9), Z0
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z1
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z2
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z3
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z4
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z5
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z6
+	MOVQ    16(AX), DI
+	MOVQ    48(AX), R8
+	VMOVUPS (DI), Z0
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z1
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z2
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z3
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z4
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z5
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z6
+	ADDQ    R8, DI
 
 begin:
-	MOVQ       8(AX), R9
-	MOVQ       32(AX), R10
-	MOVQ       40(AX), R11
-	MOVQ       56(AX), R12
-	MOVQ       104(AX), R13
-	MOVQ       112(AX), R14
-	TESTQ      R13, R13
+	MOVQ       96(AX), DI
+	TESTQ      DI, DI
 	JZ         away
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
+	MOVQ       96(AX), DI
+	MOVQ       104(AX), R8
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	MOVQ       DI, 96(AX)
 
 away:
-	MOVQ 88(AX), R13
-	MOVQ 96(AX), AX
-	ADDQ R9, R13
+	MOVQ 8(AX), DI
+	MOVQ 40(AX), R8
+	MOVQ 80(AX), R9
+	MOVQ 88(AX), R10
+	MOVQ 32(AX), R11
+	MOVQ 56(AX), R12
 
 next:
-	PREFETCHT1       (R13)
-	ADDQ             AX, R13
-	VMOVUPS.Z        (R9), K1, Z7
+	PREFETCHT1       (R9)
+	ADDQ             R10, R9
+	VMOVUPS.Z        (DI), K1, Z7
 	VFMADD231PS.BCST (DX), Z7, Z0
 	VFMADD231PS.BCST (DX)(CX*1), Z7, Z1
 	VFMADD231PS.BCST (DX)(CX*2), Z7, Z2
@@ -1062,45 +1209,52 @@ next:
 	VFMADD231PS.BCST (SI)(CX*1), Z7, Z4
 	VFMADD231PS.BCST (SI)(CX*2), Z7, Z5
 	VFMADD231PS.BCST (BX), Z7, Z6
-	ADDQ             R10, DX
-	ADDQ             R10, SI
-	ADDQ             R10, BX
-	ADDQ             R11, R9
+	ADDQ             R11, DX
+	ADDQ             R11, SI
+	ADDQ             R11, BX
+	ADDQ             R8, DI
 	DECQ             R12
 	JNZ              next
-	VMOVUPS          Z0, (DI)
-	ADDQ             R8, DI
-	VMOVUPS          Z1, (DI)
-	ADDQ             R8, DI
-	VMOVUPS          Z2, (DI)
-	ADDQ             R8, DI
-	VMOVUPS          Z3, (DI)
-	ADDQ             R8, DI
-	VMOVUPS          Z4, (DI)
-	ADDQ             R8, DI
-	VMOVUPS          Z5, (DI)
-	ADDQ             R8, DI
-	VMOVUPS          Z6, (DI)
+	MOVQ             16(AX), DX
+	MOVQ             48(AX), BX
+	VMOVUPS          Z0, (DX)
+	ADDQ             BX, DX
+	VMOVUPS          Z1, (DX)
+	ADDQ             BX, DX
+	VMOVUPS          Z2, (DX)
+	ADDQ             BX, DX
+	VMOVUPS          Z3, (DX)
+	ADDQ             BX, DX
+	VMOVUPS          Z4, (DX)
+	ADDQ             BX, DX
+	VMOVUPS          Z5, (DX)
+	ADDQ             BX, DX
+	VMOVUPS          Z6, (DX)
+	ADDQ             BX, DX
+	MOVQ             DX, 16(AX)
+	IMUL3Q           $0x07, CX, CX
+	ADDQ             CX, (AX)
+	MOVQ             R9, 80(AX)
+	DECQ             112(AX)
+	JNZ              tile
 	VZEROUPPER
 	RET
 
 // func pairsAVX512_7x1(args *byte)
 // Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_7x1(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
 	LEAQ    (CX)(CX*2), BX
 	LEAQ    (DX)(BX*1), SI
 	LEAQ    (SI)(BX*1), BX
-	MOVQ    64(AX), DI
-	MOVL    $-1, R8
-	BZHIL   DI, R8, R8
-	KMOVW   R8, K1
-	MOVQ    16(AX), DI
-	MOVQ    48(AX), R8
-	MOVQ    DI, R9
-	MOVQ    72(AX), R10
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
@@ -1108,56 +1262,61 @@ TEXT ·pairsAVX512_7x1(SB), NOSPLIT, $0-8
 	VPXORD  Z4, Z4, Z4
 	VPXORD  Z5, Z5, Z5
 	VPXORD  Z6, Z6, Z6
-	TESTQ   R10, R10
+	MOVQ    72(AX), DI
+	TESTQ   DI, DI
 	JZ      begin
-	VMOVUPS (R9), Z0
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z1
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z2
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z3
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z4
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z5
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z6
+	MOVQ    16(AX), DI
+	MOVQ    48(AX), R8
+	VMOVUPS (DI), Z0
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z1
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z2
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z3
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z4
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z5
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z6
+	ADDQ    R8, DI
 
 begin:
-	MOVQ       80(AX), R9
-	MOVQ       40(AX), R10
-	MOVQ       56(AX), R11
-	MOVQ       104(AX), R12
-	MOVQ       112(AX), R13
-	TESTQ      R12, R12
+	MOVQ       96(AX), DI
+	TESTQ      DI, DI
 	JZ         away
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
+	MOVQ       96(AX), DI
+	MOVQ       104(AX), R8
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	MOVQ       DI, 96(AX)
 
 away:
-	MOVQ 88(AX), R12
-	MOVQ 96(AX), AX
-	ADDQ R9, R12
+	MOVQ 8(AX), DI
+	MOVQ 40(AX), R8
+	MOVQ 80(AX), R9
+	MOVQ 88(AX), R10
+	MOVQ 56(AX), R11
 	SUBQ $0x02, R11
 	JB   odd
 
 next:
-	PREFETCHT1       (R12)
-	ADDQ             AX, R12
-	VMOVUPS.Z        (R9), K1, Z7
+	PREFETCHT1       (R9)
+	ADDQ             R10, R9
+	VMOVUPS.Z        (DI), K1, Z7
 	VPSLLD           $0x10, Z7, Z7
 	VFMADD231PS.BCST (DX), Z7, Z0
 	VFMADD231PS.BCST (DX)(CX*1), Z7, Z1
@@ -1166,7 +1325,7 @@ next:
 	VFMADD231PS.BCST (SI)(CX*1), Z7, Z4
 	VFMADD231PS.BCST (SI)(CX*2), Z7, Z5
 	VFMADD231PS.BCST (BX), Z7, Z6
-	VMOVUPS.Z        (R9), K1, Z7
+	VMOVUPS.Z        (DI), K1, Z7
 	VPANDD           cffff0000<>+0(SB), Z7, Z7
 	VFMADD231PS.BCST 4(DX), Z7, Z0
 	VFMADD231PS.BCST 4(DX)(CX*1), Z7, Z1
@@ -1178,14 +1337,14 @@ next:
 	ADDQ             $0x08, DX
 	ADDQ             $0x08, SI
 	ADDQ             $0x08, BX
-	ADDQ             R10, R9
+	ADDQ             R8, DI
 	SUBQ             $0x02, R11
 	JAE              next
 
 odd:
 	ADDQ             $0x02, R11
 	JZ               done
-	VMOVUPS.Z        (R9), K1, Z7
+	VMOVUPS.Z        (DI), K1, Z7
 	VPSLLD           $0x10, Z7, Z7
 	VFMADD231PS.BCST (DX), Z7, Z0
 	VFMADD231PS.BCST (DX)(CX*1), Z7, Z1
@@ -1196,39 +1355,46 @@ odd:
 	VFMADD231PS.BCST (BX), Z7, Z6
 
 done:
-	VMOVUPS Z0, (DI)
-	ADDQ    R8, DI
-	VMOVUPS Z1, (DI)
-	ADDQ    R8, DI
-	VMOVUPS Z2, (DI)
-	ADDQ    R8, DI
-	VMOVUPS Z3, (DI)
-	ADDQ    R8, DI
-	VMOVUPS Z4, (DI)
-	ADDQ    R8, DI
-	VMOVUPS Z5, (DI)
-	ADDQ    R8, DI
-	VMOVUPS Z6, (DI)
+	MOVQ    16(AX), DX
+	MOVQ    48(AX), BX
+	VMOVUPS Z0, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z1, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z2, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z3, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z4, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z5, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z6, (DX)
+	ADDQ    BX, DX
+	MOVQ    DX, 16(AX)
+	IMUL3Q  $0x07, CX, CX
+	ADDQ    CX, (AX)
+	MOVQ    R9, 80(AX)
+	DECQ    112(AX)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
 // func tileAVX512_8x1(args *byte)
 // Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_8x1(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
 	LEAQ    (CX)(CX*2), BX
 	LEAQ    (DX)(BX*1), SI
 	LEAQ    (SI)(BX*1), BX
-	MOVQ    64(AX), DI
-	MOVL    $-1, R8
-	BZHIL   DI, R8, R8
-	KMOVW   R8, K1
-	MOVQ    16(AX), DI
-	MOVQ    48(AX), R8
-	MOVQ    DI, R9
-	MOVQ    72(AX), R10
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
@@ -1237,59 +1403,64 @@ TEXT ·tileAVX512_8x1(SB), NOSPLIT, $0-8
 	VPXORD  Z5, Z5, Z5
 	VPXORD  Z6, Z6, Z6
 	VPXORD  Z7, Z7, Z7
-	TESTQ   R10, R10
+	MOVQ    72(AX), DI
+	TESTQ   DI, DI
 	JZ      begin
-	VMOVUPS (R9), Z0
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z1
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z2
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z3
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z4
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z5
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z6
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z7
+	MOVQ    16(AX), DI
+	MOVQ    48(AX), R8
+	VMOVUPS (DI), Z0
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z1
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z2
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z3
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z4
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z5
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z6
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z7
+	ADDQ    R8, DI
 
 begin:
-	MOVQ       8(AX), R9
-	MOVQ       32(AX), R10
-	MOVQ       40(AX), R11
-	MOVQ       56(AX), R12
-	MOVQ       104(AX), R13
-	MOVQ       112(AX), R14
-	TESTQ      R13, R13
+	MOVQ       96(AX), DI
+	TESTQ      DI, DI
 	JZ         away
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
+	MOVQ       96(AX), DI
+	MOVQ       104(AX), R8
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	MOVQ       DI, 96(AX)
 
 away:
-	MOVQ 88(AX), R13
-	MOVQ 96(AX), AX
-	ADDQ R9, R13
+	MOVQ 8(AX), DI
+	MOVQ 40(AX), R8
+	MOVQ 80(AX), R9
+	MOVQ 88(AX), R10
+	MOVQ 32(AX), R11
+	MOVQ 56(AX), R12
 
 next:
-	PREFETCHT1       (R13)
-	ADDQ             AX, R13
-	VMOVUPS.Z        (R9), K1, Z8
+	PREFETCHT1       (R9)
+	ADDQ             R10, R9
+	VMOVUPS.Z        (DI), K1, Z8
 	VFMADD231PS.BCST (DX), Z8, Z0
 	VFMADD231PS.BCST (DX)(CX*1), Z8, Z1
 	VFMADD231PS.BCST (DX)(CX*2), Z8, Z2
@@ -1298,47 +1469,54 @@ next:
 	VFMADD231PS.BCST (SI)(CX*2), Z8, Z5
 	VFMADD231PS.BCST (BX), Z8, Z6
 	VFMADD231PS.BCST (BX)(CX*1), Z8, Z7
-	ADDQ             R10, DX
-	ADDQ             R10, SI
-	ADDQ             R10, BX
-	ADDQ             R11, R9
+	ADDQ             R11, DX
+	ADDQ             R11, SI
+	ADDQ             R11, BX
+	ADDQ             R8, DI
 	DECQ             R12
 	JNZ              next
-	VMOVUPS          Z0, (DI)
-	ADDQ             R8, DI
-	VMOVUPS          Z1, (DI)
-	ADDQ             R8, DI
-	VMOVUPS          Z2, (DI)
-	ADDQ             R8, DI
-	VMOVUPS          Z3, (DI)
-	ADDQ             R8, DI
-	VMOVUPS          Z4, (DI)
-	ADDQ             R8, DI
-	VMOVUPS          Z5, (DI)
-	ADDQ             R8, DI
-	VMOVUPS          Z6, (DI)
-	ADDQ             R8, DI
-	VMOVUPS          Z7, (DI)
+	MOVQ             16(AX), DX
+	MOVQ             48(AX), BX
+	VMOVUPS          Z0, (DX)
+	ADDQ             BX, DX
+	VMOVUPS          Z1, (DX)
+	ADDQ             BX, DX
+	VMOVUPS          Z2, (DX)
+	ADDQ             BX, DX
+	VMOVUPS          Z3, (DX)
+	ADDQ             BX, DX
+	VMOVUPS          Z4, (DX)
+	ADDQ             BX, DX
+	VMOVUPS          Z5, (DX)
+	ADDQ             BX, DX
+	VMOVUPS          Z6, (DX)
+	ADDQ             BX, DX
+	VMOVUPS          Z7, (DX)
+	ADDQ             BX, DX
+	MOVQ             DX, 16(AX)
+	IMUL3Q           $0x08, CX, CX
+	ADDQ             CX, (AX)
+	MOVQ             R9, 80(AX)
+	DECQ             112(AX)
+	JNZ              tile
 	VZEROUPPER
 	RET
 
 // func pairsAVX512_8x1(args *byte)
 // Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_8x1(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
 	LEAQ    (CX)(CX*2), BX
 	LEAQ    (DX)(BX*1), SI
 	LEAQ    (SI)(BX*1), BX
-	MOVQ    64(AX), DI
-	MOVL    $-1, R8
-	BZHIL   DI, R8, R8
-	KMOVW   R8, K1
-	MOVQ    16(AX), DI
-	MOVQ    48(AX), R8
-	MOVQ    DI, R9
-	MOVQ    72(AX), R10
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
@@ -1347,60 +1525,65 @@ TEXT ·pairsAVX512_8x1(SB), NOSPLIT, $0-8
 	VPXORD  Z5, Z5, Z5
 	VPXORD  Z6, Z6, Z6
 	VPXORD  Z7, Z7, Z7
-	TESTQ   R10, R10
+	MOVQ    72(AX), DI
+	TESTQ   DI, DI
 	JZ      begin
-	VMOVUPS (R9), Z0
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z1
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z2
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z3
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z4
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z5
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z6
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z7
+	MOVQ    16(AX), DI
+	MOVQ    48(AX), R8
+	VMOVUPS (DI), Z0
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z1
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z2
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z3
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z4
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z5
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z6
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z7
+	ADDQ    R8, DI
 
 begin:
-	MOVQ       80(AX), R9
-	MOVQ       40(AX), R10
-	MOVQ       56(AX), R11
-	MOVQ       104(AX), R12
-	MOVQ       112(AX), R13
-	TESTQ      R12, R12
+	MOVQ       96(AX), DI
+	TESTQ      DI, DI
 	JZ         away
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
+	MOVQ       96(AX), DI
+	MOVQ       104(AX), R8
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	MOVQ       DI, 96(AX)
 
 away:
-	MOVQ 88(AX), R12
-	MOVQ 96(AX), AX
-	ADDQ R9, R12
+	MOVQ 8(AX), DI
+	MOVQ 40(AX), R8
+	MOVQ 80(AX), R9
+	MOVQ 88(AX), R10
+	MOVQ 56(AX), R11
 	SUBQ $0x02, R11
 	JB   odd
 
 next:
-	PREFETCHT1       (R12)
-	ADDQ             AX, R12
-	VMOVUPS.Z        (R9), K1, Z8
+	PREFETCHT1       (R9)
+	ADDQ             R10, R9
+	VMOVUPS.Z        (DI), K1, Z8
 	VPSLLD           $0x10, Z8, Z8
 	VFMADD231PS.BCST (DX), Z8, Z0
 	VFMADD231PS.BCST (DX)(CX*1), Z8, Z1
@@ -1410,7 +1593,7 @@ next:
 	VFMADD231PS.BCST (SI)(CX*2), Z8, Z5
 	VFMADD231PS.BCST (BX), Z8, Z6
 	VFMADD231PS.BCST (BX)(CX*1), Z8, Z7
-	VMOVUPS.Z        (R9), K1, Z8
+	VMOVUPS.Z        (DI), K1, Z8
 	VPANDD           cffff0000<>+0(SB), Z8, Z8
 	VFMADD231PS.BCST 4(DX), Z8, Z0
 	VFMADD231PS.BCST 4(DX)(CX*1), Z8, Z1
@@ -1423,14 +1606,14 @@ next:
 	ADDQ             $0x08, DX
 	ADDQ             $0x08, SI
 	ADDQ             $0x08, BX
-	ADDQ             R10, R9
+	ADDQ             R8, DI
 	SUBQ             $0x02, R11
 	JAE              next
 
 odd:
 	ADDQ             $0x02, R11
 	JZ               done
-	VMOVUPS.Z        (R9), K1, Z8
+	VMOVUPS.Z        (DI), K1, Z8
 	VPSLLD           $0x10, Z8, Z8
 	VFMADD231PS.BCST (DX), Z8, Z0
 	VFMADD231PS.BCST (DX)(CX*1), Z8, Z1
@@ -1442,41 +1625,48 @@ odd:
 	VFMADD231PS.BCST (BX)(CX*1), Z8, Z7
 
 done:
-	VMOVUPS Z0, (DI)
-	ADDQ    R8, DI
-	VMOVUPS Z1, (DI)
-	ADDQ    R8, DI
-	VMOVUPS Z2, (DI)
-	ADDQ    R8, DI
-	VMOVUPS Z3, (DI)
-	ADDQ    R8, DI
-	VMOVUPS Z4, (DI)
-	ADDQ    R8, DI
-	VMOVUPS Z5, (DI)
-	ADDQ    R8, DI
-	VMOVUPS Z6, (DI)
-	ADDQ    R8, DI
-	VMOVUPS Z7, (DI)
+	MOVQ    16(AX), DX
+	MOVQ    48(AX), BX
+	VMOVUPS Z0, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z1, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z2, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z3, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z4, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z5, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z6, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z7, (DX)
+	ADDQ    BX, DX
+	MOVQ    DX, 16(AX)
+	IMUL3Q  $0x08, CX, CX
+	ADDQ    CX, (AX)
+	MOVQ    R9, 80(AX)
+	DECQ    112(AX)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
 // func tileAVX512_9x1(args *byte)
 // Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_9x1(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
 	LEAQ    (CX)(CX*2), BX
 	LEAQ    (DX)(BX*1), SI
 	LEAQ    (SI)(BX*1), BX
-	MOVQ    64(AX), DI
-	MOVL    $-1, R8
-	BZHIL   DI, R8, R8
-	KMOVW   R8, K1
-	MOVQ    16(AX), DI
-	MOVQ    48(AX), R8
-	MOVQ    DI, R9
-	MOVQ    72(AX), R10
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
@@ -1486,63 +1676,68 @@ TEXT ·tileAVX512_9x1(SB), NOSPLIT, $0-8
 	VPXORD  Z6, Z6, Z6
 	VPXORD  Z7, Z7, Z7
 	VPXORD  Z8, Z8, Z8
-	TESTQ   R10, R10
+	MOVQ    72(AX), DI
+	TESTQ   DI, DI
 	JZ      begin
-	VMOVUPS (R9), Z0
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z1
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z2
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z3
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z4
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z5
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z6
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z7
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z8
+	MOVQ    16(AX), DI
+	MOVQ    48(AX), R8
+	VMOVUPS (DI), Z0
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z1
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z2
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z3
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z4
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z5
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z6
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z7
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z8
+	ADDQ    R8, DI
 
 begin:
-	MOVQ       8(AX), R9
-	MOVQ       32(AX), R10
-	MOVQ       40(AX), R11
-	MOVQ       56(AX), R12
-	MOVQ       104(AX), R13
-	MOVQ       112(AX), R14
-	TESTQ      R13, R13
+	MOVQ       96(AX), DI
+	TESTQ      DI, DI
 	JZ         away
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
+	MOVQ       96(AX), DI
+	MOVQ       104(AX), R8
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	MOVQ       DI, 96(AX)
 
 away:
-	MOVQ 88(AX), R13
-	MOVQ 96(AX), AX
-	ADDQ R9, R13
+	MOVQ 8(AX), DI
+	MOVQ 40(AX), R8
+	MOVQ 80(AX), R9
+	MOVQ 88(AX), R10
+	MOVQ 32(AX), R11
+	MOVQ 56(AX), R12
 
 next:
-	PREFETCHT1       (R13)
-	ADDQ             AX, R13
-	VMOVUPS.Z        (R9), K1, Z9
+	PREFETCHT1       (R9)
+	ADDQ             R10, R9
+	VMOVUPS.Z        (DI), K1, Z9
 	VFMADD231PS.BCST (DX), Z9, Z0
 	VFMADD231PS.BCST (DX)(CX*1), Z9, Z1
 	VFMADD231PS.BCST (DX)(CX*2), Z9, Z2
@@ -1552,49 +1747,56 @@ next:
 	VFMADD231PS.BCST (BX), Z9, Z6
 	VFMADD231PS.BCST (BX)(CX*1), Z9, Z7
 	VFMADD231PS.BCST (BX)(CX*2), Z9, Z8
-	ADDQ             R10, DX
-	ADDQ             R10, SI
-	ADDQ             R10, BX
-	ADDQ             R11, R9
+	ADDQ             R11, DX
+	ADDQ             R11, SI
+	ADDQ             R11, BX
+	ADDQ             R8, DI
 	DECQ             R12
 	JNZ              next
-	VMOVUPS          Z0, (DI)
-	ADDQ             R8, DI
-	VMOVUPS          Z1, (DI)
-	ADDQ             R8, DI
-	VMOVUPS          Z2, (DI)
-	ADDQ             R8, DI
-	VMOVUPS          Z3, (DI)
-	ADDQ             R8, DI
-	VMOVUPS          Z4, (DI)
-	ADDQ             R8, DI
-	VMOVUPS          Z5, (DI)
-	ADDQ             R8, DI
-	VMOVUPS          Z6, (DI)
-	ADDQ             R8, DI
-	VMOVUPS          Z7, (DI)
-	ADDQ             R8, DI
-	VMOVUPS          Z8, (DI)
+	MOVQ             16(AX), DX
+	MOVQ             48(AX), BX
+	VMOVUPS          Z0, (DX)
+	ADDQ             BX, DX
+	VMOVUPS          Z1, (DX)
+	ADDQ             BX, DX
+	VMOVUPS          Z2, (DX)
+	ADDQ             BX, DX
+	VMOVUPS          Z3, (DX)
+	ADDQ             BX, DX
+	VMOVUPS          Z4, (DX)
+	ADDQ             BX, DX
+	VMOVUPS          Z5, (DX)
+	ADDQ             BX, DX
+	VMOVUPS          Z6, (DX)
+	ADDQ             BX, DX
+	VMOVUPS          Z7, (DX)
+	ADDQ             BX, DX
+	VMOVUPS          Z8, (DX)
+	ADDQ             BX, DX
+	MOVQ             DX, 16(AX)
+	IMUL3Q           $0x09, CX, CX
+	ADDQ             CX, (AX)
+	MOVQ             R9, 80(AX)
+	DECQ             112(AX)
+	JNZ              tile
 	VZEROUPPER
 	RET
 
 // func pairsAVX512_9x1(args *byte)
 // Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_9x1(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
 	LEAQ    (CX)(CX*2), BX
 	LEAQ    (DX)(BX*1), SI
 	LEAQ    (SI)(BX*1), BX
-	MOVQ    64(AX), DI
-	MOVL    $-1, R8
-	BZHIL   DI, R8, R8
-	KMOVW   R8, K1
-	MOVQ    16(AX), DI
-	MOVQ    48(AX), R8
-	MOVQ    DI, R9
-	MOVQ    72(AX), R10
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
@@ -1604,64 +1806,69 @@ TEXT ·pairsAVX512_9x1(SB), NOSPLIT, $0-8
 	VPXORD  Z6, Z6, Z6
 	VPXORD  Z7, Z7, Z7
 	VPXORD  Z8, Z8, Z8
-	TESTQ   R10, R10
+	MOVQ    72(AX), DI
+	TESTQ   DI, DI
 	JZ      begin
-	VMOVUPS (R9), Z0
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z1
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z2
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z3
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z4
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z5
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z6
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z7
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z8
+	MOVQ    16(AX), DI
+	MOVQ    48(AX), R8
+	VMOVUPS (DI), Z0
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z1
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z2
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z3
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z4
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z5
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z6
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z7
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z8
+	ADDQ    R8, DI
 
 begin:
-	MOVQ       80(AX), R9
-	MOVQ       40(AX), R10
-	MOVQ       56(AX), R11
-	MOVQ       104(AX), R12
-	MOVQ       112(AX), R13
-	TESTQ      R12, R12
+	MOVQ       96(AX), DI
+	TESTQ      DI, DI
 	JZ         away
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
+	MOVQ       96(AX), DI
+	MOVQ       104(AX), R8
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	MOVQ       DI, 96(AX)
 
 away:
-	MOVQ 88(AX), R12
-	MOVQ 96(AX), AX
-	ADDQ R9, R12
+	MOVQ 8(AX), DI
+	MOVQ 40(AX), R8
+	MOVQ 80(AX), R9
+	MOVQ 88(AX), R10
+	MOVQ 56(AX), R11
 	SUBQ $0x02, R11
 	JB   odd
 
 next:
-	PREFETCHT1       (R12)
-	ADDQ             AX, R12
-	VMOVUPS.Z        (R9), K1, Z9
+	PREFETCHT1       (R9)
+	ADDQ             R10, R9
+	VMOVUPS.Z        (DI), K1, Z9
 	VPSLLD           $0x10, Z9, Z9
 	VFMADD231PS.BCST (DX), Z9, Z0
 	VFMADD231PS.BCST (DX)(CX*1), Z9, Z1
@@ -1672,7 +1879,7 @@ next:
 	VFMADD231PS.BCST (BX), Z9, Z6
 	VFMADD231PS.BCST (BX)(CX*1), Z9, Z7
 	VFMADD231PS.BCST (BX)(CX*2), Z9, Z8
-	VMOVUPS.Z        (R9), K1, Z9
+	VMOVUPS.Z        (DI), K1, Z9
 	VPANDD           cffff0000<>+0(SB), Z9, Z9
 	VFMADD231PS.BCST 4(DX), Z9, Z0
 	VFMADD231PS.BCST 4(DX)(CX*1), Z9, Z1
@@ -1686,14 +1893,14 @@ next:
 	ADDQ             $0x08, DX
 	ADDQ             $0x08, SI
 	ADDQ             $0x08, BX
-	ADDQ             R10, R9
+	ADDQ             R8, DI
 	SUBQ             $0x02, R11
 	JAE              next
 
 odd:
 	ADDQ             $0x02, R11
 	JZ               done
-	VMOVUPS.Z        (R9), K1, Z9
+	VMOVUPS.Z        (DI), K1, Z9
 	VPSLLD           $0x10, Z9, Z9
 	VFMADD231PS.BCST (DX), Z9, Z0
 	VFMADD231PS.BCST (DX)(CX*1), Z9, Z1
@@ -1706,44 +1913,51 @@ odd:
 	VFMADD231PS.BCST (BX)(CX*2), Z9, Z8
 
 done:
-	VMOVUPS Z0, (DI)
-	ADDQ    R8, DI
-	VMOVUPS Z1, (DI)
-	ADDQ    R8, DI
-	VMOVUPS Z2, (DI)
-	ADDQ    R8, DI
-	VMOVUPS Z3, (DI)
-	ADDQ    R8, DI
-	VMOVUPS Z4, (DI)
-	ADDQ    R8, DI
-	VMOVUPS Z5, (DI)
-	ADDQ    R8, DI
-	VMOVUPS Z6, (DI)
-	ADDQ    R8, DI
-	VMOVUPS Z7, (DI)
-	ADDQ    R8, DI
-	VMOVUPS Z8, (DI)
+	MOVQ    16(AX), DX
+	MOVQ    48(AX), BX
+	VMOVUPS Z0, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z1, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z2, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z3, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z4, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z5, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z6, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z7, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z8, (DX)
+	ADDQ    BX, DX
+	MOVQ    DX, 16(AX)
+	IMUL3Q  $0x09, CX, CX
+	ADDQ    CX, (AX)
+	MOVQ    R9, 80(AX)
+	DECQ    112(AX)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
 // func tileAVX512_10x1(args *byte)
 // Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_10x1(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
 	LEAQ    (CX)(CX*2), BX
 	LEAQ    (DX)(BX*1), SI
 	LEAQ    (SI)(BX*1), DI
 	LEAQ    (DI)(BX*1), BX
-	MOVQ    64(AX), R8
-	MOVL    $-1, R9
-	BZHIL   R8, R9, R9
-	KMOVW   R9, K1
-	MOVQ    16(AX), R8
-	MOVQ    48(AX), R9
-	MOVQ    R8, R10
-	MOVQ    72(AX), R11
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
@@ -1754,67 +1968,72 @@ TEXT ·tileAVX512_10x1(SB), NOSPLIT, $0-8
 	VPXORD  Z7, Z7, Z7
 	VPXORD  Z8, Z8, Z8
 	VPXORD  Z9, Z9, Z9
-	TESTQ   R11, R11
+	MOVQ    72(AX), R8
+	TESTQ   R8, R8
 	JZ      begin
-	VMOVUPS (R10), Z0
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z1
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z2
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z3
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z4
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z5
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z6
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z7
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z8
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z9
+	MOVQ    16(AX), R8
+	MOVQ    48(AX), R9
+	VMOVUPS (R8), Z0
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z1
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z2
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z3
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z4
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z5
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z6
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z7
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z8
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z9
+	ADDQ    R9, R8
 
 begin:
-	MOVQ       8(AX), R10
-	MOVQ       32(AX), R11
-	MOVQ       40(AX), R12
-	MOVQ       56(AX), R13
-	MOVQ       104(AX), R14
-	MOVQ       112(AX), R15
-	TESTQ      R14, R14
+	MOVQ       96(AX), R8
+	TESTQ      R8, R8
 	JZ         away
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
+	MOVQ       96(AX), R8
+	MOVQ       104(AX), R9
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	MOVQ       R8, 96(AX)
 
 away:
-	MOVQ 88(AX), R14
-	MOVQ 96(AX), AX
-	ADDQ R10, R14
+	MOVQ 8(AX), R8
+	MOVQ 40(AX), R9
+	MOVQ 80(AX), R10
+	MOVQ 88(AX), R11
+	MOVQ 32(AX), R12
+	MOVQ 56(AX), R13
 
 next:
-	PREFETCHT1       (R14)
-	ADDQ             AX, R14
-	VMOVUPS.Z        (R10), K1, Z10
+	PREFETCHT1       (R10)
+	ADDQ             R11, R10
+	VMOVUPS.Z        (R8), K1, Z10
 	VFMADD231PS.BCST (DX), Z10, Z0
 	VFMADD231PS.BCST (DX)(CX*1), Z10, Z1
 	VFMADD231PS.BCST (DX)(CX*2), Z10, Z2
@@ -1825,53 +2044,60 @@ next:
 	VFMADD231PS.BCST (DI)(CX*1), Z10, Z7
 	VFMADD231PS.BCST (DI)(CX*2), Z10, Z8
 	VFMADD231PS.BCST (BX), Z10, Z9
-	ADDQ             R11, DX
-	ADDQ             R11, SI
-	ADDQ             R11, DI
-	ADDQ             R11, BX
-	ADDQ             R12, R10
+	ADDQ             R12, DX
+	ADDQ             R12, SI
+	ADDQ             R12, DI
+	ADDQ             R12, BX
+	ADDQ             R9, R8
 	DECQ             R13
 	JNZ              next
-	VMOVUPS          Z0, (R8)
-	ADDQ             R9, R8
-	VMOVUPS          Z1, (R8)
-	ADDQ             R9, R8
-	VMOVUPS          Z2, (R8)
-	ADDQ             R9, R8
-	VMOVUPS          Z3, (R8)
-	ADDQ             R9, R8
-	VMOVUPS          Z4, (R8)
-	ADDQ             R9, R8
-	VMOVUPS          Z5, (R8)
-	ADDQ             R9, R8
-	VMOVUPS          Z6, (R8)
-	ADDQ             R9, R8
-	VMOVUPS          Z7, (R8)
-	ADDQ             R9, R8
-	VMOVUPS          Z8, (R8)
-	ADDQ             R9, R8
-	VMOVUPS          Z9, (R8)
+	MOVQ             16(AX), DX
+	MOVQ             48(AX), BX
+	VMOVUPS          Z0, (DX)
+	ADDQ             BX, DX
+	VMOVUPS          Z1, (DX)
+	ADDQ             BX, DX
+	VMOVUPS          Z2, (DX)
+	ADDQ             BX, DX
+	VMOVUPS          Z3, (DX)
+	ADDQ             BX, DX
+	VMOVUPS          Z4, (DX)
+	ADDQ             BX, DX
+	VMOVUPS          Z5, (DX)
+	ADDQ             BX, DX
+	VMOVUPS          Z6, (DX)
+	ADDQ             BX, DX
+	VMOVUPS          Z7, (DX)
+	ADDQ             BX, DX
+	VMOVUPS          Z8, (DX)
+	ADDQ             BX, DX
+	VMOVUPS          Z9, (DX)
+	ADDQ             BX, DX
+	MOVQ             DX, 16(AX)
+	IMUL3Q           $0x0a, CX, CX
+	ADDQ             CX, (AX)
+	MOVQ             R10, 80(AX)
+	DECQ             112(AX)
+	JNZ              tile
 	VZEROUPPER
 	RET
 
 // func pairsAVX512_10x1(args *byte)
 // Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_10x1(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
 	LEAQ    (CX)(CX*2), BX
 	LEAQ    (DX)(BX*1), SI
 	LEAQ    (SI)(BX*1), DI
 	LEAQ    (DI)(BX*1), BX
-	MOVQ    64(AX), R8
-	MOVL    $-1, R9
-	BZHIL   R8, R9, R9
-	KMOVW   R9, K1
-	MOVQ    16(AX), R8
-	MOVQ    48(AX), R9
-	MOVQ    R8, R10
-	MOVQ    72(AX), R11
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
@@ -1882,68 +2108,73 @@ TEXT ·pairsAVX512_10x1(SB), NOSPLIT, $0-8
 	VPXORD  Z7, Z7, Z7
 	VPXORD  Z8, Z8, Z8
 	VPXORD  Z9, Z9, Z9
-	TESTQ   R11, R11
+	MOVQ    72(AX), R8
+	TESTQ   R8, R8
 	JZ      begin
-	VMOVUPS (R10), Z0
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z1
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z2
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z3
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z4
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z5
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z6
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z7
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z8
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z9
+	MOVQ    16(AX), R8
+	MOVQ    48(AX), R9
+	VMOVUPS (R8), Z0
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z1
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z2
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z3
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z4
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z5
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z6
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z7
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z8
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z9
+	ADDQ    R9, R8
 
 begin:
-	MOVQ       80(AX), R10
-	MOVQ       40(AX), R11
-	MOVQ       56(AX), R12
-	MOVQ       104(AX), R13
-	MOVQ       112(AX), R14
-	TESTQ      R13, R13
+	MOVQ       96(AX), R8
+	TESTQ      R8, R8
 	JZ         away
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
+	MOVQ       96(AX), R8
+	MOVQ       104(AX), R9
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	MOVQ       R8, 96(AX)
 
 away:
-	MOVQ 88(AX), R13
-	MOVQ 96(AX), AX
-	ADDQ R10, R13
+	MOVQ 8(AX), R8
+	MOVQ 40(AX), R9
+	MOVQ 80(AX), R10
+	MOVQ 88(AX), R11
+	MOVQ 56(AX), R12
 	SUBQ $0x02, R12
 	JB   odd
 
 next:
-	PREFETCHT1       (R13)
-	ADDQ             AX, R13
-	VMOVUPS.Z        (R10), K1, Z10
+	PREFETCHT1       (R10)
+	ADDQ             R11, R10
+	VMOVUPS.Z        (R8), K1, Z10
 	VPSLLD           $0x10, Z10, Z10
 	VFMADD231PS.BCST (DX), Z10, Z0
 	VFMADD231PS.BCST (DX)(CX*1), Z10, Z1
@@ -1955,7 +2186,7 @@ next:
 	VFMADD231PS.BCST (DI)(CX*1), Z10, Z7
 	VFMADD231PS.BCST (DI)(CX*2), Z10, Z8
 	VFMADD231PS.BCST (BX), Z10, Z9
-	VMOVUPS.Z        (R10), K1, Z10
+	VMOVUPS.Z        (R8), K1, Z10
 	VPANDD           cffff0000<>+0(SB), Z10, Z10
 	VFMADD231PS.BCST 4(DX), Z10, Z0
 	VFMADD231PS.BCST 4(DX)(CX*1), Z10, Z1
@@ -1971,14 +2202,14 @@ next:
 	ADDQ             $0x08, SI
 	ADDQ             $0x08, DI
 	ADDQ             $0x08, BX
-	ADDQ             R11, R10
+	ADDQ             R9, R8
 	SUBQ             $0x02, R12
 	JAE              next
 
 odd:
 	ADDQ             $0x02, R12
 	JZ               done
-	VMOVUPS.Z        (R10), K1, Z10
+	VMOVUPS.Z        (R8), K1, Z10
 	VPSLLD           $0x10, Z10, Z10
 	VFMADD231PS.BCST (DX), Z10, Z0
 	VFMADD231PS.BCST (DX)(CX*1), Z10, Z1
@@ -1992,46 +2223,53 @@ odd:
 	VFMADD231PS.BCST (BX), Z10, Z9
 
 done:
-	VMOVUPS Z0, (R8)
-	ADDQ    R9, R8
-	VMOVUPS Z1, (R8)
-	ADDQ    R9, R8
-	VMOVUPS Z2, (R8)
-	ADDQ    R9, R8
-	VMOVUPS Z3, (R8)
-	ADDQ    R9, R8
-	VMOVUPS Z4, (R8)
-	ADDQ    R9, R8
-	VMOVUPS Z5, (R8)
-	ADDQ    R9, R8
-	VMOVUPS Z6, (R8)
-	ADDQ    R9, R8
-	VMOVUPS Z7, (R8)
-	ADDQ    R9, R8
-	VMOVUPS Z8, (R8)
-	ADDQ    R9, R8
-	VMOVUPS Z9, (R8)
+	MOVQ    16(AX), DX
+	MOVQ    48(AX), BX
+	VMOVUPS Z0, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z1, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z2, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z3, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z4, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z5, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z6, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z7, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z8, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z9, (DX)
+	ADDQ    BX, DX
+	MOVQ    DX, 16(AX)
+	IMUL3Q  $0x0a, CX, CX
+	ADDQ    CX, (AX)
+	MOVQ    R10, 80(AX)
+	DECQ    112(AX)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
 // func tileAVX512_11x1(args *byte)
 // Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_11x1(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
 	LEAQ    (CX)(CX*2), BX
 	LEAQ    (DX)(BX*1), SI
 	LEAQ    (SI)(BX*1), DI
 	LEAQ    (DI)(BX*1), BX
-	MOVQ    64(AX), R8
-	MOVL    $-1, R9
-	BZHIL   R8, R9, R9
-	KMOVW   R9, K1
-	MOVQ    16(AX), R8
-	MOVQ    48(AX), R9
-	MOVQ    R8, R10
-	MOVQ    72(AX), R11
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
@@ -2043,71 +2281,76 @@ TEXT ·tileAVX512_11x1(SB), NOSPLIT, $0-8
 	VPXORD  Z8, Z8, Z8
 	VPXORD  Z9, Z9, Z9
 	VPXORD  Z10, Z10, Z10
-	TESTQ   R11, R11
+	MOVQ    72(AX), R8
+	TESTQ   R8, R8
 	JZ      begin
-	VMOVUPS (R10), Z0
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z1
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z2
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z3
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z4
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z5
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z6
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z7
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z8
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z9
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z10
+	MOVQ    16(AX), R8
+	MOVQ    48(AX), R9
+	VMOVUPS (R8), Z0
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z1
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z2
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z3
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z4
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z5
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z6
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z7
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z8
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z9
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z10
+	ADDQ    R9, R8
 
 begin:
-	MOVQ       8(AX), R10
-	MOVQ       32(AX), R11
-	MOVQ       40(AX), R12
-	MOVQ       56(AX), R13
-	MOVQ       104(AX), R14
-	MOVQ       112(AX), R15
-	TESTQ      R14, R14
+	MOVQ       96(AX), R8
+	TESTQ      R8, R8
 	JZ         away
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
+	MOVQ       96(AX), R8
+	MOVQ       104(AX), R9
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	MOVQ       R8, 96(AX)
 
 away:
-	MOVQ 88(AX), R14
-	MOVQ 96(AX), AX
-	ADDQ R10, R14
+	MOVQ 8(AX), R8
+	MOVQ 40(AX), R9
+	MOVQ 80(AX), R10
+	MOVQ 88(AX), R11
+	MOVQ 32(AX), R12
+	MOVQ 56(AX), R13
 
 next:
-	PREFETCHT1       (R14)
-	ADDQ             AX, R14
-	VMOVUPS.Z        (R10), K1, Z11
+	PREFETCHT1       (R10)
+	ADDQ             R11, R10
+	VMOVUPS.Z        (R8), K1, Z11
 	VFMADD231PS.BCST (DX), Z11, Z0
 	VFMADD231PS.BCST (DX)(CX*1), Z11, Z1
 	VFMADD231PS.BCST (DX)(CX*2), Z11, Z2
@@ -2119,55 +2362,62 @@ next:
 	VFMADD231PS.BCST (DI)(CX*2), Z11, Z8
 	VFMADD231PS.BCST (BX), Z11, Z9
 	VFMADD231PS.BCST (BX)(CX*1), Z11, Z10
-	ADDQ             R11, DX
-	ADDQ             R11, SI
-	ADDQ             R11, DI
-	ADDQ             R11, BX
-	ADDQ             R12, R10
+	ADDQ             R12, DX
+	ADDQ             R12, SI
+	ADDQ             R12, DI
+	ADDQ             R12, BX
+	ADDQ             R9, R8
 	DECQ             R13
 	JNZ              next
-	VMOVUPS          Z0, (R8)
-	ADDQ             R9, R8
-	VMOVUPS          Z1, (R8)
-	ADDQ             R9, R8
-	VMOVUPS          Z2, (R8)
-	ADDQ             R9, R8
-	VMOVUPS          Z3, (R8)
-	ADDQ             R9, R8
-	VMOVUPS          Z4, (R8)
-	ADDQ             R9, R8
-	VMOVUPS          Z5, (R8)
-	ADDQ             R9, R8
-	VMOVUPS          Z6, (R8)
-	ADDQ             R9, R8
-	VMOVUPS          Z7, (R8)
-	ADDQ             R9, R8
-	VMOVUPS          Z8, (R8)
-	ADDQ             R9, R8
-	VMOVUPS          Z9, (R8)
-	ADDQ             R9, R8
-	VMOVUPS          Z10, (R8)
+	MOVQ             16(AX), DX
+	MOVQ             48(AX), BX
+	VMOVUPS          Z0, (DX)
+	ADDQ             BX, DX
+	VMOVUPS          Z1, (DX)
+	ADDQ             BX, DX
+	VMOVUPS          Z2, (DX)
+	ADDQ             BX, DX
+	VMOVUPS          Z3, (DX)
+	ADDQ             BX, DX
+	VMOVUPS          Z4, (DX)
+	ADDQ             BX, DX
+	VMOVUPS          Z5, (DX)
+	ADDQ             BX, DX
+	VMOVUPS          Z6, (DX)
+	ADDQ             BX, DX
+	VMOVUPS          Z7, (DX)
+	ADDQ             BX, DX
+	VMOVUPS          Z8, (DX)
+	ADDQ             BX, DX
+	VMOVUPS          Z9, (DX)
+	ADDQ             BX, DX
+	VMOVUPS          Z10, (DX)
+	ADDQ             BX, DX
+	MOVQ             DX, 16(AX)
+	IMUL3Q           $0x0b, CX, CX
+	ADDQ             CX, (AX)
+	MOVQ             R10, 80(AX)
+	DECQ             112(AX)
+	JNZ              tile
 	VZEROUPPER
 	RET
 
 // func pairsAVX512_11x1(args *byte)
 // Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_11x1(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
 	LEAQ    (CX)(CX*2), BX
 	LEAQ    (DX)(BX*1), SI
 	LEAQ    (SI)(BX*1), DI
 	LEAQ    (DI)(BX*1), BX
-	MOVQ    64(AX), R8
-	MOVL    $-1, R9
-	BZHIL   R8, R9, R9
-	KMOVW   R9, K1
-	MOVQ    16(AX), R8
-	MOVQ    48(AX), R9
-	MOVQ    R8, R10
-	MOVQ    72(AX), R11
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
@@ -2179,72 +2429,77 @@ TEXT ·pairsAVX512_11x1(SB), NOSPLIT, $0-8
 	VPXORD  Z8, Z8, Z8
 	VPXORD  Z9, Z9, Z9
 	VPXORD  Z10, Z10, Z10
-	TESTQ   R11, R11
+	MOVQ    72(AX), R8
+	TESTQ   R8, R8
 	JZ      begin
-	VMOVUPS (R10), Z0
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z1
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z2
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z3
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z4
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z5
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z6
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z7
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z8
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z9
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z10
+	MOVQ    16(AX), R8
+	MOVQ    48(AX), R9
+	VMOVUPS (R8), Z0
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z1
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z2
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z3
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z4
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z5
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z6
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z7
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z8
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z9
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z10
+	ADDQ    R9, R8
 
 begin:
-	MOVQ       80(AX), R10
-	MOVQ       40(AX), R11
-	MOVQ       56(AX), R12
-	MOVQ       104(AX), R13
-	MOVQ       112(AX), R14
-	TESTQ      R13, R13
+	MOVQ       96(AX), R8
+	TESTQ      R8, R8
 	JZ         away
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
+	MOVQ       96(AX), R8
+	MOVQ       104(AX), R9
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	MOVQ       R8, 96(AX)
 
 away:
-	MOVQ 88(AX), R13
-	MOVQ 96(AX), AX
-	ADDQ R10, R13
+	MOVQ 8(AX), R8
+	MOVQ 40(AX), R9
+	MOVQ 80(AX), R10
+	MOVQ 88(AX), R11
+	MOVQ 56(AX), R12
 	SUBQ $0x02, R12
 	JB   odd
 
 next:
-	PREFETCHT1       (R13)
-	ADDQ             AX, R13
-	VMOVUPS.Z        (R10), K1, Z11
+	PREFETCHT1       (R10)
+	ADDQ             R11, R10
+	VMOVUPS.Z        (R8), K1, Z11
 	VPSLLD           $0x10, Z11, Z11
 	VFMADD231PS.BCST (DX), Z11, Z0
 	VFMADD231PS.BCST (DX)(CX*1), Z11, Z1
@@ -2257,7 +2512,7 @@ next:
 	VFMADD231PS.BCST (DI)(CX*2), Z11, Z8
 	VFMADD231PS.BCST (BX), Z11, Z9
 	VFMADD231PS.BCST (BX)(CX*1), Z11, Z10
-	VMOVUPS.Z        (R10), K1, Z11
+	VMOVUPS.Z        (R8), K1, Z11
 	VPANDD           cffff0000<>+0(SB), Z11, Z11
 	VFMADD231PS.BCST 4(DX), Z11, Z0
 	VFMADD231PS.BCST 4(DX)(CX*1), Z11, Z1
@@ -2274,14 +2529,14 @@ next:
 	ADDQ             $0x08, SI
 	ADDQ             $0x08, DI
 	ADDQ             $0x08, BX
-	ADDQ             R11, R10
+	ADDQ             R9, R8
 	SUBQ             $0x02, R12
 	JAE              next
 
 odd:
 	ADDQ             $0x02, R12
 	JZ               done
-	VMOVUPS.Z        (R10), K1, Z11
+	VMOVUPS.Z        (R8), K1, Z11
 	VPSLLD           $0x10, Z11, Z11
 	VFMADD231PS.BCST (DX), Z11, Z0
 	VFMADD231PS.BCST (DX)(CX*1), Z11, Z1
@@ -2296,48 +2551,55 @@ odd:
 	VFMADD231PS.BCST (BX)(CX*1), Z11, Z10
 
 done:
-	VMOVUPS Z0, (R8)
-	ADDQ    R9, R8
-	VMOVUPS Z1, (R8)
-	ADDQ    R9, R8
-	VMOVUPS Z2, (R8)
-	ADDQ    R9, R8
-	VMOVUPS Z3, (R8)
-	ADDQ    R9, R8
-	VMOVUPS Z4, (R8)
-	ADDQ    R9, R8
-	VMOVUPS Z5, (R8)
-	ADDQ    R9, R8
-	VMOVUPS Z6, (R8)
-	ADDQ    R9, R8
-	VMOVUPS Z7, (R8)
-	ADDQ    R9, R8
-	VMOVUPS Z8, (R8)
-	ADDQ    R9, R8
-	VMOVUPS Z9, (R8)
-	ADDQ    R9, R8
-	VMOVUPS Z10, (R8)
+	MOVQ    16(AX), DX
+	MOVQ    48(AX), BX
+	VMOVUPS Z0, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z1, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z2, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z3, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z4, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z5, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z6, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z7, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z8, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z9, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z10, (DX)
+	ADDQ    BX, DX
+	MOVQ    DX, 16(AX)
+	IMUL3Q  $0x0b, CX, CX
+	ADDQ    CX, (AX)
+	MOVQ    R10, 80(AX)
+	DECQ    112(AX)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
 // func tileAVX512_12x1(args *byte)
 // Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_12x1(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
 	LEAQ    (CX)(CX*2), BX
 	LEAQ    (DX)(BX*1), SI
 	LEAQ    (SI)(BX*1), DI
 	LEAQ    (DI)(BX*1), BX
-	MOVQ    64(AX), R8
-	MOVL    $-1, R9
-	BZHIL   R8, R9, R9
-	KMOVW   R9, K1
-	MOVQ    16(AX), R8
-	MOVQ    48(AX), R9
-	MOVQ    R8, R10
-	MOVQ    72(AX), R11
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
@@ -2350,75 +2612,80 @@ TEXT ·tileAVX512_12x1(SB), NOSPLIT, $0-8
 	VPXORD  Z9, Z9, Z9
 	VPXORD  Z10, Z10, Z10
 	VPXORD  Z11, Z11, Z11
-	TESTQ   R11, R11
+	MOVQ    72(AX), R8
+	TESTQ   R8, R8
 	JZ      begin
-	VMOVUPS (R10), Z0
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z1
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z2
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z3
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z4
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z5
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z6
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z7
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z8
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z9
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z10
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z11
+	MOVQ    16(AX), R8
+	MOVQ    48(AX), R9
+	VMOVUPS (R8), Z0
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z1
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z2
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z3
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z4
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z5
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z6
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z7
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z8
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z9
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z10
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z11
+	ADDQ    R9, R8
 
 begin:
-	MOVQ       8(AX), R10
-	MOVQ       32(AX), R11
-	MOVQ       40(AX), R12
-	MOVQ       56(AX), R13
-	MOVQ       104(AX), R14
-	MOVQ       112(AX), R15
-	TESTQ      R14, R14
+	MOVQ       96(AX), R8
+	TESTQ      R8, R8
 	JZ         away
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
+	MOVQ       96(AX), R8
+	MOVQ       104(AX), R9
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	MOVQ       R8, 96(AX)
 
 away:
-	MOVQ 88(AX), R14
-	MOVQ 96(AX), AX
-	ADDQ R10, R14
+	MOVQ 8(AX), R8
+	MOVQ 40(AX), R9
+	MOVQ 80(AX), R10
+	MOVQ 88(AX), R11
+	MOVQ 32(AX), R12
+	MOVQ 56(AX), R13
 
 next:
-	PREFETCHT1       (R14)
-	ADDQ             AX, R14
-	VMOVUPS.Z        (R10), K1, Z12
+	PREFETCHT1       (R10)
+	ADDQ             R11, R10
+	VMOVUPS.Z        (R8), K1, Z12
 	VFMADD231PS.BCST (DX), Z12, Z0
 	VFMADD231PS.BCST (DX)(CX*1), Z12, Z1
 	VFMADD231PS.BCST (DX)(CX*2), Z12, Z2
@@ -2431,57 +2698,64 @@ next:
 	VFMADD231PS.BCST (BX), Z12, Z9
 	VFMADD231PS.BCST (BX)(CX*1), Z12, Z10
 	VFMADD231PS.BCST (BX)(CX*2), Z12, Z11
-	ADDQ             R11, DX
-	ADDQ             R11, SI
-	ADDQ             R11, DI
-	ADDQ             R11, BX
-	ADDQ             R12, R10
+	ADDQ             R12, DX
+	ADDQ             R12, SI
+	ADDQ             R12, DI
+	ADDQ             R12, BX
+	ADDQ             R9, R8
 	DECQ             R13
 	JNZ              next
-	VMOVUPS          Z0, (R8)
-	ADDQ             R9, R8
-	VMOVUPS          Z1, (R8)
-	ADDQ             R9, R8
-	VMOVUPS          Z2, (R8)
-	ADDQ             R9, R8
-	VMOVUPS          Z3, (R8)
-	ADDQ             R9, R8
-	VMOVUPS          Z4, (R8)
-	ADDQ             R9, R8
-	VMOVUPS          Z5, (R8)
-	ADDQ             R9, R8
-	VMOVUPS          Z6, (R8)
-	ADDQ             R9, R8
-	VMOVUPS          Z7, (R8)
-	ADDQ             R9, R8
-	VMOVUPS          Z8, (R8)
-	ADDQ             R9, R8
-	VMOVUPS          Z9, (R8)
-	ADDQ             R9, R8
-	VMOVUPS          Z10, (R8)
-	ADDQ             R9, R8
-	VMOVUPS          Z11, (R8)
+	MOVQ             16(AX), DX
+	MOVQ             48(AX), BX
+	VMOVUPS          Z0, (DX)
+	ADDQ             BX, DX
+	VMOVUPS          Z1, (DX)
+	ADDQ             BX, DX
+	VMOVUPS          Z2, (DX)
+	ADDQ             BX, DX
+	VMOVUPS          Z3, (DX)
+	ADDQ             BX, DX
+	VMOVUPS          Z4, (DX)
+	ADDQ             BX, DX
+	VMOVUPS          Z5, (DX)
+	ADDQ             BX, DX
+	VMOVUPS          Z6, (DX)
+	ADDQ             BX, DX
+	VMOVUPS          Z7, (DX)
+	ADDQ             BX, DX
+	VMOVUPS          Z8, (DX)
+	ADDQ             BX, DX
+	VMOVUPS          Z9, (DX)
+	ADDQ             BX, DX
+	VMOVUPS          Z10, (DX)
+	ADDQ             BX, DX
+	VMOVUPS          Z11, (DX)
+	ADDQ             BX, DX
+	MOVQ             DX, 16(AX)
+	IMUL3Q           $0x0c, CX, CX
+	ADDQ             CX, (AX)
+	MOVQ             R10, 80(AX)
+	DECQ             112(AX)
+	JNZ              tile
 	VZEROUPPER
 	RET
 
 // func pairsAVX512_12x1(args *byte)
 // Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_12x1(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
 	LEAQ    (CX)(CX*2), BX
 	LEAQ    (DX)(BX*1), SI
 	LEAQ    (SI)(BX*1), DI
 	LEAQ    (DI)(BX*1), BX
-	MOVQ    64(AX), R8
-	MOVL    $-1, R9
-	BZHIL   R8, R9, R9
-	KMOVW   R9, K1
-	MOVQ    16(AX), R8
-	MOVQ    48(AX), R9
-	MOVQ    R8, R10
-	MOVQ    72(AX), R11
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
@@ -2494,76 +2768,81 @@ TEXT ·pairsAVX512_12x1(SB), NOSPLIT, $0-8
 	VPXORD  Z9, Z9, Z9
 	VPXORD  Z10, Z10, Z10
 	VPXORD  Z11, Z11, Z11
-	TESTQ   R11, R11
+	MOVQ    72(AX), R8
+	TESTQ   R8, R8
 	JZ      begin
-	VMOVUPS (R10), Z0
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z1
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z2
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z3
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z4
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z5
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z6
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z7
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z8
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z9
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z10
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z11
+	MOVQ    16(AX), R8
+	MOVQ    48(AX), R9
+	VMOVUPS (R8), Z0
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z1
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z2
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z3
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z4
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z5
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z6
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z7
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z8
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z9
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z10
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z11
+	ADDQ    R9, R8
 
 begin:
-	MOVQ       80(AX), R10
-	MOVQ       40(AX), R11
-	MOVQ       56(AX), R12
-	MOVQ       104(AX), R13
-	MOVQ       112(AX), R14
-	TESTQ      R13, R13
+	MOVQ       96(AX), R8
+	TESTQ      R8, R8
 	JZ         away
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
+	MOVQ       96(AX), R8
+	MOVQ       104(AX), R9
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	MOVQ       R8, 96(AX)
 
 away:
-	MOVQ 88(AX), R13
-	MOVQ 96(AX), AX
-	ADDQ R10, R13
+	MOVQ 8(AX), R8
+	MOVQ 40(AX), R9
+	MOVQ 80(AX), R10
+	MOVQ 88(AX), R11
+	MOVQ 56(AX), R12
 	SUBQ $0x02, R12
 	JB   odd
 
 next:
-	PREFETCHT1       (R13)
-	ADDQ             AX, R13
-	VMOVUPS.Z        (R10), K1, Z12
+	PREFETCHT1       (R10)
+	ADDQ             R11, R10
+	VMOVUPS.Z        (R8), K1, Z12
 	VPSLLD           $0x10, Z12, Z12
 	VFMADD231PS.BCST (DX), Z12, Z0
 	VFMADD231PS.BCST (DX)(CX*1), Z12, Z1
@@ -2577,7 +2856,7 @@ next:
 	VFMADD231PS.BCST (BX), Z12, Z9
 	VFMADD231PS.BCST (BX)(CX*1), Z12, Z10
 	VFMADD231PS.BCST (BX)(CX*2), Z12, Z11
-	VMOVUPS.Z        (R10), K1, Z12
+	VMOVUPS.Z        (R8), K1, Z12
 	VPANDD           cffff0000<>+0(SB), Z12, Z12
 	VFMADD231PS.BCST 4(DX), Z12, Z0
 	VFMADD231PS.BCST 4(DX)(CX*1), Z12, Z1
@@ -2595,14 +2874,14 @@ next:
 	ADDQ             $0x08, SI
 	ADDQ             $0x08, DI
 	ADDQ             $0x08, BX
-	ADDQ             R11, R10
+	ADDQ             R9, R8
 	SUBQ             $0x02, R12
 	JAE              next
 
 odd:
 	ADDQ             $0x02, R12
 	JZ               done
-	VMOVUPS.Z        (R10), K1, Z12
+	VMOVUPS.Z        (R8), K1, Z12
 	VPSLLD           $0x10, Z12, Z12
 	VFMADD231PS.BCST (DX), Z12, Z0
 	VFMADD231PS.BCST (DX)(CX*1), Z12, Z1
@@ -2618,289 +2897,337 @@ odd:
 	VFMADD231PS.BCST (BX)(CX*2), Z12, Z11
 
 done:
-	VMOVUPS Z0, (R8)
-	ADDQ    R9, R8
-	VMOVUPS Z1, (R8)
-	ADDQ    R9, R8
-	VMOVUPS Z2, (R8)
-	ADDQ    R9, R8
-	VMOVUPS Z3, (R8)
-	ADDQ    R9, R8
-	VMOVUPS Z4, (R8)
-	ADDQ    R9, R8
-	VMOVUPS Z5, (R8)
-	ADDQ    R9, R8
-	VMOVUPS Z6, (R8)
-	ADDQ    R9, R8
-	VMOVUPS Z7, (R8)
-	ADDQ    R9, R8
-	VMOVUPS Z8, (R8)
-	ADDQ    R9, R8
-	VMOVUPS Z9, (R8)
-	ADDQ    R9, R8
-	VMOVUPS Z10, (R8)
-	ADDQ    R9, R8
-	VMOVUPS Z11, (R8)
+	MOVQ    16(AX), DX
+	MOVQ    48(AX), BX
+	VMOVUPS Z0, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z1, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z2, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z3, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z4, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z5, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z6, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z7, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z8, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z9, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z10, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z11, (DX)
+	ADDQ    BX, DX
+	MOVQ    DX, 16(AX)
+	IMUL3Q  $0x0c, CX, CX
+	ADDQ    CX, (AX)
+	MOVQ    R10, 80(AX)
+	DECQ    112(AX)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
 // func tileAVX512_1x2(args *byte)
 // Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_1x2(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	SUBQ  $0x10, CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
-	MOVQ    (AX), CX
-	MOVQ    64(AX), DX
-	SUBQ    $0x10, DX
-	MOVL    $-1, BX
-	BZHIL   DX, BX, BX
-	KMOVW   BX, K1
-	MOVQ    16(AX), DX
-	MOVQ    48(AX), BX
-	MOVQ    DX, BX
-	MOVQ    72(AX), SI
+	MOVQ    (AX), DX
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
-	TESTQ   SI, SI
+	MOVQ    72(AX), BX
+	TESTQ   BX, BX
 	JZ      begin
+	MOVQ    16(AX), BX
+	MOVQ    48(AX), SI
 	VMOVUPS (BX), Z0
 	VMOVUPS 64(BX), Z1
+	ADDQ    SI, BX
 
 begin:
-	MOVQ       8(AX), BX
-	MOVQ       32(AX), SI
-	MOVQ       40(AX), DI
-	MOVQ       56(AX), R8
-	MOVQ       104(AX), R9
-	MOVQ       112(AX), R10
-	TESTQ      R9, R9
+	MOVQ       96(AX), BX
+	TESTQ      BX, BX
 	JZ         away
-	PREFETCHT0 (R9)
-	ADDQ       R10, R9
+	MOVQ       96(AX), BX
+	MOVQ       104(AX), SI
+	PREFETCHT0 (BX)
+	ADDQ       SI, BX
+	MOVQ       BX, 96(AX)
 
 away:
-	MOVQ 88(AX), R9
-	MOVQ 96(AX), AX
-	ADDQ BX, R9
+	MOVQ 8(AX), BX
+	MOVQ 40(AX), SI
+	MOVQ 80(AX), DI
+	MOVQ 88(AX), R8
+	MOVQ 32(AX), R9
+	MOVQ 56(AX), R10
 
 next:
-	PREFETCHT1   (R9)
-	ADDQ         AX, R9
+	PREFETCHT1   (DI)
+	ADDQ         R8, DI
 	VMOVUPS      (BX), Z2
 	VMOVUPS.Z    64(BX), K1, Z3
-	VBROADCASTSS (CX), Z4
+	VBROADCASTSS (DX), Z4
 	VFMADD231PS  Z4, Z2, Z0
 	VFMADD231PS  Z4, Z3, Z1
-	ADDQ         SI, CX
-	ADDQ         DI, BX
-	DECQ         R8
+	ADDQ         R9, DX
+	ADDQ         SI, BX
+	DECQ         R10
 	JNZ          next
+	MOVQ         16(AX), DX
+	MOVQ         48(AX), BX
 	VMOVUPS      Z0, (DX)
 	VMOVUPS      Z1, 64(DX)
+	ADDQ         BX, DX
+	MOVQ         DX, 16(AX)
+	IMUL3Q       $0x01, CX, CX
+	ADDQ         CX, (AX)
+	MOVQ         DI, 80(AX)
+	DECQ         112(AX)
+	JNZ          tile
 	VZEROUPPER
 	RET
 
 // func pairsAVX512_1x2(args *byte)
 // Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_1x2(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	SUBQ  $0x10, CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
-	MOVQ    (AX), CX
-	MOVQ    64(AX), DX
-	SUBQ    $0x10, DX
-	MOVL    $-1, BX
-	BZHIL   DX, BX, BX
-	KMOVW   BX, K1
-	MOVQ    16(AX), DX
-	MOVQ    48(AX), BX
-	MOVQ    DX, BX
-	MOVQ    72(AX), SI
+	MOVQ    (AX), DX
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
-	TESTQ   SI, SI
+	MOVQ    72(AX), BX
+	TESTQ   BX, BX
 	JZ      begin
+	MOVQ    16(AX), BX
+	MOVQ    48(AX), SI
 	VMOVUPS (BX), Z0
 	VMOVUPS 64(BX), Z1
+	ADDQ    SI, BX
 
 begin:
-	MOVQ       80(AX), BX
-	MOVQ       40(AX), SI
-	MOVQ       56(AX), DI
-	MOVQ       104(AX), R8
-	MOVQ       112(AX), R9
-	TESTQ      R8, R8
+	MOVQ       96(AX), BX
+	TESTQ      BX, BX
 	JZ         away
-	PREFETCHT0 (R8)
-	ADDQ       R9, R8
+	MOVQ       96(AX), BX
+	MOVQ       104(AX), SI
+	PREFETCHT0 (BX)
+	ADDQ       SI, BX
+	MOVQ       BX, 96(AX)
 
 away:
+	MOVQ 8(AX), BX
+	MOVQ 40(AX), SI
+	MOVQ 80(AX), DI
 	MOVQ 88(AX), R8
-	MOVQ 96(AX), AX
-	ADDQ BX, R8
-	SUBQ $0x02, DI
+	MOVQ 56(AX), R9
+	SUBQ $0x02, R9
 	JB   odd
 
 next:
-	PREFETCHT1   (R8)
-	ADDQ         AX, R8
+	PREFETCHT1   (DI)
+	ADDQ         R8, DI
 	VMOVUPS      (BX), Z2
 	VPSLLD       $0x10, Z2, Z2
 	VMOVUPS.Z    64(BX), K1, Z3
 	VPSLLD       $0x10, Z3, Z3
-	VBROADCASTSS (CX), Z4
+	VBROADCASTSS (DX), Z4
 	VFMADD231PS  Z4, Z2, Z0
 	VFMADD231PS  Z4, Z3, Z1
 	VMOVUPS      (BX), Z2
 	VPANDD       cffff0000<>+0(SB), Z2, Z2
 	VMOVUPS.Z    64(BX), K1, Z3
 	VPANDD       cffff0000<>+0(SB), Z3, Z3
-	VBROADCASTSS 4(CX), Z4
+	VBROADCASTSS 4(DX), Z4
 	VFMADD231PS  Z4, Z2, Z0
 	VFMADD231PS  Z4, Z3, Z1
-	ADDQ         $0x08, CX
+	ADDQ         $0x08, DX
 	ADDQ         SI, BX
-	SUBQ         $0x02, DI
+	SUBQ         $0x02, R9
 	JAE          next
 
 odd:
-	ADDQ         $0x02, DI
+	ADDQ         $0x02, R9
 	JZ           done
 	VMOVUPS      (BX), Z2
 	VPSLLD       $0x10, Z2, Z2
 	VMOVUPS.Z    64(BX), K1, Z3
 	VPSLLD       $0x10, Z3, Z3
-	VBROADCASTSS (CX), Z4
+	VBROADCASTSS (DX), Z4
 	VFMADD231PS  Z4, Z2, Z0
 	VFMADD231PS  Z4, Z3, Z1
 
 done:
+	MOVQ    16(AX), DX
+	MOVQ    48(AX), BX
 	VMOVUPS Z0, (DX)
 	VMOVUPS Z1, 64(DX)
+	ADDQ    BX, DX
+	MOVQ    DX, 16(AX)
+	IMUL3Q  $0x01, CX, CX
+	ADDQ    CX, (AX)
+	MOVQ    DI, 80(AX)
+	DECQ    112(AX)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
 // func tileAVX512_2x2(args *byte)
 // Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_2x2(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	SUBQ  $0x10, CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
-	MOVQ    64(AX), BX
-	SUBQ    $0x10, BX
-	MOVL    $-1, SI
-	BZHIL   BX, SI, SI
-	KMOVW   SI, K1
-	MOVQ    16(AX), BX
-	MOVQ    48(AX), SI
-	MOVQ    BX, DI
-	MOVQ    72(AX), R8
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
 	VPXORD  Z3, Z3, Z3
-	TESTQ   R8, R8
+	MOVQ    72(AX), BX
+	TESTQ   BX, BX
 	JZ      begin
-	VMOVUPS (DI), Z0
-	VMOVUPS 64(DI), Z1
-	ADDQ    SI, DI
-	VMOVUPS (DI), Z2
-	VMOVUPS 64(DI), Z3
+	MOVQ    16(AX), BX
+	MOVQ    48(AX), SI
+	VMOVUPS (BX), Z0
+	VMOVUPS 64(BX), Z1
+	ADDQ    SI, BX
+	VMOVUPS (BX), Z2
+	VMOVUPS 64(BX), Z3
+	ADDQ    SI, BX
 
 begin:
-	MOVQ       8(AX), DI
-	MOVQ       32(AX), R8
-	MOVQ       40(AX), R9
-	MOVQ       56(AX), R10
-	MOVQ       104(AX), R11
-	MOVQ       112(AX), R12
-	TESTQ      R11, R11
+	MOVQ       96(AX), BX
+	TESTQ      BX, BX
 	JZ         away
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
+	MOVQ       96(AX), BX
+	MOVQ       104(AX), SI
+	PREFETCHT0 (BX)
+	ADDQ       SI, BX
+	PREFETCHT0 (BX)
+	ADDQ       SI, BX
+	MOVQ       BX, 96(AX)
 
 away:
-	MOVQ 88(AX), R11
-	MOVQ 96(AX), AX
-	ADDQ DI, R11
+	MOVQ 8(AX), BX
+	MOVQ 40(AX), SI
+	MOVQ 80(AX), DI
+	MOVQ 88(AX), R8
+	MOVQ 32(AX), R9
+	MOVQ 56(AX), R10
 
 next:
-	PREFETCHT1   (R11)
-	ADDQ         AX, R11
-	VMOVUPS      (DI), Z4
-	VMOVUPS.Z    64(DI), K1, Z5
+	PREFETCHT1   (DI)
+	ADDQ         R8, DI
+	VMOVUPS      (BX), Z4
+	VMOVUPS.Z    64(BX), K1, Z5
 	VBROADCASTSS (DX), Z6
 	VFMADD231PS  Z6, Z4, Z0
 	VFMADD231PS  Z6, Z5, Z1
 	VBROADCASTSS (DX)(CX*1), Z6
 	VFMADD231PS  Z6, Z4, Z2
 	VFMADD231PS  Z6, Z5, Z3
-	ADDQ         R8, DX
-	ADDQ         R9, DI
+	ADDQ         R9, DX
+	ADDQ         SI, BX
 	DECQ         R10
 	JNZ          next
-	VMOVUPS      Z0, (BX)
-	VMOVUPS      Z1, 64(BX)
-	ADDQ         SI, BX
-	VMOVUPS      Z2, (BX)
-	VMOVUPS      Z3, 64(BX)
+	MOVQ         16(AX), DX
+	MOVQ         48(AX), BX
+	VMOVUPS      Z0, (DX)
+	VMOVUPS      Z1, 64(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Z2, (DX)
+	VMOVUPS      Z3, 64(DX)
+	ADDQ         BX, DX
+	MOVQ         DX, 16(AX)
+	IMUL3Q       $0x02, CX, CX
+	ADDQ         CX, (AX)
+	MOVQ         DI, 80(AX)
+	DECQ         112(AX)
+	JNZ          tile
 	VZEROUPPER
 	RET
 
 // func pairsAVX512_2x2(args *byte)
 // Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_2x2(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	SUBQ  $0x10, CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
-	MOVQ    64(AX), BX
-	SUBQ    $0x10, BX
-	MOVL    $-1, SI
-	BZHIL   BX, SI, SI
-	KMOVW   SI, K1
-	MOVQ    16(AX), BX
-	MOVQ    48(AX), SI
-	MOVQ    BX, DI
-	MOVQ    72(AX), R8
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
 	VPXORD  Z3, Z3, Z3
-	TESTQ   R8, R8
+	MOVQ    72(AX), BX
+	TESTQ   BX, BX
 	JZ      begin
-	VMOVUPS (DI), Z0
-	VMOVUPS 64(DI), Z1
-	ADDQ    SI, DI
-	VMOVUPS (DI), Z2
-	VMOVUPS 64(DI), Z3
+	MOVQ    16(AX), BX
+	MOVQ    48(AX), SI
+	VMOVUPS (BX), Z0
+	VMOVUPS 64(BX), Z1
+	ADDQ    SI, BX
+	VMOVUPS (BX), Z2
+	VMOVUPS 64(BX), Z3
+	ADDQ    SI, BX
 
 begin:
-	MOVQ       80(AX), DI
-	MOVQ       40(AX), R8
-	MOVQ       56(AX), R9
-	MOVQ       104(AX), R10
-	MOVQ       112(AX), R11
-	TESTQ      R10, R10
+	MOVQ       96(AX), BX
+	TESTQ      BX, BX
 	JZ         away
-	PREFETCHT0 (R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	ADDQ       R11, R10
+	MOVQ       96(AX), BX
+	MOVQ       104(AX), SI
+	PREFETCHT0 (BX)
+	ADDQ       SI, BX
+	PREFETCHT0 (BX)
+	ADDQ       SI, BX
+	MOVQ       BX, 96(AX)
 
 away:
-	MOVQ 88(AX), R10
-	MOVQ 96(AX), AX
-	ADDQ DI, R10
+	MOVQ 8(AX), BX
+	MOVQ 40(AX), SI
+	MOVQ 80(AX), DI
+	MOVQ 88(AX), R8
+	MOVQ 56(AX), R9
 	SUBQ $0x02, R9
 	JB   odd
 
 next:
-	PREFETCHT1   (R10)
-	ADDQ         AX, R10
-	VMOVUPS      (DI), Z4
+	PREFETCHT1   (DI)
+	ADDQ         R8, DI
+	VMOVUPS      (BX), Z4
 	VPSLLD       $0x10, Z4, Z4
-	VMOVUPS.Z    64(DI), K1, Z5
+	VMOVUPS.Z    64(BX), K1, Z5
 	VPSLLD       $0x10, Z5, Z5
 	VBROADCASTSS (DX), Z6
 	VFMADD231PS  Z6, Z4, Z0
@@ -2908,9 +3235,9 @@ next:
 	VBROADCASTSS (DX)(CX*1), Z6
 	VFMADD231PS  Z6, Z4, Z2
 	VFMADD231PS  Z6, Z5, Z3
-	VMOVUPS      (DI), Z4
+	VMOVUPS      (BX), Z4
 	VPANDD       cffff0000<>+0(SB), Z4, Z4
-	VMOVUPS.Z    64(DI), K1, Z5
+	VMOVUPS.Z    64(BX), K1, Z5
 	VPANDD       cffff0000<>+0(SB), Z5, Z5
 	VBROADCASTSS 4(DX), Z6
 	VFMADD231PS  Z6, Z4, Z0
@@ -2919,16 +3246,16 @@ next:
 	VFMADD231PS  Z6, Z4, Z2
 	VFMADD231PS  Z6, Z5, Z3
 	ADDQ         $0x08, DX
-	ADDQ         R8, DI
+	ADDQ         SI, BX
 	SUBQ         $0x02, R9
 	JAE          next
 
 odd:
 	ADDQ         $0x02, R9
 	JZ           done
-	VMOVUPS      (DI), Z4
+	VMOVUPS      (BX), Z4
 	VPSLLD       $0x10, Z4, Z4
-	VMOVUPS.Z    64(DI), K1, Z5
+	VMOVUPS.Z    64(BX), K1, Z5
 	VPSLLD       $0x10, Z5, Z5
 	VBROADCASTSS (DX), Z6
 	VFMADD231PS  Z6, Z4, Z0
@@ -2938,72 +3265,84 @@ odd:
 	VFMADD231PS  Z6, Z5, Z3
 
 done:
-	VMOVUPS Z0, (BX)
-	VMOVUPS Z1, 64(BX)
-	ADDQ    SI, BX
-	VMOVUPS Z2, (BX)
-	VMOVUPS Z3, 64(BX)
+	MOVQ    16(AX), DX
+	MOVQ    48(AX), BX
+	VMOVUPS Z0, (DX)
+	VMOVUPS Z1, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z2, (DX)
+	VMOVUPS Z3, 64(DX)
+	ADDQ    BX, DX
+	MOVQ    DX, 16(AX)
+	IMUL3Q  $0x02, CX, CX
+	ADDQ    CX, (AX)
+	MOVQ    DI, 80(AX)
+	DECQ    112(AX)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
 // func tileAVX512_3x2(args *byte)
 // Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_3x2(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	SUBQ  $0x10, CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
-	MOVQ    64(AX), BX
-	SUBQ    $0x10, BX
-	MOVL    $-1, SI
-	BZHIL   BX, SI, SI
-	KMOVW   SI, K1
-	MOVQ    16(AX), BX
-	MOVQ    48(AX), SI
-	MOVQ    BX, DI
-	MOVQ    72(AX), R8
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
 	VPXORD  Z3, Z3, Z3
 	VPXORD  Z4, Z4, Z4
 	VPXORD  Z5, Z5, Z5
-	TESTQ   R8, R8
+	MOVQ    72(AX), BX
+	TESTQ   BX, BX
 	JZ      begin
-	VMOVUPS (DI), Z0
-	VMOVUPS 64(DI), Z1
-	ADDQ    SI, DI
-	VMOVUPS (DI), Z2
-	VMOVUPS 64(DI), Z3
-	ADDQ    SI, DI
-	VMOVUPS (DI), Z4
-	VMOVUPS 64(DI), Z5
+	MOVQ    16(AX), BX
+	MOVQ    48(AX), SI
+	VMOVUPS (BX), Z0
+	VMOVUPS 64(BX), Z1
+	ADDQ    SI, BX
+	VMOVUPS (BX), Z2
+	VMOVUPS 64(BX), Z3
+	ADDQ    SI, BX
+	VMOVUPS (BX), Z4
+	VMOVUPS 64(BX), Z5
+	ADDQ    SI, BX
 
 begin:
-	MOVQ       8(AX), DI
-	MOVQ       32(AX), R8
-	MOVQ       40(AX), R9
-	MOVQ       56(AX), R10
-	MOVQ       104(AX), R11
-	MOVQ       112(AX), R12
-	TESTQ      R11, R11
+	MOVQ       96(AX), BX
+	TESTQ      BX, BX
 	JZ         away
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
+	MOVQ       96(AX), BX
+	MOVQ       104(AX), SI
+	PREFETCHT0 (BX)
+	ADDQ       SI, BX
+	PREFETCHT0 (BX)
+	ADDQ       SI, BX
+	PREFETCHT0 (BX)
+	ADDQ       SI, BX
+	MOVQ       BX, 96(AX)
 
 away:
-	MOVQ 88(AX), R11
-	MOVQ 96(AX), AX
-	ADDQ DI, R11
+	MOVQ 8(AX), BX
+	MOVQ 40(AX), SI
+	MOVQ 80(AX), DI
+	MOVQ 88(AX), R8
+	MOVQ 32(AX), R9
+	MOVQ 56(AX), R10
 
 next:
-	PREFETCHT1   (R11)
-	ADDQ         AX, R11
-	VMOVUPS      (DI), Z6
-	VMOVUPS.Z    64(DI), K1, Z7
+	PREFETCHT1   (DI)
+	ADDQ         R8, DI
+	VMOVUPS      (BX), Z6
+	VMOVUPS.Z    64(BX), K1, Z7
 	VBROADCASTSS (DX), Z8
 	VFMADD231PS  Z8, Z6, Z0
 	VFMADD231PS  Z8, Z7, Z1
@@ -3013,81 +3352,93 @@ next:
 	VBROADCASTSS (DX)(CX*2), Z8
 	VFMADD231PS  Z8, Z6, Z4
 	VFMADD231PS  Z8, Z7, Z5
-	ADDQ         R8, DX
-	ADDQ         R9, DI
+	ADDQ         R9, DX
+	ADDQ         SI, BX
 	DECQ         R10
 	JNZ          next
-	VMOVUPS      Z0, (BX)
-	VMOVUPS      Z1, 64(BX)
-	ADDQ         SI, BX
-	VMOVUPS      Z2, (BX)
-	VMOVUPS      Z3, 64(BX)
-	ADDQ         SI, BX
-	VMOVUPS      Z4, (BX)
-	VMOVUPS      Z5, 64(BX)
+	MOVQ         16(AX), DX
+	MOVQ         48(AX), BX
+	VMOVUPS      Z0, (DX)
+	VMOVUPS      Z1, 64(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Z2, (DX)
+	VMOVUPS      Z3, 64(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Z4, (DX)
+	VMOVUPS      Z5, 64(DX)
+	ADDQ         BX, DX
+	MOVQ         DX, 16(AX)
+	IMUL3Q       $0x03, CX, CX
+	ADDQ         CX, (AX)
+	MOVQ         DI, 80(AX)
+	DECQ         112(AX)
+	JNZ          tile
 	VZEROUPPER
 	RET
 
 // func pairsAVX512_3x2(args *byte)
 // Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_3x2(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	SUBQ  $0x10, CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
-	MOVQ    64(AX), BX
-	SUBQ    $0x10, BX
-	MOVL    $-1, SI
-	BZHIL   BX, SI, SI
-	KMOVW   SI, K1
-	MOVQ    16(AX), BX
-	MOVQ    48(AX), SI
-	MOVQ    BX, DI
-	MOVQ    72(AX), R8
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
 	VPXORD  Z3, Z3, Z3
 	VPXORD  Z4, Z4, Z4
 	VPXORD  Z5, Z5, Z5
-	TESTQ   R8, R8
+	MOVQ    72(AX), BX
+	TESTQ   BX, BX
 	JZ      begin
-	VMOVUPS (DI), Z0
-	VMOVUPS 64(DI), Z1
-	ADDQ    SI, DI
-	VMOVUPS (DI), Z2
-	VMOVUPS 64(DI), Z3
-	ADDQ    SI, DI
-	VMOVUPS (DI), Z4
-	VMOVUPS 64(DI), Z5
+	MOVQ    16(AX), BX
+	MOVQ    48(AX), SI
+	VMOVUPS (BX), Z0
+	VMOVUPS 64(BX), Z1
+	ADDQ    SI, BX
+	VMOVUPS (BX), Z2
+	VMOVUPS 64(BX), Z3
+	ADDQ    SI, BX
+	VMOVUPS (BX), Z4
+	VMOVUPS 64(BX), Z5
+	ADDQ    SI, BX
 
 begin:
-	MOVQ       80(AX), DI
-	MOVQ       40(AX), R8
-	MOVQ       56(AX), R9
-	MOVQ       104(AX), R10
-	MOVQ       112(AX), R11
-	TESTQ      R10, R10
+	MOVQ       96(AX), BX
+	TESTQ      BX, BX
 	JZ         away
-	PREFETCHT0 (R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	ADDQ       R11, R10
+	MOVQ       96(AX), BX
+	MOVQ       104(AX), SI
+	PREFETCHT0 (BX)
+	ADDQ       SI, BX
+	PREFETCHT0 (BX)
+	ADDQ       SI, BX
+	PREFETCHT0 (BX)
+	ADDQ       SI, BX
+	MOVQ       BX, 96(AX)
 
 away:
-	MOVQ 88(AX), R10
-	MOVQ 96(AX), AX
-	ADDQ DI, R10
+	MOVQ 8(AX), BX
+	MOVQ 40(AX), SI
+	MOVQ 80(AX), DI
+	MOVQ 88(AX), R8
+	MOVQ 56(AX), R9
 	SUBQ $0x02, R9
 	JB   odd
 
 next:
-	PREFETCHT1   (R10)
-	ADDQ         AX, R10
-	VMOVUPS      (DI), Z6
+	PREFETCHT1   (DI)
+	ADDQ         R8, DI
+	VMOVUPS      (BX), Z6
 	VPSLLD       $0x10, Z6, Z6
-	VMOVUPS.Z    64(DI), K1, Z7
+	VMOVUPS.Z    64(BX), K1, Z7
 	VPSLLD       $0x10, Z7, Z7
 	VBROADCASTSS (DX), Z8
 	VFMADD231PS  Z8, Z6, Z0
@@ -3098,9 +3449,9 @@ next:
 	VBROADCASTSS (DX)(CX*2), Z8
 	VFMADD231PS  Z8, Z6, Z4
 	VFMADD231PS  Z8, Z7, Z5
-	VMOVUPS      (DI), Z6
+	VMOVUPS      (BX), Z6
 	VPANDD       cffff0000<>+0(SB), Z6, Z6
-	VMOVUPS.Z    64(DI), K1, Z7
+	VMOVUPS.Z    64(BX), K1, Z7
 	VPANDD       cffff0000<>+0(SB), Z7, Z7
 	VBROADCASTSS 4(DX), Z8
 	VFMADD231PS  Z8, Z6, Z0
@@ -3112,16 +3463,16 @@ next:
 	VFMADD231PS  Z8, Z6, Z4
 	VFMADD231PS  Z8, Z7, Z5
 	ADDQ         $0x08, DX
-	ADDQ         R8, DI
+	ADDQ         SI, BX
 	SUBQ         $0x02, R9
 	JAE          next
 
 odd:
 	ADDQ         $0x02, R9
 	JZ           done
-	VMOVUPS      (DI), Z6
+	VMOVUPS      (BX), Z6
 	VPSLLD       $0x10, Z6, Z6
-	VMOVUPS.Z    64(DI), K1, Z7
+	VMOVUPS.Z    64(BX), K1, Z7
 	VPSLLD       $0x10, Z7, Z7
 	VBROADCASTSS (DX), Z8
 	VFMADD231PS  Z8, Z6, Z0
@@ -3134,34 +3485,41 @@ odd:
 	VFMADD231PS  Z8, Z7, Z5
 
 done:
-	VMOVUPS Z0, (BX)
-	VMOVUPS Z1, 64(BX)
-	ADDQ    SI, BX
-	VMOVUPS Z2, (BX)
-	VMOVUPS Z3, 64(BX)
-	ADDQ    SI, BX
-	VMOVUPS Z4, (BX)
-	VMOVUPS Z5, 64(BX)
+	MOVQ    16(AX), DX
+	MOVQ    48(AX), BX
+	VMOVUPS Z0, (DX)
+	VMOVUPS Z1, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z2, (DX)
+	VMOVUPS Z3, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z4, (DX)
+	VMOVUPS Z5, 64(DX)
+	ADDQ    BX, DX
+	MOVQ    DX, 16(AX)
+	IMUL3Q  $0x03, CX, CX
+	ADDQ    CX, (AX)
+	MOVQ    DI, 80(AX)
+	DECQ    112(AX)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
 // func tileAVX512_4x2(args *byte)
 // Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_4x2(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	SUBQ  $0x10, CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
 	LEAQ    (CX)(CX*2), BX
 	LEAQ    (DX)(BX*1), BX
-	MOVQ    64(AX), SI
-	SUBQ    $0x10, SI
-	MOVL    $-1, DI
-	BZHIL   SI, DI, DI
-	KMOVW   DI, K1
-	MOVQ    16(AX), SI
-	MOVQ    48(AX), DI
-	MOVQ    SI, R8
-	MOVQ    72(AX), R9
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
@@ -3170,48 +3528,53 @@ TEXT ·tileAVX512_4x2(SB), NOSPLIT, $0-8
 	VPXORD  Z5, Z5, Z5
 	VPXORD  Z6, Z6, Z6
 	VPXORD  Z7, Z7, Z7
-	TESTQ   R9, R9
+	MOVQ    72(AX), SI
+	TESTQ   SI, SI
 	JZ      begin
-	VMOVUPS (R8), Z0
-	VMOVUPS 64(R8), Z1
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z2
-	VMOVUPS 64(R8), Z3
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z4
-	VMOVUPS 64(R8), Z5
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z6
-	VMOVUPS 64(R8), Z7
+	MOVQ    16(AX), SI
+	MOVQ    48(AX), DI
+	VMOVUPS (SI), Z0
+	VMOVUPS 64(SI), Z1
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z2
+	VMOVUPS 64(SI), Z3
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z4
+	VMOVUPS 64(SI), Z5
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z6
+	VMOVUPS 64(SI), Z7
+	ADDQ    DI, SI
 
 begin:
-	MOVQ       8(AX), R8
-	MOVQ       32(AX), R9
-	MOVQ       40(AX), R10
-	MOVQ       56(AX), R11
-	MOVQ       104(AX), R12
-	MOVQ       112(AX), R13
-	TESTQ      R12, R12
+	MOVQ       96(AX), SI
+	TESTQ      SI, SI
 	JZ         away
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
+	MOVQ       96(AX), SI
+	MOVQ       104(AX), DI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	MOVQ       SI, 96(AX)
 
 away:
-	MOVQ 88(AX), R12
-	MOVQ 96(AX), AX
-	ADDQ R8, R12
+	MOVQ 8(AX), SI
+	MOVQ 40(AX), DI
+	MOVQ 80(AX), R8
+	MOVQ 88(AX), R9
+	MOVQ 32(AX), R10
+	MOVQ 56(AX), R11
 
 next:
-	PREFETCHT1   (R12)
-	ADDQ         AX, R12
-	VMOVUPS      (R8), Z8
-	VMOVUPS.Z    64(R8), K1, Z9
+	PREFETCHT1   (R8)
+	ADDQ         R9, R8
+	VMOVUPS      (SI), Z8
+	VMOVUPS.Z    64(SI), K1, Z9
 	VBROADCASTSS (DX), Z10
 	VFMADD231PS  Z10, Z8, Z0
 	VFMADD231PS  Z10, Z9, Z1
@@ -3224,42 +3587,49 @@ next:
 	VBROADCASTSS (BX), Z10
 	VFMADD231PS  Z10, Z8, Z6
 	VFMADD231PS  Z10, Z9, Z7
-	ADDQ         R9, DX
-	ADDQ         R9, BX
-	ADDQ         R10, R8
+	ADDQ         R10, DX
+	ADDQ         R10, BX
+	ADDQ         DI, SI
 	DECQ         R11
 	JNZ          next
-	VMOVUPS      Z0, (SI)
-	VMOVUPS      Z1, 64(SI)
-	ADDQ         DI, SI
-	VMOVUPS      Z2, (SI)
-	VMOVUPS      Z3, 64(SI)
-	ADDQ         DI, SI
-	VMOVUPS      Z4, (SI)
-	VMOVUPS      Z5, 64(SI)
-	ADDQ         DI, SI
-	VMOVUPS      Z6, (SI)
-	VMOVUPS      Z7, 64(SI)
+	MOVQ         16(AX), DX
+	MOVQ         48(AX), BX
+	VMOVUPS      Z0, (DX)
+	VMOVUPS      Z1, 64(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Z2, (DX)
+	VMOVUPS      Z3, 64(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Z4, (DX)
+	VMOVUPS      Z5, 64(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Z6, (DX)
+	VMOVUPS      Z7, 64(DX)
+	ADDQ         BX, DX
+	MOVQ         DX, 16(AX)
+	IMUL3Q       $0x04, CX, CX
+	ADDQ         CX, (AX)
+	MOVQ         R8, 80(AX)
+	DECQ         112(AX)
+	JNZ          tile
 	VZEROUPPER
 	RET
 
 // func pairsAVX512_4x2(args *byte)
 // Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_4x2(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	SUBQ  $0x10, CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
 	LEAQ    (CX)(CX*2), BX
 	LEAQ    (DX)(BX*1), BX
-	MOVQ    64(AX), SI
-	SUBQ    $0x10, SI
-	MOVL    $-1, DI
-	BZHIL   SI, DI, DI
-	KMOVW   DI, K1
-	MOVQ    16(AX), SI
-	MOVQ    48(AX), DI
-	MOVQ    SI, R8
-	MOVQ    72(AX), R9
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
@@ -3268,50 +3638,55 @@ TEXT ·pairsAVX512_4x2(SB), NOSPLIT, $0-8
 	VPXORD  Z5, Z5, Z5
 	VPXORD  Z6, Z6, Z6
 	VPXORD  Z7, Z7, Z7
-	TESTQ   R9, R9
+	MOVQ    72(AX), SI
+	TESTQ   SI, SI
 	JZ      begin
-	VMOVUPS (R8), Z0
-	VMOVUPS 64(R8), Z1
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z2
-	VMOVUPS 64(R8), Z3
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z4
-	VMOVUPS 64(R8), Z5
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z6
-	VMOVUPS 64(R8), Z7
+	MOVQ    16(AX), SI
+	MOVQ    48(AX), DI
+	VMOVUPS (SI), Z0
+	VMOVUPS 64(SI), Z1
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z2
+	VMOVUPS 64(SI), Z3
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z4
+	VMOVUPS 64(SI), Z5
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z6
+	VMOVUPS 64(SI), Z7
+	ADDQ    DI, SI
 
 begin:
-	MOVQ       80(AX), R8
-	MOVQ       40(AX), R9
-	MOVQ       56(AX), R10
-	MOVQ       104(AX), R11
-	MOVQ       112(AX), R12
-	TESTQ      R11, R11
+	MOVQ       96(AX), SI
+	TESTQ      SI, SI
 	JZ         away
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
+	MOVQ       96(AX), SI
+	MOVQ       104(AX), DI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	MOVQ       SI, 96(AX)
 
 away:
-	MOVQ 88(AX), R11
-	MOVQ 96(AX), AX
-	ADDQ R8, R11
+	MOVQ 8(AX), SI
+	MOVQ 40(AX), DI
+	MOVQ 80(AX), R8
+	MOVQ 88(AX), R9
+	MOVQ 56(AX), R10
 	SUBQ $0x02, R10
 	JB   odd
 
 next:
-	PREFETCHT1   (R11)
-	ADDQ         AX, R11
-	VMOVUPS      (R8), Z8
+	PREFETCHT1   (R8)
+	ADDQ         R9, R8
+	VMOVUPS      (SI), Z8
 	VPSLLD       $0x10, Z8, Z8
-	VMOVUPS.Z    64(R8), K1, Z9
+	VMOVUPS.Z    64(SI), K1, Z9
 	VPSLLD       $0x10, Z9, Z9
 	VBROADCASTSS (DX), Z10
 	VFMADD231PS  Z10, Z8, Z0
@@ -3325,9 +3700,9 @@ next:
 	VBROADCASTSS (BX), Z10
 	VFMADD231PS  Z10, Z8, Z6
 	VFMADD231PS  Z10, Z9, Z7
-	VMOVUPS      (R8), Z8
+	VMOVUPS      (SI), Z8
 	VPANDD       cffff0000<>+0(SB), Z8, Z8
-	VMOVUPS.Z    64(R8), K1, Z9
+	VMOVUPS.Z    64(SI), K1, Z9
 	VPANDD       cffff0000<>+0(SB), Z9, Z9
 	VBROADCASTSS 4(DX), Z10
 	VFMADD231PS  Z10, Z8, Z0
@@ -3343,16 +3718,16 @@ next:
 	VFMADD231PS  Z10, Z9, Z7
 	ADDQ         $0x08, DX
 	ADDQ         $0x08, BX
-	ADDQ         R9, R8
+	ADDQ         DI, SI
 	SUBQ         $0x02, R10
 	JAE          next
 
 odd:
 	ADDQ         $0x02, R10
 	JZ           done
-	VMOVUPS      (R8), Z8
+	VMOVUPS      (SI), Z8
 	VPSLLD       $0x10, Z8, Z8
-	VMOVUPS.Z    64(R8), K1, Z9
+	VMOVUPS.Z    64(SI), K1, Z9
 	VPSLLD       $0x10, Z9, Z9
 	VBROADCASTSS (DX), Z10
 	VFMADD231PS  Z10, Z8, Z0
@@ -3368,37 +3743,44 @@ odd:
 	VFMADD231PS  Z10, Z9, Z7
 
 done:
-	VMOVUPS Z0, (SI)
-	VMOVUPS Z1, 64(SI)
-	ADDQ    DI, SI
-	VMOVUPS Z2, (SI)
-	VMOVUPS Z3, 64(SI)
-	ADDQ    DI, SI
-	VMOVUPS Z4, (SI)
-	VMOVUPS Z5, 64(SI)
-	ADDQ    DI, SI
-	VMOVUPS Z6, (SI)
-	VMOVUPS Z7, 64(SI)
+	MOVQ    16(AX), DX
+	MOVQ    48(AX), BX
+	VMOVUPS Z0, (DX)
+	VMOVUPS Z1, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z2, (DX)
+	VMOVUPS Z3, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z4, (DX)
+	VMOVUPS Z5, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z6, (DX)
+	VMOVUPS Z7, 64(DX)
+	ADDQ    BX, DX
+	MOVQ    DX, 16(AX)
+	IMUL3Q  $0x04, CX, CX
+	ADDQ    CX, (AX)
+	MOVQ    R8, 80(AX)
+	DECQ    112(AX)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
 // func tileAVX512_5x2(args *byte)
 // Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_5x2(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	SUBQ  $0x10, CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
 	LEAQ    (CX)(CX*2), BX
 	LEAQ    (DX)(BX*1), BX
-	MOVQ    64(AX), SI
-	SUBQ    $0x10, SI
-	MOVL    $-1, DI
-	BZHIL   SI, DI, DI
-	KMOVW   DI, K1
-	MOVQ    16(AX), SI
-	MOVQ    48(AX), DI
-	MOVQ    SI, R8
-	MOVQ    72(AX), R9
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
@@ -3409,53 +3791,58 @@ TEXT ·tileAVX512_5x2(SB), NOSPLIT, $0-8
 	VPXORD  Z7, Z7, Z7
 	VPXORD  Z8, Z8, Z8
 	VPXORD  Z9, Z9, Z9
-	TESTQ   R9, R9
+	MOVQ    72(AX), SI
+	TESTQ   SI, SI
 	JZ      begin
-	VMOVUPS (R8), Z0
-	VMOVUPS 64(R8), Z1
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z2
-	VMOVUPS 64(R8), Z3
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z4
-	VMOVUPS 64(R8), Z5
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z6
-	VMOVUPS 64(R8), Z7
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z8
-	VMOVUPS 64(R8), Z9
+	MOVQ    16(AX), SI
+	MOVQ    48(AX), DI
+	VMOVUPS (SI), Z0
+	VMOVUPS 64(SI), Z1
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z2
+	VMOVUPS 64(SI), Z3
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z4
+	VMOVUPS 64(SI), Z5
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z6
+	VMOVUPS 64(SI), Z7
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z8
+	VMOVUPS 64(SI), Z9
+	ADDQ    DI, SI
 
 begin:
-	MOVQ       8(AX), R8
-	MOVQ       32(AX), R9
-	MOVQ       40(AX), R10
-	MOVQ       56(AX), R11
-	MOVQ       104(AX), R12
-	MOVQ       112(AX), R13
-	TESTQ      R12, R12
+	MOVQ       96(AX), SI
+	TESTQ      SI, SI
 	JZ         away
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
+	MOVQ       96(AX), SI
+	MOVQ       104(AX), DI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	MOVQ       SI, 96(AX)
 
 away:
-	MOVQ 88(AX), R12
-	MOVQ 96(AX), AX
-	ADDQ R8, R12
+	MOVQ 8(AX), SI
+	MOVQ 40(AX), DI
+	MOVQ 80(AX), R8
+	MOVQ 88(AX), R9
+	MOVQ 32(AX), R10
+	MOVQ 56(AX), R11
 
 next:
-	PREFETCHT1   (R12)
-	ADDQ         AX, R12
-	VMOVUPS      (R8), Z10
-	VMOVUPS.Z    64(R8), K1, Z11
+	PREFETCHT1   (R8)
+	ADDQ         R9, R8
+	VMOVUPS      (SI), Z10
+	VMOVUPS.Z    64(SI), K1, Z11
 	VBROADCASTSS (DX), Z12
 	VFMADD231PS  Z12, Z10, Z0
 	VFMADD231PS  Z12, Z11, Z1
@@ -3471,45 +3858,52 @@ next:
 	VBROADCASTSS (BX)(CX*1), Z12
 	VFMADD231PS  Z12, Z10, Z8
 	VFMADD231PS  Z12, Z11, Z9
-	ADDQ         R9, DX
-	ADDQ         R9, BX
-	ADDQ         R10, R8
+	ADDQ         R10, DX
+	ADDQ         R10, BX
+	ADDQ         DI, SI
 	DECQ         R11
 	JNZ          next
-	VMOVUPS      Z0, (SI)
-	VMOVUPS      Z1, 64(SI)
-	ADDQ         DI, SI
-	VMOVUPS      Z2, (SI)
-	VMOVUPS      Z3, 64(SI)
-	ADDQ         DI, SI
-	VMOVUPS      Z4, (SI)
-	VMOVUPS      Z5, 64(SI)
-	ADDQ         DI, SI
-	VMOVUPS      Z6, (SI)
-	VMOVUPS      Z7, 64(SI)
-	ADDQ         DI, SI
-	VMOVUPS      Z8, (SI)
-	VMOVUPS      Z9, 64(SI)
+	MOVQ         16(AX), DX
+	MOVQ         48(AX), BX
+	VMOVUPS      Z0, (DX)
+	VMOVUPS      Z1, 64(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Z2, (DX)
+	VMOVUPS      Z3, 64(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Z4, (DX)
+	VMOVUPS      Z5, 64(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Z6, (DX)
+	VMOVUPS      Z7, 64(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Z8, (DX)
+	VMOVUPS      Z9, 64(DX)
+	ADDQ         BX, DX
+	MOVQ         DX, 16(AX)
+	IMUL3Q       $0x05, CX, CX
+	ADDQ         CX, (AX)
+	MOVQ         R8, 80(AX)
+	DECQ         112(AX)
+	JNZ          tile
 	VZEROUPPER
 	RET
 
 // func pairsAVX512_5x2(args *byte)
 // Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_5x2(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	SUBQ  $0x10, CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
 	LEAQ    (CX)(CX*2), BX
 	LEAQ    (DX)(BX*1), BX
-	MOVQ    64(AX), SI
-	SUBQ    $0x10, SI
-	MOVL    $-1, DI
-	BZHIL   SI, DI, DI
-	KMOVW   DI, K1
-	MOVQ    16(AX), SI
-	MOVQ    48(AX), DI
-	MOVQ    SI, R8
-	MOVQ    72(AX), R9
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
@@ -3520,55 +3914,60 @@ TEXT ·pairsAVX512_5x2(SB), NOSPLIT, $0-8
 	VPXORD  Z7, Z7, Z7
 	VPXORD  Z8, Z8, Z8
 	VPXORD  Z9, Z9, Z9
-	TESTQ   R9, R9
+	MOVQ    72(AX), SI
+	TESTQ   SI, SI
 	JZ      begin
-	VMOVUPS (R8), Z0
-	VMOVUPS 64(R8), Z1
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z2
-	VMOVUPS 64(R8), Z3
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z4
-	VMOVUPS 64(R8), Z5
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z6
-	VMOVUPS 64(R8), Z7
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z8
-	VMOVUPS 64(R8), Z9
+	MOVQ    16(AX), SI
+	MOVQ    48(AX), DI
+	VMOVUPS (SI), Z0
+	VMOVUPS 64(SI), Z1
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z2
+	VMOVUPS 64(SI), Z3
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z4
+	VMOVUPS 64(SI), Z5
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z6
+	VMOVUPS 64(SI), Z7
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z8
+	VMOVUPS 64(SI), Z9
+	ADDQ    DI, SI
 
 begin:
-	MOVQ       80(AX), R8
-	MOVQ       40(AX), R9
-	MOVQ       56(AX), R10
-	MOVQ       104(AX), R11
-	MOVQ       112(AX), R12
-	TESTQ      R11, R11
+	MOVQ       96(AX), SI
+	TESTQ      SI, SI
 	JZ         away
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
+	MOVQ       96(AX), SI
+	MOVQ       104(AX), DI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	MOVQ       SI, 96(AX)
 
 away:
-	MOVQ 88(AX), R11
-	MOVQ 96(AX), AX
-	ADDQ R8, R11
+	MOVQ 8(AX), SI
+	MOVQ 40(AX), DI
+	MOVQ 80(AX), R8
+	MOVQ 88(AX), R9
+	MOVQ 56(AX), R10
 	SUBQ $0x02, R10
 	JB   odd
 
 next:
-	PREFETCHT1   (R11)
-	ADDQ         AX, R11
-	VMOVUPS      (R8), Z10
+	PREFETCHT1   (R8)
+	ADDQ         R9, R8
+	VMOVUPS      (SI), Z10
 	VPSLLD       $0x10, Z10, Z10
-	VMOVUPS.Z    64(R8), K1, Z11
+	VMOVUPS.Z    64(SI), K1, Z11
 	VPSLLD       $0x10, Z11, Z11
 	VBROADCASTSS (DX), Z12
 	VFMADD231PS  Z12, Z10, Z0
@@ -3585,9 +3984,9 @@ next:
 	VBROADCASTSS (BX)(CX*1), Z12
 	VFMADD231PS  Z12, Z10, Z8
 	VFMADD231PS  Z12, Z11, Z9
-	VMOVUPS      (R8), Z10
+	VMOVUPS      (SI), Z10
 	VPANDD       cffff0000<>+0(SB), Z10, Z10
-	VMOVUPS.Z    64(R8), K1, Z11
+	VMOVUPS.Z    64(SI), K1, Z11
 	VPANDD       cffff0000<>+0(SB), Z11, Z11
 	VBROADCASTSS 4(DX), Z12
 	VFMADD231PS  Z12, Z10, Z0
@@ -3606,16 +4005,16 @@ next:
 	VFMADD231PS  Z12, Z11, Z9
 	ADDQ         $0x08, DX
 	ADDQ         $0x08, BX
-	ADDQ         R9, R8
+	ADDQ         DI, SI
 	SUBQ         $0x02, R10
 	JAE          next
 
 odd:
 	ADDQ         $0x02, R10
 	JZ           done
-	VMOVUPS      (R8), Z10
+	VMOVUPS      (SI), Z10
 	VPSLLD       $0x10, Z10, Z10
-	VMOVUPS.Z    64(R8), K1, Z11
+	VMOVUPS.Z    64(SI), K1, Z11
 	VPSLLD       $0x10, Z11, Z11
 	VBROADCASTSS (DX), Z12
 	VFMADD231PS  Z12, Z10, Z0
@@ -3634,40 +4033,47 @@ odd:
 	VFMADD231PS  Z12, Z11, Z9
 
 done:
-	VMOVUPS Z0, (SI)
-	VMOVUPS Z1, 64(SI)
-	ADDQ    DI, SI
-	VMOVUPS Z2, (SI)
-	VMOVUPS Z3, 64(SI)
-	ADDQ    DI, SI
-	VMOVUPS Z4, (SI)
-	VMOVUPS Z5, 64(SI)
-	ADDQ    DI, SI
-	VMOVUPS Z6, (SI)
-	VMOVUPS Z7, 64(SI)
-	ADDQ    DI, SI
-	VMOVUPS Z8, (SI)
-	VMOVUPS Z9, 64(SI)
+	MOVQ    16(AX), DX
+	MOVQ    48(AX), BX
+	VMOVUPS Z0, (DX)
+	VMOVUPS Z1, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z2, (DX)
+	VMOVUPS Z3, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z4, (DX)
+	VMOVUPS Z5, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z6, (DX)
+	VMOVUPS Z7, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z8, (DX)
+	VMOVUPS Z9, 64(DX)
+	ADDQ    BX, DX
+	MOVQ    DX, 16(AX)
+	IMUL3Q  $0x05, CX, CX
+	ADDQ    CX, (AX)
+	MOVQ    R8, 80(AX)
+	DECQ    112(AX)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
 // func tileAVX512_6x2(args *byte)
 // Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_6x2(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	SUBQ  $0x10, CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
 	LEAQ    (CX)(CX*2), BX
 	LEAQ    (DX)(BX*1), BX
-	MOVQ    64(AX), SI
-	SUBQ    $0x10, SI
-	MOVL    $-1, DI
-	BZHIL   SI, DI, DI
-	KMOVW   DI, K1
-	MOVQ    16(AX), SI
-	MOVQ    48(AX), DI
-	MOVQ    SI, R8
-	MOVQ    72(AX), R9
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
@@ -3680,58 +4086,63 @@ TEXT ·tileAVX512_6x2(SB), NOSPLIT, $0-8
 	VPXORD  Z9, Z9, Z9
 	VPXORD  Z10, Z10, Z10
 	VPXORD  Z11, Z11, Z11
-	TESTQ   R9, R9
+	MOVQ    72(AX), SI
+	TESTQ   SI, SI
 	JZ      begin
-	VMOVUPS (R8), Z0
-	VMOVUPS 64(R8), Z1
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z2
-	VMOVUPS 64(R8), Z3
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z4
-	VMOVUPS 64(R8), Z5
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z6
-	VMOVUPS 64(R8), Z7
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z8
-	VMOVUPS 64(R8), Z9
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z10
-	VMOVUPS 64(R8), Z11
+	MOVQ    16(AX), SI
+	MOVQ    48(AX), DI
+	VMOVUPS (SI), Z0
+	VMOVUPS 64(SI), Z1
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z2
+	VMOVUPS 64(SI), Z3
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z4
+	VMOVUPS 64(SI), Z5
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z6
+	VMOVUPS 64(SI), Z7
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z8
+	VMOVUPS 64(SI), Z9
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z10
+	VMOVUPS 64(SI), Z11
+	ADDQ    DI, SI
 
 begin:
-	MOVQ       8(AX), R8
-	MOVQ       32(AX), R9
-	MOVQ       40(AX), R10
-	MOVQ       56(AX), R11
-	MOVQ       104(AX), R12
-	MOVQ       112(AX), R13
-	TESTQ      R12, R12
+	MOVQ       96(AX), SI
+	TESTQ      SI, SI
 	JZ         away
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
+	MOVQ       96(AX), SI
+	MOVQ       104(AX), DI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	MOVQ       SI, 96(AX)
 
 away:
-	MOVQ 88(AX), R12
-	MOVQ 96(AX), AX
-	ADDQ R8, R12
+	MOVQ 8(AX), SI
+	MOVQ 40(AX), DI
+	MOVQ 80(AX), R8
+	MOVQ 88(AX), R9
+	MOVQ 32(AX), R10
+	MOVQ 56(AX), R11
 
 next:
-	PREFETCHT1   (R12)
-	ADDQ         AX, R12
-	VMOVUPS      (R8), Z12
-	VMOVUPS.Z    64(R8), K1, Z13
+	PREFETCHT1   (R8)
+	ADDQ         R9, R8
+	VMOVUPS      (SI), Z12
+	VMOVUPS.Z    64(SI), K1, Z13
 	VBROADCASTSS (DX), Z14
 	VFMADD231PS  Z14, Z12, Z0
 	VFMADD231PS  Z14, Z13, Z1
@@ -3750,48 +4161,55 @@ next:
 	VBROADCASTSS (BX)(CX*2), Z14
 	VFMADD231PS  Z14, Z12, Z10
 	VFMADD231PS  Z14, Z13, Z11
-	ADDQ         R9, DX
-	ADDQ         R9, BX
-	ADDQ         R10, R8
+	ADDQ         R10, DX
+	ADDQ         R10, BX
+	ADDQ         DI, SI
 	DECQ         R11
 	JNZ          next
-	VMOVUPS      Z0, (SI)
-	VMOVUPS      Z1, 64(SI)
-	ADDQ         DI, SI
-	VMOVUPS      Z2, (SI)
-	VMOVUPS      Z3, 64(SI)
-	ADDQ         DI, SI
-	VMOVUPS      Z4, (SI)
-	VMOVUPS      Z5, 64(SI)
-	ADDQ         DI, SI
-	VMOVUPS      Z6, (SI)
-	VMOVUPS      Z7, 64(SI)
-	ADDQ         DI, SI
-	VMOVUPS      Z8, (SI)
-	VMOVUPS      Z9, 64(SI)
-	ADDQ         DI, SI
-	VMOVUPS      Z10, (SI)
-	VMOVUPS      Z11, 64(SI)
+	MOVQ         16(AX), DX
+	MOVQ         48(AX), BX
+	VMOVUPS      Z0, (DX)
+	VMOVUPS      Z1, 64(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Z2, (DX)
+	VMOVUPS      Z3, 64(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Z4, (DX)
+	VMOVUPS      Z5, 64(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Z6, (DX)
+	VMOVUPS      Z7, 64(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Z8, (DX)
+	VMOVUPS      Z9, 64(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Z10, (DX)
+	VMOVUPS      Z11, 64(DX)
+	ADDQ         BX, DX
+	MOVQ         DX, 16(AX)
+	IMUL3Q       $0x06, CX, CX
+	ADDQ         CX, (AX)
+	MOVQ         R8, 80(AX)
+	DECQ         112(AX)
+	JNZ          tile
 	VZEROUPPER
 	RET
 
 // func pairsAVX512_6x2(args *byte)
 // Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_6x2(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	SUBQ  $0x10, CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
 	LEAQ    (CX)(CX*2), BX
 	LEAQ    (DX)(BX*1), BX
-	MOVQ    64(AX), SI
-	SUBQ    $0x10, SI
-	MOVL    $-1, DI
-	BZHIL   SI, DI, DI
-	KMOVW   DI, K1
-	MOVQ    16(AX), SI
-	MOVQ    48(AX), DI
-	MOVQ    SI, R8
-	MOVQ    72(AX), R9
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
@@ -3804,60 +4222,65 @@ TEXT ·pairsAVX512_6x2(SB), NOSPLIT, $0-8
 	VPXORD  Z9, Z9, Z9
 	VPXORD  Z10, Z10, Z10
 	VPXORD  Z11, Z11, Z11
-	TESTQ   R9, R9
+	MOVQ    72(AX), SI
+	TESTQ   SI, SI
 	JZ      begin
-	VMOVUPS (R8), Z0
-	VMOVUPS 64(R8), Z1
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z2
-	VMOVUPS 64(R8), Z3
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z4
-	VMOVUPS 64(R8), Z5
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z6
-	VMOVUPS 64(R8), Z7
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z8
-	VMOVUPS 64(R8), Z9
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z10
-	VMOVUPS 64(R8), Z11
+	MOVQ    16(AX), SI
+	MOVQ    48(AX), DI
+	VMOVUPS (SI), Z0
+	VMOVUPS 64(SI), Z1
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z2
+	VMOVUPS 64(SI), Z3
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z4
+	VMOVUPS 64(SI), Z5
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z6
+	VMOVUPS 64(SI), Z7
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z8
+	VMOVUPS 64(SI), Z9
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z10
+	VMOVUPS 64(SI), Z11
+	ADDQ    DI, SI
 
 begin:
-	MOVQ       80(AX), R8
-	MOVQ       40(AX), R9
-	MOVQ       56(AX), R10
-	MOVQ       104(AX), R11
-	MOVQ       112(AX), R12
-	TESTQ      R11, R11
+	MOVQ       96(AX), SI
+	TESTQ      SI, SI
 	JZ         away
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
+	MOVQ       96(AX), SI
+	MOVQ       104(AX), DI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	MOVQ       SI, 96(AX)
 
 away:
-	MOVQ 88(AX), R11
-	MOVQ 96(AX), AX
-	ADDQ R8, R11
+	MOVQ 8(AX), SI
+	MOVQ 40(AX), DI
+	MOVQ 80(AX), R8
+	MOVQ 88(AX), R9
+	MOVQ 56(AX), R10
 	SUBQ $0x02, R10
 	JB   odd
 
 next:
-	PREFETCHT1   (R11)
-	ADDQ         AX, R11
-	VMOVUPS      (R8), Z12
+	PREFETCHT1   (R8)
+	ADDQ         R9, R8
+	VMOVUPS      (SI), Z12
 	VPSLLD       $0x10, Z12, Z12
-	VMOVUPS.Z    64(R8), K1, Z13
+	VMOVUPS.Z    64(SI), K1, Z13
 	VPSLLD       $0x10, Z13, Z13
 	VBROADCASTSS (DX), Z14
 	VFMADD231PS  Z14, Z12, Z0
@@ -3877,9 +4300,9 @@ next:
 	VBROADCASTSS (BX)(CX*2), Z14
 	VFMADD231PS  Z14, Z12, Z10
 	VFMADD231PS  Z14, Z13, Z11
-	VMOVUPS      (R8), Z12
+	VMOVUPS      (SI), Z12
 	VPANDD       cffff0000<>+0(SB), Z12, Z12
-	VMOVUPS.Z    64(R8), K1, Z13
+	VMOVUPS.Z    64(SI), K1, Z13
 	VPANDD       cffff0000<>+0(SB), Z13, Z13
 	VBROADCASTSS 4(DX), Z14
 	VFMADD231PS  Z14, Z12, Z0
@@ -3901,16 +4324,16 @@ next:
 	VFMADD231PS  Z14, Z13, Z11
 	ADDQ         $0x08, DX
 	ADDQ         $0x08, BX
-	ADDQ         R9, R8
+	ADDQ         DI, SI
 	SUBQ         $0x02, R10
 	JAE          next
 
 odd:
 	ADDQ         $0x02, R10
 	JZ           done
-	VMOVUPS      (R8), Z12
+	VMOVUPS      (SI), Z12
 	VPSLLD       $0x10, Z12, Z12
-	VMOVUPS.Z    64(R8), K1, Z13
+	VMOVUPS.Z    64(SI), K1, Z13
 	VPSLLD       $0x10, Z13, Z13
 	VBROADCASTSS (DX), Z14
 	VFMADD231PS  Z14, Z12, Z0
@@ -3932,44 +4355,51 @@ odd:
 	VFMADD231PS  Z14, Z13, Z11
 
 done:
-	VMOVUPS Z0, (SI)
-	VMOVUPS Z1, 64(SI)
-	ADDQ    DI, SI
-	VMOVUPS Z2, (SI)
-	VMOVUPS Z3, 64(SI)
-	ADDQ    DI, SI
-	VMOVUPS Z4, (SI)
-	VMOVUPS Z5, 64(SI)
-	ADDQ    DI, SI
-	VMOVUPS Z6, (SI)
-	VMOVUPS Z7, 64(SI)
-	ADDQ    DI, SI
-	VMOVUPS Z8, (SI)
-	VMOVUPS Z9, 64(SI)
-	ADDQ    DI, SI
-	VMOVUPS Z10, (SI)
-	VMOVUPS Z11, 64(SI)
+	MOVQ    16(AX), DX
+	MOVQ    48(AX), BX
+	VMOVUPS Z0, (DX)
+	VMOVUPS Z1, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z2, (DX)
+	VMOVUPS Z3, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z4, (DX)
+	VMOVUPS Z5, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z6, (DX)
+	VMOVUPS Z7, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z8, (DX)
+	VMOVUPS Z9, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z10, (DX)
+	VMOVUPS Z11, 64(DX)
+	ADDQ    BX, DX
+	MOVQ    DX, 16(AX)
+	IMUL3Q  $0x06, CX, CX
+	ADDQ    CX, (AX)
+	MOVQ    R8, 80(AX)
+	DECQ    112(AX)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
 // func tileAVX512_7x2(args *byte)
 // Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_7x2(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	SUBQ  $0x10, CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
 	LEAQ    (CX)(CX*2), BX
 	LEAQ    (DX)(BX*1), SI
 	LEAQ    (SI)(BX*1), BX
-	MOVQ    64(AX), DI
-	SUBQ    $0x10, DI
-	MOVL    $-1, R8
-	BZHIL   DI, R8, R8
-	KMOVW   R8, K1
-	MOVQ    16(AX), DI
-	MOVQ    48(AX), R8
-	MOVQ    DI, R9
-	MOVQ    72(AX), R10
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
@@ -3984,63 +4414,68 @@ TEXT ·tileAVX512_7x2(SB), NOSPLIT, $0-8
 	VPXORD  Z11, Z11, Z11
 	VPXORD  Z12, Z12, Z12
 	VPXORD  Z13, Z13, Z13
-	TESTQ   R10, R10
+	MOVQ    72(AX), DI
+	TESTQ   DI, DI
 	JZ      begin
-	VMOVUPS (R9), Z0
-	VMOVUPS 64(R9), Z1
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z2
-	VMOVUPS 64(R9), Z3
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z4
-	VMOVUPS 64(R9), Z5
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z6
-	VMOVUPS 64(R9), Z7
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z8
-	VMOVUPS 64(R9), Z9
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z10
-	VMOVUPS 64(R9), Z11
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z12
-	VMOVUPS 64(R9), Z13
+	MOVQ    16(AX), DI
+	MOVQ    48(AX), R8
+	VMOVUPS (DI), Z0
+	VMOVUPS 64(DI), Z1
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z2
+	VMOVUPS 64(DI), Z3
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z4
+	VMOVUPS 64(DI), Z5
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z6
+	VMOVUPS 64(DI), Z7
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z8
+	VMOVUPS 64(DI), Z9
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z10
+	VMOVUPS 64(DI), Z11
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z12
+	VMOVUPS 64(DI), Z13
+	ADDQ    R8, DI
 
 begin:
-	MOVQ       8(AX), R9
-	MOVQ       32(AX), R10
-	MOVQ       40(AX), R11
-	MOVQ       56(AX), R12
-	MOVQ       104(AX), R13
-	MOVQ       112(AX), R14
-	TESTQ      R13, R13
+	MOVQ       96(AX), DI
+	TESTQ      DI, DI
 	JZ         away
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
+	MOVQ       96(AX), DI
+	MOVQ       104(AX), R8
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	MOVQ       DI, 96(AX)
 
 away:
-	MOVQ 88(AX), R13
-	MOVQ 96(AX), AX
-	ADDQ R9, R13
+	MOVQ 8(AX), DI
+	MOVQ 40(AX), R8
+	MOVQ 80(AX), R9
+	MOVQ 88(AX), R10
+	MOVQ 32(AX), R11
+	MOVQ 56(AX), R12
 
 next:
-	PREFETCHT1   (R13)
-	ADDQ         AX, R13
-	VMOVUPS      (R9), Z14
-	VMOVUPS.Z    64(R9), K1, Z15
+	PREFETCHT1   (R9)
+	ADDQ         R10, R9
+	VMOVUPS      (DI), Z14
+	VMOVUPS.Z    64(DI), K1, Z15
 	VBROADCASTSS (DX), Z16
 	VFMADD231PS  Z16, Z14, Z0
 	VFMADD231PS  Z16, Z15, Z1
@@ -4062,53 +4497,60 @@ next:
 	VBROADCASTSS (BX), Z16
 	VFMADD231PS  Z16, Z14, Z12
 	VFMADD231PS  Z16, Z15, Z13
-	ADDQ         R10, DX
-	ADDQ         R10, SI
-	ADDQ         R10, BX
-	ADDQ         R11, R9
+	ADDQ         R11, DX
+	ADDQ         R11, SI
+	ADDQ         R11, BX
+	ADDQ         R8, DI
 	DECQ         R12
 	JNZ          next
-	VMOVUPS      Z0, (DI)
-	VMOVUPS      Z1, 64(DI)
-	ADDQ         R8, DI
-	VMOVUPS      Z2, (DI)
-	VMOVUPS      Z3, 64(DI)
-	ADDQ         R8, DI
-	VMOVUPS      Z4, (DI)
-	VMOVUPS      Z5, 64(DI)
-	ADDQ         R8, DI
-	VMOVUPS      Z6, (DI)
-	VMOVUPS      Z7, 64(DI)
-	ADDQ         R8, DI
-	VMOVUPS      Z8, (DI)
-	VMOVUPS      Z9, 64(DI)
-	ADDQ         R8, DI
-	VMOVUPS      Z10, (DI)
-	VMOVUPS      Z11, 64(DI)
-	ADDQ         R8, DI
-	VMOVUPS      Z12, (DI)
-	VMOVUPS      Z13, 64(DI)
+	MOVQ         16(AX), DX
+	MOVQ         48(AX), BX
+	VMOVUPS      Z0, (DX)
+	VMOVUPS      Z1, 64(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Z2, (DX)
+	VMOVUPS      Z3, 64(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Z4, (DX)
+	VMOVUPS      Z5, 64(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Z6, (DX)
+	VMOVUPS      Z7, 64(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Z8, (DX)
+	VMOVUPS      Z9, 64(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Z10, (DX)
+	VMOVUPS      Z11, 64(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Z12, (DX)
+	VMOVUPS      Z13, 64(DX)
+	ADDQ         BX, DX
+	MOVQ         DX, 16(AX)
+	IMUL3Q       $0x07, CX, CX
+	ADDQ         CX, (AX)
+	MOVQ         R9, 80(AX)
+	DECQ         112(AX)
+	JNZ          tile
 	VZEROUPPER
 	RET
 
 // func pairsAVX512_7x2(args *byte)
 // Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_7x2(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	SUBQ  $0x10, CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
 	LEAQ    (CX)(CX*2), BX
 	LEAQ    (DX)(BX*1), SI
 	LEAQ    (SI)(BX*1), BX
-	MOVQ    64(AX), DI
-	SUBQ    $0x10, DI
-	MOVL    $-1, R8
-	BZHIL   DI, R8, R8
-	KMOVW   R8, K1
-	MOVQ    16(AX), DI
-	MOVQ    48(AX), R8
-	MOVQ    DI, R9
-	MOVQ    72(AX), R10
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
@@ -4123,65 +4565,70 @@ TEXT ·pairsAVX512_7x2(SB), NOSPLIT, $0-8
 	VPXORD  Z11, Z11, Z11
 	VPXORD  Z12, Z12, Z12
 	VPXORD  Z13, Z13, Z13
-	TESTQ   R10, R10
+	MOVQ    72(AX), DI
+	TESTQ   DI, DI
 	JZ      begin
-	VMOVUPS (R9), Z0
-	VMOVUPS 64(R9), Z1
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z2
-	VMOVUPS 64(R9), Z3
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z4
-	VMOVUPS 64(R9), Z5
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z6
-	VMOVUPS 64(R9), Z7
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z8
-	VMOVUPS 64(R9), Z9
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z10
-	VMOVUPS 64(R9), Z11
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z12
-	VMOVUPS 64(R9), Z13
+	MOVQ    16(AX), DI
+	MOVQ    48(AX), R8
+	VMOVUPS (DI), Z0
+	VMOVUPS 64(DI), Z1
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z2
+	VMOVUPS 64(DI), Z3
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z4
+	VMOVUPS 64(DI), Z5
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z6
+	VMOVUPS 64(DI), Z7
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z8
+	VMOVUPS 64(DI), Z9
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z10
+	VMOVUPS 64(DI), Z11
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z12
+	VMOVUPS 64(DI), Z13
+	ADDQ    R8, DI
 
 begin:
-	MOVQ       80(AX), R9
-	MOVQ       40(AX), R10
-	MOVQ       56(AX), R11
-	MOVQ       104(AX), R12
-	MOVQ       112(AX), R13
-	TESTQ      R12, R12
+	MOVQ       96(AX), DI
+	TESTQ      DI, DI
 	JZ         away
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
+	MOVQ       96(AX), DI
+	MOVQ       104(AX), R8
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	MOVQ       DI, 96(AX)
 
 away:
-	MOVQ 88(AX), R12
-	MOVQ 96(AX), AX
-	ADDQ R9, R12
+	MOVQ 8(AX), DI
+	MOVQ 40(AX), R8
+	MOVQ 80(AX), R9
+	MOVQ 88(AX), R10
+	MOVQ 56(AX), R11
 	SUBQ $0x02, R11
 	JB   odd
 
 next:
-	PREFETCHT1   (R12)
-	ADDQ         AX, R12
-	VMOVUPS      (R9), Z14
+	PREFETCHT1   (R9)
+	ADDQ         R10, R9
+	VMOVUPS      (DI), Z14
 	VPSLLD       $0x10, Z14, Z14
-	VMOVUPS.Z    64(R9), K1, Z15
+	VMOVUPS.Z    64(DI), K1, Z15
 	VPSLLD       $0x10, Z15, Z15
 	VBROADCASTSS (DX), Z16
 	VFMADD231PS  Z16, Z14, Z0
@@ -4204,9 +4651,9 @@ next:
 	VBROADCASTSS (BX), Z16
 	VFMADD231PS  Z16, Z14, Z12
 	VFMADD231PS  Z16, Z15, Z13
-	VMOVUPS      (R9), Z14
+	VMOVUPS      (DI), Z14
 	VPANDD       cffff0000<>+0(SB), Z14, Z14
-	VMOVUPS.Z    64(R9), K1, Z15
+	VMOVUPS.Z    64(DI), K1, Z15
 	VPANDD       cffff0000<>+0(SB), Z15, Z15
 	VBROADCASTSS 4(DX), Z16
 	VFMADD231PS  Z16, Z14, Z0
@@ -4232,16 +4679,16 @@ next:
 	ADDQ         $0x08, DX
 	ADDQ         $0x08, SI
 	ADDQ         $0x08, BX
-	ADDQ         R10, R9
+	ADDQ         R8, DI
 	SUBQ         $0x02, R11
 	JAE          next
 
 odd:
 	ADDQ         $0x02, R11
 	JZ           done
-	VMOVUPS      (R9), Z14
+	VMOVUPS      (DI), Z14
 	VPSLLD       $0x10, Z14, Z14
-	VMOVUPS.Z    64(R9), K1, Z15
+	VMOVUPS.Z    64(DI), K1, Z15
 	VPSLLD       $0x10, Z15, Z15
 	VBROADCASTSS (DX), Z16
 	VFMADD231PS  Z16, Z14, Z0
@@ -4266,47 +4713,54 @@ odd:
 	VFMADD231PS  Z16, Z15, Z13
 
 done:
-	VMOVUPS Z0, (DI)
-	VMOVUPS Z1, 64(DI)
-	ADDQ    R8, DI
-	VMOVUPS Z2, (DI)
-	VMOVUPS Z3, 64(DI)
-	ADDQ    R8, DI
-	VMOVUPS Z4, (DI)
-	VMOVUPS Z5, 64(DI)
-	ADDQ    R8, DI
-	VMOVUPS Z6, (DI)
-	VMOVUPS Z7, 64(DI)
-	ADDQ    R8, DI
-	VMOVUPS Z8, (DI)
-	VMOVUPS Z9, 64(DI)
-	ADDQ    R8, DI
-	VMOVUPS Z10, (DI)
-	VMOVUPS Z11, 64(DI)
-	ADDQ    R8, DI
-	VMOVUPS Z12, (DI)
-	VMOVUPS Z13, 64(DI)
+	MOVQ    16(AX), DX
+	MOVQ    48(AX), BX
+	VMOVUPS Z0, (DX)
+	VMOVUPS Z1, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z2, (DX)
+	VMOVUPS Z3, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z4, (DX)
+	VMOVUPS Z5, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z6, (DX)
+	VMOVUPS Z7, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z8, (DX)
+	VMOVUPS Z9, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z10, (DX)
+	VMOVUPS Z11, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z12, (DX)
+	VMOVUPS Z13, 64(DX)
+	ADDQ    BX, DX
+	MOVQ    DX, 16(AX)
+	IMUL3Q  $0x07, CX, CX
+	ADDQ    CX, (AX)
+	MOVQ    R9, 80(AX)
+	DECQ    112(AX)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
 // func tileAVX512_8x2(args *byte)
 // Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_8x2(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	SUBQ  $0x10, CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
 	LEAQ    (CX)(CX*2), BX
 	LEAQ    (DX)(BX*1), SI
 	LEAQ    (SI)(BX*1), BX
-	MOVQ    64(AX), DI
-	SUBQ    $0x10, DI
-	MOVL    $-1, R8
-	BZHIL   DI, R8, R8
-	KMOVW   R8, K1
-	MOVQ    16(AX), DI
-	MOVQ    48(AX), R8
-	MOVQ    DI, R9
-	MOVQ    72(AX), R10
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
@@ -4323,68 +4777,73 @@ TEXT ·tileAVX512_8x2(SB), NOSPLIT, $0-8
 	VPXORD  Z13, Z13, Z13
 	VPXORD  Z14, Z14, Z14
 	VPXORD  Z15, Z15, Z15
-	TESTQ   R10, R10
+	MOVQ    72(AX), DI
+	TESTQ   DI, DI
 	JZ      begin
-	VMOVUPS (R9), Z0
-	VMOVUPS 64(R9), Z1
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z2
-	VMOVUPS 64(R9), Z3
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z4
-	VMOVUPS 64(R9), Z5
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z6
-	VMOVUPS 64(R9), Z7
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z8
-	VMOVUPS 64(R9), Z9
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z10
-	VMOVUPS 64(R9), Z11
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z12
-	VMOVUPS 64(R9), Z13
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z14
-	VMOVUPS 64(R9), Z15
+	MOVQ    16(AX), DI
+	MOVQ    48(AX), R8
+	VMOVUPS (DI), Z0
+	VMOVUPS 64(DI), Z1
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z2
+	VMOVUPS 64(DI), Z3
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z4
+	VMOVUPS 64(DI), Z5
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z6
+	VMOVUPS 64(DI), Z7
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z8
+	VMOVUPS 64(DI), Z9
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z10
+	VMOVUPS 64(DI), Z11
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z12
+	VMOVUPS 64(DI), Z13
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z14
+	VMOVUPS 64(DI), Z15
+	ADDQ    R8, DI
 
 begin:
-	MOVQ       8(AX), R9
-	MOVQ       32(AX), R10
-	MOVQ       40(AX), R11
-	MOVQ       56(AX), R12
-	MOVQ       104(AX), R13
-	MOVQ       112(AX), R14
-	TESTQ      R13, R13
+	MOVQ       96(AX), DI
+	TESTQ      DI, DI
 	JZ         away
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
+	MOVQ       96(AX), DI
+	MOVQ       104(AX), R8
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	MOVQ       DI, 96(AX)
 
 away:
-	MOVQ 88(AX), R13
-	MOVQ 96(AX), AX
-	ADDQ R9, R13
+	MOVQ 8(AX), DI
+	MOVQ 40(AX), R8
+	MOVQ 80(AX), R9
+	MOVQ 88(AX), R10
+	MOVQ 32(AX), R11
+	MOVQ 56(AX), R12
 
 next:
-	PREFETCHT1   (R13)
-	ADDQ         AX, R13
-	VMOVUPS      (R9), Z16
-	VMOVUPS.Z    64(R9), K1, Z17
+	PREFETCHT1   (R9)
+	ADDQ         R10, R9
+	VMOVUPS      (DI), Z16
+	VMOVUPS.Z    64(DI), K1, Z17
 	VBROADCASTSS (DX), Z18
 	VFMADD231PS  Z18, Z16, Z0
 	VFMADD231PS  Z18, Z17, Z1
@@ -4409,56 +4868,63 @@ next:
 	VBROADCASTSS (BX)(CX*1), Z18
 	VFMADD231PS  Z18, Z16, Z14
 	VFMADD231PS  Z18, Z17, Z15
-	ADDQ         R10, DX
-	ADDQ         R10, SI
-	ADDQ         R10, BX
-	ADDQ         R11, R9
+	ADDQ         R11, DX
+	ADDQ         R11, SI
+	ADDQ         R11, BX
+	ADDQ         R8, DI
 	DECQ         R12
 	JNZ          next
-	VMOVUPS      Z0, (DI)
-	VMOVUPS      Z1, 64(DI)
-	ADDQ         R8, DI
-	VMOVUPS      Z2, (DI)
-	VMOVUPS      Z3, 64(DI)
-	ADDQ         R8, DI
-	VMOVUPS      Z4, (DI)
-	VMOVUPS      Z5, 64(DI)
-	ADDQ         R8, DI
-	VMOVUPS      Z6, (DI)
-	VMOVUPS      Z7, 64(DI)
-	ADDQ         R8, DI
-	VMOVUPS      Z8, (DI)
-	VMOVUPS      Z9, 64(DI)
-	ADDQ         R8, DI
-	VMOVUPS      Z10, (DI)
-	VMOVUPS      Z11, 64(DI)
-	ADDQ         R8, DI
-	VMOVUPS      Z12, (DI)
-	VMOVUPS      Z13, 64(DI)
-	ADDQ         R8, DI
-	VMOVUPS      Z14, (DI)
-	VMOVUPS      Z15, 64(DI)
+	MOVQ         16(AX), DX
+	MOVQ         48(AX), BX
+	VMOVUPS      Z0, (DX)
+	VMOVUPS      Z1, 64(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Z2, (DX)
+	VMOVUPS      Z3, 64(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Z4, (DX)
+	VMOVUPS      Z5, 64(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Z6, (DX)
+	VMOVUPS      Z7, 64(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Z8, (DX)
+	VMOVUPS      Z9, 64(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Z10, (DX)
+	VMOVUPS      Z11, 64(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Z12, (DX)
+	VMOVUPS      Z13, 64(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Z14, (DX)
+	VMOVUPS      Z15, 64(DX)
+	ADDQ         BX, DX
+	MOVQ         DX, 16(AX)
+	IMUL3Q       $0x08, CX, CX
+	ADDQ         CX, (AX)
+	MOVQ         R9, 80(AX)
+	DECQ         112(AX)
+	JNZ          tile
 	VZEROUPPER
 	RET
 
 // func pairsAVX512_8x2(args *byte)
 // Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_8x2(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	SUBQ  $0x10, CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
 	LEAQ    (CX)(CX*2), BX
 	LEAQ    (DX)(BX*1), SI
 	LEAQ    (SI)(BX*1), BX
-	MOVQ    64(AX), DI
-	SUBQ    $0x10, DI
-	MOVL    $-1, R8
-	BZHIL   DI, R8, R8
-	KMOVW   R8, K1
-	MOVQ    16(AX), DI
-	MOVQ    48(AX), R8
-	MOVQ    DI, R9
-	MOVQ    72(AX), R10
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
@@ -4475,70 +4941,75 @@ TEXT ·pairsAVX512_8x2(SB), NOSPLIT, $0-8
 	VPXORD  Z13, Z13, Z13
 	VPXORD  Z14, Z14, Z14
 	VPXORD  Z15, Z15, Z15
-	TESTQ   R10, R10
+	MOVQ    72(AX), DI
+	TESTQ   DI, DI
 	JZ      begin
-	VMOVUPS (R9), Z0
-	VMOVUPS 64(R9), Z1
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z2
-	VMOVUPS 64(R9), Z3
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z4
-	VMOVUPS 64(R9), Z5
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z6
-	VMOVUPS 64(R9), Z7
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z8
-	VMOVUPS 64(R9), Z9
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z10
-	VMOVUPS 64(R9), Z11
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z12
-	VMOVUPS 64(R9), Z13
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z14
-	VMOVUPS 64(R9), Z15
+	MOVQ    16(AX), DI
+	MOVQ    48(AX), R8
+	VMOVUPS (DI), Z0
+	VMOVUPS 64(DI), Z1
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z2
+	VMOVUPS 64(DI), Z3
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z4
+	VMOVUPS 64(DI), Z5
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z6
+	VMOVUPS 64(DI), Z7
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z8
+	VMOVUPS 64(DI), Z9
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z10
+	VMOVUPS 64(DI), Z11
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z12
+	VMOVUPS 64(DI), Z13
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z14
+	VMOVUPS 64(DI), Z15
+	ADDQ    R8, DI
 
 begin:
-	MOVQ       80(AX), R9
-	MOVQ       40(AX), R10
-	MOVQ       56(AX), R11
-	MOVQ       104(AX), R12
-	MOVQ       112(AX), R13
-	TESTQ      R12, R12
+	MOVQ       96(AX), DI
+	TESTQ      DI, DI
 	JZ         away
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
+	MOVQ       96(AX), DI
+	MOVQ       104(AX), R8
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	MOVQ       DI, 96(AX)
 
 away:
-	MOVQ 88(AX), R12
-	MOVQ 96(AX), AX
-	ADDQ R9, R12
+	MOVQ 8(AX), DI
+	MOVQ 40(AX), R8
+	MOVQ 80(AX), R9
+	MOVQ 88(AX), R10
+	MOVQ 56(AX), R11
 	SUBQ $0x02, R11
 	JB   odd
 
 next:
-	PREFETCHT1   (R12)
-	ADDQ         AX, R12
-	VMOVUPS      (R9), Z16
+	PREFETCHT1   (R9)
+	ADDQ         R10, R9
+	VMOVUPS      (DI), Z16
 	VPSLLD       $0x10, Z16, Z16
-	VMOVUPS.Z    64(R9), K1, Z17
+	VMOVUPS.Z    64(DI), K1, Z17
 	VPSLLD       $0x10, Z17, Z17
 	VBROADCASTSS (DX), Z18
 	VFMADD231PS  Z18, Z16, Z0
@@ -4564,9 +5035,9 @@ next:
 	VBROADCASTSS (BX)(CX*1), Z18
 	VFMADD231PS  Z18, Z16, Z14
 	VFMADD231PS  Z18, Z17, Z15
-	VMOVUPS      (R9), Z16
+	VMOVUPS      (DI), Z16
 	VPANDD       cffff0000<>+0(SB), Z16, Z16
-	VMOVUPS.Z    64(R9), K1, Z17
+	VMOVUPS.Z    64(DI), K1, Z17
 	VPANDD       cffff0000<>+0(SB), Z17, Z17
 	VBROADCASTSS 4(DX), Z18
 	VFMADD231PS  Z18, Z16, Z0
@@ -4595,16 +5066,16 @@ next:
 	ADDQ         $0x08, DX
 	ADDQ         $0x08, SI
 	ADDQ         $0x08, BX
-	ADDQ         R10, R9
+	ADDQ         R8, DI
 	SUBQ         $0x02, R11
 	JAE          next
 
 odd:
 	ADDQ         $0x02, R11
 	JZ           done
-	VMOVUPS      (R9), Z16
+	VMOVUPS      (DI), Z16
 	VPSLLD       $0x10, Z16, Z16
-	VMOVUPS.Z    64(R9), K1, Z17
+	VMOVUPS.Z    64(DI), K1, Z17
 	VPSLLD       $0x10, Z17, Z17
 	VBROADCASTSS (DX), Z18
 	VFMADD231PS  Z18, Z16, Z0
@@ -4632,50 +5103,57 @@ odd:
 	VFMADD231PS  Z18, Z17, Z15
 
 done:
-	VMOVUPS Z0, (DI)
-	VMOVUPS Z1, 64(DI)
-	ADDQ    R8, DI
-	VMOVUPS Z2, (DI)
-	VMOVUPS Z3, 64(DI)
-	ADDQ    R8, DI
-	VMOVUPS Z4, (DI)
-	VMOVUPS Z5, 64(DI)
-	ADDQ    R8, DI
-	VMOVUPS Z6, (DI)
-	VMOVUPS Z7, 64(DI)
-	ADDQ    R8, DI
-	VMOVUPS Z8, (DI)
-	VMOVUPS Z9, 64(DI)
-	ADDQ    R8, DI
-	VMOVUPS Z10, (DI)
-	VMOVUPS Z11, 64(DI)
-	ADDQ    R8, DI
-	VMOVUPS Z12, (DI)
-	VMOVUPS Z13, 64(DI)
-	ADDQ    R8, DI
-	VMOVUPS Z14, (DI)
-	VMOVUPS Z15, 64(DI)
+	MOVQ    16(AX), DX
+	MOVQ    48(AX), BX
+	VMOVUPS Z0, (DX)
+	VMOVUPS Z1, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z2, (DX)
+	VMOVUPS Z3, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z4, (DX)
+	VMOVUPS Z5, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z6, (DX)
+	VMOVUPS Z7, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z8, (DX)
+	VMOVUPS Z9, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z10, (DX)
+	VMOVUPS Z11, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z12, (DX)
+	VMOVUPS Z13, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z14, (DX)
+	VMOVUPS Z15, 64(DX)
+	ADDQ    BX, DX
+	MOVQ    DX, 16(AX)
+	IMUL3Q  $0x08, CX, CX
+	ADDQ    CX, (AX)
+	MOVQ    R9, 80(AX)
+	DECQ    112(AX)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
 // func tileAVX512_9x2(args *byte)
 // Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_9x2(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	SUBQ  $0x10, CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
 	LEAQ    (CX)(CX*2), BX
 	LEAQ    (DX)(BX*1), SI
 	LEAQ    (SI)(BX*1), BX
-	MOVQ    64(AX), DI
-	SUBQ    $0x10, DI
-	MOVL    $-1, R8
-	BZHIL   DI, R8, R8
-	KMOVW   R8, K1
-	MOVQ    16(AX), DI
-	MOVQ    48(AX), R8
-	MOVQ    DI, R9
-	MOVQ    72(AX), R10
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
@@ -4694,73 +5172,78 @@ TEXT ·tileAVX512_9x2(SB), NOSPLIT, $0-8
 	VPXORD  Z15, Z15, Z15
 	VPXORD  Z16, Z16, Z16
 	VPXORD  Z17, Z17, Z17
-	TESTQ   R10, R10
+	MOVQ    72(AX), DI
+	TESTQ   DI, DI
 	JZ      begin
-	VMOVUPS (R9), Z0
-	VMOVUPS 64(R9), Z1
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z2
-	VMOVUPS 64(R9), Z3
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z4
-	VMOVUPS 64(R9), Z5
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z6
-	VMOVUPS 64(R9), Z7
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z8
-	VMOVUPS 64(R9), Z9
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z10
-	VMOVUPS 64(R9), Z11
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z12
-	VMOVUPS 64(R9), Z13
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z14
-	VMOVUPS 64(R9), Z15
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z16
-	VMOVUPS 64(R9), Z17
+	MOVQ    16(AX), DI
+	MOVQ    48(AX), R8
+	VMOVUPS (DI), Z0
+	VMOVUPS 64(DI), Z1
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z2
+	VMOVUPS 64(DI), Z3
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z4
+	VMOVUPS 64(DI), Z5
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z6
+	VMOVUPS 64(DI), Z7
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z8
+	VMOVUPS 64(DI), Z9
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z10
+	VMOVUPS 64(DI), Z11
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z12
+	VMOVUPS 64(DI), Z13
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z14
+	VMOVUPS 64(DI), Z15
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z16
+	VMOVUPS 64(DI), Z17
+	ADDQ    R8, DI
 
 begin:
-	MOVQ       8(AX), R9
-	MOVQ       32(AX), R10
-	MOVQ       40(AX), R11
-	MOVQ       56(AX), R12
-	MOVQ       104(AX), R13
-	MOVQ       112(AX), R14
-	TESTQ      R13, R13
+	MOVQ       96(AX), DI
+	TESTQ      DI, DI
 	JZ         away
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
+	MOVQ       96(AX), DI
+	MOVQ       104(AX), R8
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	MOVQ       DI, 96(AX)
 
 away:
-	MOVQ 88(AX), R13
-	MOVQ 96(AX), AX
-	ADDQ R9, R13
+	MOVQ 8(AX), DI
+	MOVQ 40(AX), R8
+	MOVQ 80(AX), R9
+	MOVQ 88(AX), R10
+	MOVQ 32(AX), R11
+	MOVQ 56(AX), R12
 
 next:
-	PREFETCHT1   (R13)
-	ADDQ         AX, R13
-	VMOVUPS      (R9), Z18
-	VMOVUPS.Z    64(R9), K1, Z19
+	PREFETCHT1   (R9)
+	ADDQ         R10, R9
+	VMOVUPS      (DI), Z18
+	VMOVUPS.Z    64(DI), K1, Z19
 	VBROADCASTSS (DX), Z20
 	VFMADD231PS  Z20, Z18, Z0
 	VFMADD231PS  Z20, Z19, Z1
@@ -4788,59 +5271,66 @@ next:
 	VBROADCASTSS (BX)(CX*2), Z20
 	VFMADD231PS  Z20, Z18, Z16
 	VFMADD231PS  Z20, Z19, Z17
-	ADDQ         R10, DX
-	ADDQ         R10, SI
-	ADDQ         R10, BX
-	ADDQ         R11, R9
+	ADDQ         R11, DX
+	ADDQ         R11, SI
+	ADDQ         R11, BX
+	ADDQ         R8, DI
 	DECQ         R12
 	JNZ          next
-	VMOVUPS      Z0, (DI)
-	VMOVUPS      Z1, 64(DI)
-	ADDQ         R8, DI
-	VMOVUPS      Z2, (DI)
-	VMOVUPS      Z3, 64(DI)
-	ADDQ         R8, DI
-	VMOVUPS      Z4, (DI)
-	VMOVUPS      Z5, 64(DI)
-	ADDQ         R8, DI
-	VMOVUPS      Z6, (DI)
-	VMOVUPS      Z7, 64(DI)
-	ADDQ         R8, DI
-	VMOVUPS      Z8, (DI)
-	VMOVUPS      Z9, 64(DI)
-	ADDQ         R8, DI
-	VMOVUPS      Z10, (DI)
-	VMOVUPS      Z11, 64(DI)
-	ADDQ         R8, DI
-	VMOVUPS      Z12, (DI)
-	VMOVUPS      Z13, 64(DI)
-	ADDQ         R8, DI
-	VMOVUPS      Z14, (DI)
-	VMOVUPS      Z15, 64(DI)
-	ADDQ         R8, DI
-	VMOVUPS      Z16, (DI)
-	VMOVUPS      Z17, 64(DI)
+	MOVQ         16(AX), DX
+	MOVQ         48(AX), BX
+	VMOVUPS      Z0, (DX)
+	VMOVUPS      Z1, 64(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Z2, (DX)
+	VMOVUPS      Z3, 64(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Z4, (DX)
+	VMOVUPS      Z5, 64(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Z6, (DX)
+	VMOVUPS      Z7, 64(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Z8, (DX)
+	VMOVUPS      Z9, 64(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Z10, (DX)
+	VMOVUPS      Z11, 64(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Z12, (DX)
+	VMOVUPS      Z13, 64(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Z14, (DX)
+	VMOVUPS      Z15, 64(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Z16, (DX)
+	VMOVUPS      Z17, 64(DX)
+	ADDQ         BX, DX
+	MOVQ         DX, 16(AX)
+	IMUL3Q       $0x09, CX, CX
+	ADDQ         CX, (AX)
+	MOVQ         R9, 80(AX)
+	DECQ         112(AX)
+	JNZ          tile
 	VZEROUPPER
 	RET
 
 // func pairsAVX512_9x2(args *byte)
 // Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_9x2(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	SUBQ  $0x10, CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
 	LEAQ    (CX)(CX*2), BX
 	LEAQ    (DX)(BX*1), SI
 	LEAQ    (SI)(BX*1), BX
-	MOVQ    64(AX), DI
-	SUBQ    $0x10, DI
-	MOVL    $-1, R8
-	BZHIL   DI, R8, R8
-	KMOVW   R8, K1
-	MOVQ    16(AX), DI
-	MOVQ    48(AX), R8
-	MOVQ    DI, R9
-	MOVQ    72(AX), R10
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
@@ -4859,75 +5349,80 @@ TEXT ·pairsAVX512_9x2(SB), NOSPLIT, $0-8
 	VPXORD  Z15, Z15, Z15
 	VPXORD  Z16, Z16, Z16
 	VPXORD  Z17, Z17, Z17
-	TESTQ   R10, R10
+	MOVQ    72(AX), DI
+	TESTQ   DI, DI
 	JZ      begin
-	VMOVUPS (R9), Z0
-	VMOVUPS 64(R9), Z1
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z2
-	VMOVUPS 64(R9), Z3
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z4
-	VMOVUPS 64(R9), Z5
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z6
-	VMOVUPS 64(R9), Z7
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z8
-	VMOVUPS 64(R9), Z9
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z10
-	VMOVUPS 64(R9), Z11
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z12
-	VMOVUPS 64(R9), Z13
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z14
-	VMOVUPS 64(R9), Z15
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z16
-	VMOVUPS 64(R9), Z17
+	MOVQ    16(AX), DI
+	MOVQ    48(AX), R8
+	VMOVUPS (DI), Z0
+	VMOVUPS 64(DI), Z1
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z2
+	VMOVUPS 64(DI), Z3
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z4
+	VMOVUPS 64(DI), Z5
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z6
+	VMOVUPS 64(DI), Z7
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z8
+	VMOVUPS 64(DI), Z9
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z10
+	VMOVUPS 64(DI), Z11
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z12
+	VMOVUPS 64(DI), Z13
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z14
+	VMOVUPS 64(DI), Z15
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z16
+	VMOVUPS 64(DI), Z17
+	ADDQ    R8, DI
 
 begin:
-	MOVQ       80(AX), R9
-	MOVQ       40(AX), R10
-	MOVQ       56(AX), R11
-	MOVQ       104(AX), R12
-	MOVQ       112(AX), R13
-	TESTQ      R12, R12
+	MOVQ       96(AX), DI
+	TESTQ      DI, DI
 	JZ         away
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
+	MOVQ       96(AX), DI
+	MOVQ       104(AX), R8
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	MOVQ       DI, 96(AX)
 
 away:
-	MOVQ 88(AX), R12
-	MOVQ 96(AX), AX
-	ADDQ R9, R12
+	MOVQ 8(AX), DI
+	MOVQ 40(AX), R8
+	MOVQ 80(AX), R9
+	MOVQ 88(AX), R10
+	MOVQ 56(AX), R11
 	SUBQ $0x02, R11
 	JB   odd
 
 next:
-	PREFETCHT1   (R12)
-	ADDQ         AX, R12
-	VMOVUPS      (R9), Z18
+	PREFETCHT1   (R9)
+	ADDQ         R10, R9
+	VMOVUPS      (DI), Z18
 	VPSLLD       $0x10, Z18, Z18
-	VMOVUPS.Z    64(R9), K1, Z19
+	VMOVUPS.Z    64(DI), K1, Z19
 	VPSLLD       $0x10, Z19, Z19
 	VBROADCASTSS (DX), Z20
 	VFMADD231PS  Z20, Z18, Z0
@@ -4956,9 +5451,9 @@ next:
 	VBROADCASTSS (BX)(CX*2), Z20
 	VFMADD231PS  Z20, Z18, Z16
 	VFMADD231PS  Z20, Z19, Z17
-	VMOVUPS      (R9), Z18
+	VMOVUPS      (DI), Z18
 	VPANDD       cffff0000<>+0(SB), Z18, Z18
-	VMOVUPS.Z    64(R9), K1, Z19
+	VMOVUPS.Z    64(DI), K1, Z19
 	VPANDD       cffff0000<>+0(SB), Z19, Z19
 	VBROADCASTSS 4(DX), Z20
 	VFMADD231PS  Z20, Z18, Z0
@@ -4990,16 +5485,16 @@ next:
 	ADDQ         $0x08, DX
 	ADDQ         $0x08, SI
 	ADDQ         $0x08, BX
-	ADDQ         R10, R9
+	ADDQ         R8, DI
 	SUBQ         $0x02, R11
 	JAE          next
 
 odd:
 	ADDQ         $0x02, R11
 	JZ           done
-	VMOVUPS      (R9), Z18
+	VMOVUPS      (DI), Z18
 	VPSLLD       $0x10, Z18, Z18
-	VMOVUPS.Z    64(R9), K1, Z19
+	VMOVUPS.Z    64(DI), K1, Z19
 	VPSLLD       $0x10, Z19, Z19
 	VBROADCASTSS (DX), Z20
 	VFMADD231PS  Z20, Z18, Z0
@@ -5030,54 +5525,61 @@ odd:
 	VFMADD231PS  Z20, Z19, Z17
 
 done:
-	VMOVUPS Z0, (DI)
-	VMOVUPS Z1, 64(DI)
-	ADDQ    R8, DI
-	VMOVUPS Z2, (DI)
-	VMOVUPS Z3, 64(DI)
-	ADDQ    R8, DI
-	VMOVUPS Z4, (DI)
-	VMOVUPS Z5, 64(DI)
-	ADDQ    R8, DI
-	VMOVUPS Z6, (DI)
-	VMOVUPS Z7, 64(DI)
-	ADDQ    R8, DI
-	VMOVUPS Z8, (DI)
-	VMOVUPS Z9, 64(DI)
-	ADDQ    R8, DI
-	VMOVUPS Z10, (DI)
-	VMOVUPS Z11, 64(DI)
-	ADDQ    R8, DI
-	VMOVUPS Z12, (DI)
-	VMOVUPS Z13, 64(DI)
-	ADDQ    R8, DI
-	VMOVUPS Z14, (DI)
-	VMOVUPS Z15, 64(DI)
-	ADDQ    R8, DI
-	VMOVUPS Z16, (DI)
-	VMOVUPS Z17, 64(DI)
+	MOVQ    16(AX), DX
+	MOVQ    48(AX), BX
+	VMOVUPS Z0, (DX)
+	VMOVUPS Z1, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z2, (DX)
+	VMOVUPS Z3, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z4, (DX)
+	VMOVUPS Z5, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z6, (DX)
+	VMOVUPS Z7, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z8, (DX)
+	VMOVUPS Z9, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z10, (DX)
+	VMOVUPS Z11, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z12, (DX)
+	VMOVUPS Z13, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z14, (DX)
+	VMOVUPS Z15, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z16, (DX)
+	VMOVUPS Z17, 64(DX)
+	ADDQ    BX, DX
+	MOVQ    DX, 16(AX)
+	IMUL3Q  $0x09, CX, CX
+	ADDQ    CX, (AX)
+	MOVQ    R9, 80(AX)
+	DECQ    112(AX)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
 // func tileAVX512_10x2(args *byte)
 // Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_10x2(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	SUBQ  $0x10, CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
 	LEAQ    (CX)(CX*2), BX
 	LEAQ    (DX)(BX*1), SI
 	LEAQ    (SI)(BX*1), DI
 	LEAQ    (DI)(BX*1), BX
-	MOVQ    64(AX), R8
-	SUBQ    $0x10, R8
-	MOVL    $-1, R9
-	BZHIL   R8, R9, R9
-	KMOVW   R9, K1
-	MOVQ    16(AX), R8
-	MOVQ    48(AX), R9
-	MOVQ    R8, R10
-	MOVQ    72(AX), R11
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
@@ -5098,78 +5600,83 @@ TEXT ·tileAVX512_10x2(SB), NOSPLIT, $0-8
 	VPXORD  Z17, Z17, Z17
 	VPXORD  Z18, Z18, Z18
 	VPXORD  Z19, Z19, Z19
-	TESTQ   R11, R11
+	MOVQ    72(AX), R8
+	TESTQ   R8, R8
 	JZ      begin
-	VMOVUPS (R10), Z0
-	VMOVUPS 64(R10), Z1
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z2
-	VMOVUPS 64(R10), Z3
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z4
-	VMOVUPS 64(R10), Z5
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z6
-	VMOVUPS 64(R10), Z7
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z8
-	VMOVUPS 64(R10), Z9
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z10
-	VMOVUPS 64(R10), Z11
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z12
-	VMOVUPS 64(R10), Z13
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z14
-	VMOVUPS 64(R10), Z15
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z16
-	VMOVUPS 64(R10), Z17
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z18
-	VMOVUPS 64(R10), Z19
+	MOVQ    16(AX), R8
+	MOVQ    48(AX), R9
+	VMOVUPS (R8), Z0
+	VMOVUPS 64(R8), Z1
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z2
+	VMOVUPS 64(R8), Z3
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z4
+	VMOVUPS 64(R8), Z5
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z6
+	VMOVUPS 64(R8), Z7
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z8
+	VMOVUPS 64(R8), Z9
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z10
+	VMOVUPS 64(R8), Z11
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z12
+	VMOVUPS 64(R8), Z13
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z14
+	VMOVUPS 64(R8), Z15
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z16
+	VMOVUPS 64(R8), Z17
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z18
+	VMOVUPS 64(R8), Z19
+	ADDQ    R9, R8
 
 begin:
-	MOVQ       8(AX), R10
-	MOVQ       32(AX), R11
-	MOVQ       40(AX), R12
-	MOVQ       56(AX), R13
-	MOVQ       104(AX), R14
-	MOVQ       112(AX), R15
-	TESTQ      R14, R14
+	MOVQ       96(AX), R8
+	TESTQ      R8, R8
 	JZ         away
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
+	MOVQ       96(AX), R8
+	MOVQ       104(AX), R9
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	MOVQ       R8, 96(AX)
 
 away:
-	MOVQ 88(AX), R14
-	MOVQ 96(AX), AX
-	ADDQ R10, R14
+	MOVQ 8(AX), R8
+	MOVQ 40(AX), R9
+	MOVQ 80(AX), R10
+	MOVQ 88(AX), R11
+	MOVQ 32(AX), R12
+	MOVQ 56(AX), R13
 
 next:
-	PREFETCHT1   (R14)
-	ADDQ         AX, R14
-	VMOVUPS      (R10), Z20
-	VMOVUPS.Z    64(R10), K1, Z21
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
+	VMOVUPS      (R8), Z20
+	VMOVUPS.Z    64(R8), K1, Z21
 	VBROADCASTSS (DX), Z22
 	VFMADD231PS  Z22, Z20, Z0
 	VFMADD231PS  Z22, Z21, Z1
@@ -5200,64 +5707,71 @@ next:
 	VBROADCASTSS (BX), Z22
 	VFMADD231PS  Z22, Z20, Z18
 	VFMADD231PS  Z22, Z21, Z19
-	ADDQ         R11, DX
-	ADDQ         R11, SI
-	ADDQ         R11, DI
-	ADDQ         R11, BX
-	ADDQ         R12, R10
+	ADDQ         R12, DX
+	ADDQ         R12, SI
+	ADDQ         R12, DI
+	ADDQ         R12, BX
+	ADDQ         R9, R8
 	DECQ         R13
 	JNZ          next
-	VMOVUPS      Z0, (R8)
-	VMOVUPS      Z1, 64(R8)
-	ADDQ         R9, R8
-	VMOVUPS      Z2, (R8)
-	VMOVUPS      Z3, 64(R8)
-	ADDQ         R9, R8
-	VMOVUPS      Z4, (R8)
-	VMOVUPS      Z5, 64(R8)
-	ADDQ         R9, R8
-	VMOVUPS      Z6, (R8)
-	VMOVUPS      Z7, 64(R8)
-	ADDQ         R9, R8
-	VMOVUPS      Z8, (R8)
-	VMOVUPS      Z9, 64(R8)
-	ADDQ         R9, R8
-	VMOVUPS      Z10, (R8)
-	VMOVUPS      Z11, 64(R8)
-	ADDQ         R9, R8
-	VMOVUPS      Z12, (R8)
-	VMOVUPS      Z13, 64(R8)
-	ADDQ         R9, R8
-	VMOVUPS      Z14, (R8)
-	VMOVUPS      Z15, 64(R8)
-	ADDQ         R9, R8
-	VMOVUPS      Z16, (R8)
-	VMOVUPS      Z17, 64(R8)
-	ADDQ         R9, R8
-	VMOVUPS      Z18, (R8)
-	VMOVUPS      Z19, 64(R8)
+	MOVQ         16(AX), DX
+	MOVQ         48(AX), BX
+	VMOVUPS      Z0, (DX)
+	VMOVUPS      Z1, 64(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Z2, (DX)
+	VMOVUPS      Z3, 64(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Z4, (DX)
+	VMOVUPS      Z5, 64(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Z6, (DX)
+	VMOVUPS      Z7, 64(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Z8, (DX)
+	VMOVUPS      Z9, 64(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Z10, (DX)
+	VMOVUPS      Z11, 64(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Z12, (DX)
+	VMOVUPS      Z13, 64(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Z14, (DX)
+	VMOVUPS      Z15, 64(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Z16, (DX)
+	VMOVUPS      Z17, 64(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Z18, (DX)
+	VMOVUPS      Z19, 64(DX)
+	ADDQ         BX, DX
+	MOVQ         DX, 16(AX)
+	IMUL3Q       $0x0a, CX, CX
+	ADDQ         CX, (AX)
+	MOVQ         R10, 80(AX)
+	DECQ         112(AX)
+	JNZ          tile
 	VZEROUPPER
 	RET
 
 // func pairsAVX512_10x2(args *byte)
 // Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_10x2(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	SUBQ  $0x10, CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
 	LEAQ    (CX)(CX*2), BX
 	LEAQ    (DX)(BX*1), SI
 	LEAQ    (SI)(BX*1), DI
 	LEAQ    (DI)(BX*1), BX
-	MOVQ    64(AX), R8
-	SUBQ    $0x10, R8
-	MOVL    $-1, R9
-	BZHIL   R8, R9, R9
-	KMOVW   R9, K1
-	MOVQ    16(AX), R8
-	MOVQ    48(AX), R9
-	MOVQ    R8, R10
-	MOVQ    72(AX), R11
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
@@ -5278,80 +5792,85 @@ TEXT ·pairsAVX512_10x2(SB), NOSPLIT, $0-8
 	VPXORD  Z17, Z17, Z17
 	VPXORD  Z18, Z18, Z18
 	VPXORD  Z19, Z19, Z19
-	TESTQ   R11, R11
+	MOVQ    72(AX), R8
+	TESTQ   R8, R8
 	JZ      begin
-	VMOVUPS (R10), Z0
-	VMOVUPS 64(R10), Z1
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z2
-	VMOVUPS 64(R10), Z3
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z4
-	VMOVUPS 64(R10), Z5
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z6
-	VMOVUPS 64(R10), Z7
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z8
-	VMOVUPS 64(R10), Z9
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z10
-	VMOVUPS 64(R10), Z11
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z12
-	VMOVUPS 64(R10), Z13
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z14
-	VMOVUPS 64(R10), Z15
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z16
-	VMOVUPS 64(R10), Z17
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z18
-	VMOVUPS 64(R10), Z19
+	MOVQ    16(AX), R8
+	MOVQ    48(AX), R9
+	VMOVUPS (R8), Z0
+	VMOVUPS 64(R8), Z1
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z2
+	VMOVUPS 64(R8), Z3
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z4
+	VMOVUPS 64(R8), Z5
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z6
+	VMOVUPS 64(R8), Z7
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z8
+	VMOVUPS 64(R8), Z9
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z10
+	VMOVUPS 64(R8), Z11
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z12
+	VMOVUPS 64(R8), Z13
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z14
+	VMOVUPS 64(R8), Z15
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z16
+	VMOVUPS 64(R8), Z17
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z18
+	VMOVUPS 64(R8), Z19
+	ADDQ    R9, R8
 
 begin:
-	MOVQ       80(AX), R10
-	MOVQ       40(AX), R11
-	MOVQ       56(AX), R12
-	MOVQ       104(AX), R13
-	MOVQ       112(AX), R14
-	TESTQ      R13, R13
+	MOVQ       96(AX), R8
+	TESTQ      R8, R8
 	JZ         away
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
+	MOVQ       96(AX), R8
+	MOVQ       104(AX), R9
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	MOVQ       R8, 96(AX)
 
 away:
-	MOVQ 88(AX), R13
-	MOVQ 96(AX), AX
-	ADDQ R10, R13
+	MOVQ 8(AX), R8
+	MOVQ 40(AX), R9
+	MOVQ 80(AX), R10
+	MOVQ 88(AX), R11
+	MOVQ 56(AX), R12
 	SUBQ $0x02, R12
 	JB   odd
 
 next:
-	PREFETCHT1   (R13)
-	ADDQ         AX, R13
-	VMOVUPS      (R10), Z20
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
+	VMOVUPS      (R8), Z20
 	VPSLLD       $0x10, Z20, Z20
-	VMOVUPS.Z    64(R10), K1, Z21
+	VMOVUPS.Z    64(R8), K1, Z21
 	VPSLLD       $0x10, Z21, Z21
 	VBROADCASTSS (DX), Z22
 	VFMADD231PS  Z22, Z20, Z0
@@ -5383,9 +5902,9 @@ next:
 	VBROADCASTSS (BX), Z22
 	VFMADD231PS  Z22, Z20, Z18
 	VFMADD231PS  Z22, Z21, Z19
-	VMOVUPS      (R10), Z20
+	VMOVUPS      (R8), Z20
 	VPANDD       cffff0000<>+0(SB), Z20, Z20
-	VMOVUPS.Z    64(R10), K1, Z21
+	VMOVUPS.Z    64(R8), K1, Z21
 	VPANDD       cffff0000<>+0(SB), Z21, Z21
 	VBROADCASTSS 4(DX), Z22
 	VFMADD231PS  Z22, Z20, Z0
@@ -5421,16 +5940,16 @@ next:
 	ADDQ         $0x08, SI
 	ADDQ         $0x08, DI
 	ADDQ         $0x08, BX
-	ADDQ         R11, R10
+	ADDQ         R9, R8
 	SUBQ         $0x02, R12
 	JAE          next
 
 odd:
 	ADDQ         $0x02, R12
 	JZ           done
-	VMOVUPS      (R10), Z20
+	VMOVUPS      (R8), Z20
 	VPSLLD       $0x10, Z20, Z20
-	VMOVUPS.Z    64(R10), K1, Z21
+	VMOVUPS.Z    64(R8), K1, Z21
 	VPSLLD       $0x10, Z21, Z21
 	VBROADCASTSS (DX), Z22
 	VFMADD231PS  Z22, Z20, Z0
@@ -5464,57 +5983,64 @@ odd:
 	VFMADD231PS  Z22, Z21, Z19
 
 done:
-	VMOVUPS Z0, (R8)
-	VMOVUPS Z1, 64(R8)
-	ADDQ    R9, R8
-	VMOVUPS Z2, (R8)
-	VMOVUPS Z3, 64(R8)
-	ADDQ    R9, R8
-	VMOVUPS Z4, (R8)
-	VMOVUPS Z5, 64(R8)
-	ADDQ    R9, R8
-	VMOVUPS Z6, (R8)
-	VMOVUPS Z7, 64(R8)
-	ADDQ    R9, R8
-	VMOVUPS Z8, (R8)
-	VMOVUPS Z9, 64(R8)
-	ADDQ    R9, R8
-	VMOVUPS Z10, (R8)
-	VMOVUPS Z11, 64(R8)
-	ADDQ    R9, R8
-	VMOVUPS Z12, (R8)
-	VMOVUPS Z13, 64(R8)
-	ADDQ    R9, R8
-	VMOVUPS Z14, (R8)
-	VMOVUPS Z15, 64(R8)
-	ADDQ    R9, R8
-	VMOVUPS Z16, (R8)
-	VMOVUPS Z17, 64(R8)
-	ADDQ    R9, R8
-	VMOVUPS Z18, (R8)
-	VMOVUPS Z19, 64(R8)
+	MOVQ    16(AX), DX
+	MOVQ    48(AX), BX
+	VMOVUPS Z0, (DX)
+	VMOVUPS Z1, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z2, (DX)
+	VMOVUPS Z3, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z4, (DX)
+	VMOVUPS Z5, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z6, (DX)
+	VMOVUPS Z7, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z8, (DX)
+	VMOVUPS Z9, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z10, (DX)
+	VMOVUPS Z11, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z12, (DX)
+	VMOVUPS Z13, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z14, (DX)
+	VMOVUPS Z15, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z16, (DX)
+	VMOVUPS Z17, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z18, (DX)
+	VMOVUPS Z19, 64(DX)
+	ADDQ    BX, DX
+	MOVQ    DX, 16(AX)
+	IMUL3Q  $0x0a, CX, CX
+	ADDQ    CX, (AX)
+	MOVQ    R10, 80(AX)
+	DECQ    112(AX)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
 // func tileAVX512_11x2(args *byte)
 // Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_11x2(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	SUBQ  $0x10, CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
 	LEAQ    (CX)(CX*2), BX
 	LEAQ    (DX)(BX*1), SI
 	LEAQ    (SI)(BX*1), DI
 	LEAQ    (DI)(BX*1), BX
-	MOVQ    64(AX), R8
-	SUBQ    $0x10, R8
-	MOVL    $-1, R9
-	BZHIL   R8, R9, R9
-	KMOVW   R9, K1
-	MOVQ    16(AX), R8
-	MOVQ    48(AX), R9
-	MOVQ    R8, R10
-	MOVQ    72(AX), R11
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
@@ -5537,83 +6063,88 @@ TEXT ·tileAVX512_11x2(SB), NOSPLIT, $0-8
 	VPXORD  Z19, Z19, Z19
 	VPXORD  Z20, Z20, Z20
 	VPXORD  Z21, Z21, Z21
-	TESTQ   R11, R11
+	MOVQ    72(AX), R8
+	TESTQ   R8, R8
 	JZ      begin
-	VMOVUPS (R10), Z0
-	VMOVUPS 64(R10), Z1
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z2
-	VMOVUPS 64(R10), Z3
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z4
-	VMOVUPS 64(R10), Z5
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z6
-	VMOVUPS 64(R10), Z7
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z8
-	VMOVUPS 64(R10), Z9
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z10
-	VMOVUPS 64(R10), Z11
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z12
-	VMOVUPS 64(R10), Z13
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z14
-	VMOVUPS 64(R10), Z15
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z16
-	VMOVUPS 64(R10), Z17
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z18
-	VMOVUPS 64(R10), Z19
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z20
-	VMOVUPS 64(R10), Z21
+	MOVQ    16(AX), R8
+	MOVQ    48(AX), R9
+	VMOVUPS (R8), Z0
+	VMOVUPS 64(R8), Z1
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z2
+	VMOVUPS 64(R8), Z3
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z4
+	VMOVUPS 64(R8), Z5
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z6
+	VMOVUPS 64(R8), Z7
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z8
+	VMOVUPS 64(R8), Z9
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z10
+	VMOVUPS 64(R8), Z11
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z12
+	VMOVUPS 64(R8), Z13
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z14
+	VMOVUPS 64(R8), Z15
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z16
+	VMOVUPS 64(R8), Z17
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z18
+	VMOVUPS 64(R8), Z19
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z20
+	VMOVUPS 64(R8), Z21
+	ADDQ    R9, R8
 
 begin:
-	MOVQ       8(AX), R10
-	MOVQ       32(AX), R11
-	MOVQ       40(AX), R12
-	MOVQ       56(AX), R13
-	MOVQ       104(AX), R14
-	MOVQ       112(AX), R15
-	TESTQ      R14, R14
+	MOVQ       96(AX), R8
+	TESTQ      R8, R8
 	JZ         away
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
+	MOVQ       96(AX), R8
+	MOVQ       104(AX), R9
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	MOVQ       R8, 96(AX)
 
 away:
-	MOVQ 88(AX), R14
-	MOVQ 96(AX), AX
-	ADDQ R10, R14
+	MOVQ 8(AX), R8
+	MOVQ 40(AX), R9
+	MOVQ 80(AX), R10
+	MOVQ 88(AX), R11
+	MOVQ 32(AX), R12
+	MOVQ 56(AX), R13
 
 next:
-	PREFETCHT1   (R14)
-	ADDQ         AX, R14
-	VMOVUPS      (R10), Z22
-	VMOVUPS.Z    64(R10), K1, Z23
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
+	VMOVUPS      (R8), Z22
+	VMOVUPS.Z    64(R8), K1, Z23
 	VBROADCASTSS (DX), Z24
 	VFMADD231PS  Z24, Z22, Z0
 	VFMADD231PS  Z24, Z23, Z1
@@ -5647,67 +6178,74 @@ next:
 	VBROADCASTSS (BX)(CX*1), Z24
 	VFMADD231PS  Z24, Z22, Z20
 	VFMADD231PS  Z24, Z23, Z21
-	ADDQ         R11, DX
-	ADDQ         R11, SI
-	ADDQ         R11, DI
-	ADDQ         R11, BX
-	ADDQ         R12, R10
+	ADDQ         R12, DX
+	ADDQ         R12, SI
+	ADDQ         R12, DI
+	ADDQ         R12, BX
+	ADDQ         R9, R8
 	DECQ         R13
 	JNZ          next
-	VMOVUPS      Z0, (R8)
-	VMOVUPS      Z1, 64(R8)
-	ADDQ         R9, R8
-	VMOVUPS      Z2, (R8)
-	VMOVUPS      Z3, 64(R8)
-	ADDQ         R9, R8
-	VMOVUPS      Z4, (R8)
-	VMOVUPS      Z5, 64(R8)
-	ADDQ         R9, R8
-	VMOVUPS      Z6, (R8)
-	VMOVUPS      Z7, 64(R8)
-	ADDQ         R9, R8
-	VMOVUPS      Z8, (R8)
-	VMOVUPS      Z9, 64(R8)
-	ADDQ         R9, R8
-	VMOVUPS      Z10, (R8)
-	VMOVUPS      Z11, 64(R8)
-	ADDQ         R9, R8
-	VMOVUPS      Z12, (R8)
-	VMOVUPS      Z13, 64(R8)
-	ADDQ         R9, R8
-	VMOVUPS      Z14, (R8)
-	VMOVUPS      Z15, 64(R8)
-	ADDQ         R9, R8
-	VMOVUPS      Z16, (R8)
-	VMOVUPS      Z17, 64(R8)
-	ADDQ         R9, R8
-	VMOVUPS      Z18, (R8)
-	VMOVUPS      Z19, 64(R8)
-	ADDQ         R9, R8
-	VMOVUPS      Z20, (R8)
-	VMOVUPS      Z21, 64(R8)
+	MOVQ         16(AX), DX
+	MOVQ         48(AX), BX
+	VMOVUPS      Z0, (DX)
+	VMOVUPS      Z1, 64(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Z2, (DX)
+	VMOVUPS      Z3, 64(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Z4, (DX)
+	VMOVUPS      Z5, 64(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Z6, (DX)
+	VMOVUPS      Z7, 64(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Z8, (DX)
+	VMOVUPS      Z9, 64(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Z10, (DX)
+	VMOVUPS      Z11, 64(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Z12, (DX)
+	VMOVUPS      Z13, 64(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Z14, (DX)
+	VMOVUPS      Z15, 64(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Z16, (DX)
+	VMOVUPS      Z17, 64(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Z18, (DX)
+	VMOVUPS      Z19, 64(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Z20, (DX)
+	VMOVUPS      Z21, 64(DX)
+	ADDQ         BX, DX
+	MOVQ         DX, 16(AX)
+	IMUL3Q       $0x0b, CX, CX
+	ADDQ         CX, (AX)
+	MOVQ         R10, 80(AX)
+	DECQ         112(AX)
+	JNZ          tile
 	VZEROUPPER
 	RET
 
 // func pairsAVX512_11x2(args *byte)
 // Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_11x2(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	SUBQ  $0x10, CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
 	LEAQ    (CX)(CX*2), BX
 	LEAQ    (DX)(BX*1), SI
 	LEAQ    (SI)(BX*1), DI
 	LEAQ    (DI)(BX*1), BX
-	MOVQ    64(AX), R8
-	SUBQ    $0x10, R8
-	MOVL    $-1, R9
-	BZHIL   R8, R9, R9
-	KMOVW   R9, K1
-	MOVQ    16(AX), R8
-	MOVQ    48(AX), R9
-	MOVQ    R8, R10
-	MOVQ    72(AX), R11
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
@@ -5730,85 +6268,90 @@ TEXT ·pairsAVX512_11x2(SB), NOSPLIT, $0-8
 	VPXORD  Z19, Z19, Z19
 	VPXORD  Z20, Z20, Z20
 	VPXORD  Z21, Z21, Z21
-	TESTQ   R11, R11
+	MOVQ    72(AX), R8
+	TESTQ   R8, R8
 	JZ      begin
-	VMOVUPS (R10), Z0
-	VMOVUPS 64(R10), Z1
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z2
-	VMOVUPS 64(R10), Z3
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z4
-	VMOVUPS 64(R10), Z5
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z6
-	VMOVUPS 64(R10), Z7
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z8
-	VMOVUPS 64(R10), Z9
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z10
-	VMOVUPS 64(R10), Z11
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z12
-	VMOVUPS 64(R10), Z13
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z14
-	VMOVUPS 64(R10), Z15
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z16
-	VMOVUPS 64(R10), Z17
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z18
-	VMOVUPS 64(R10), Z19
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z20
-	VMOVUPS 64(R10), Z21
+	MOVQ    16(AX), R8
+	MOVQ    48(AX), R9
+	VMOVUPS (R8), Z0
+	VMOVUPS 64(R8), Z1
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z2
+	VMOVUPS 64(R8), Z3
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z4
+	VMOVUPS 64(R8), Z5
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z6
+	VMOVUPS 64(R8), Z7
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z8
+	VMOVUPS 64(R8), Z9
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z10
+	VMOVUPS 64(R8), Z11
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z12
+	VMOVUPS 64(R8), Z13
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z14
+	VMOVUPS 64(R8), Z15
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z16
+	VMOVUPS 64(R8), Z17
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z18
+	VMOVUPS 64(R8), Z19
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z20
+	VMOVUPS 64(R8), Z21
+	ADDQ    R9, R8
 
 begin:
-	MOVQ       80(AX), R10
-	MOVQ       40(AX), R11
-	MOVQ       56(AX), R12
-	MOVQ       104(AX), R13
-	MOVQ       112(AX), R14
-	TESTQ      R13, R13
+	MOVQ       96(AX), R8
+	TESTQ      R8, R8
 	JZ         away
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
+	MOVQ       96(AX), R8
+	MOVQ       104(AX), R9
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	MOVQ       R8, 96(AX)
 
 away:
-	MOVQ 88(AX), R13
-	MOVQ 96(AX), AX
-	ADDQ R10, R13
+	MOVQ 8(AX), R8
+	MOVQ 40(AX), R9
+	MOVQ 80(AX), R10
+	MOVQ 88(AX), R11
+	MOVQ 56(AX), R12
 	SUBQ $0x02, R12
 	JB   odd
 
 next:
-	PREFETCHT1   (R13)
-	ADDQ         AX, R13
-	VMOVUPS      (R10), Z22
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
+	VMOVUPS      (R8), Z22
 	VPSLLD       $0x10, Z22, Z22
-	VMOVUPS.Z    64(R10), K1, Z23
+	VMOVUPS.Z    64(R8), K1, Z23
 	VPSLLD       $0x10, Z23, Z23
 	VBROADCASTSS (DX), Z24
 	VFMADD231PS  Z24, Z22, Z0
@@ -5843,9 +6386,9 @@ next:
 	VBROADCASTSS (BX)(CX*1), Z24
 	VFMADD231PS  Z24, Z22, Z20
 	VFMADD231PS  Z24, Z23, Z21
-	VMOVUPS      (R10), Z22
+	VMOVUPS      (R8), Z22
 	VPANDD       cffff0000<>+0(SB), Z22, Z22
-	VMOVUPS.Z    64(R10), K1, Z23
+	VMOVUPS.Z    64(R8), K1, Z23
 	VPANDD       cffff0000<>+0(SB), Z23, Z23
 	VBROADCASTSS 4(DX), Z24
 	VFMADD231PS  Z24, Z22, Z0
@@ -5884,16 +6427,16 @@ next:
 	ADDQ         $0x08, SI
 	ADDQ         $0x08, DI
 	ADDQ         $0x08, BX
-	ADDQ         R11, R10
+	ADDQ         R9, R8
 	SUBQ         $0x02, R12
 	JAE          next
 
 odd:
 	ADDQ         $0x02, R12
 	JZ           done
-	VMOVUPS      (R10), Z22
+	VMOVUPS      (R8), Z22
 	VPSLLD       $0x10, Z22, Z22
-	VMOVUPS.Z    64(R10), K1, Z23
+	VMOVUPS.Z    64(R8), K1, Z23
 	VPSLLD       $0x10, Z23, Z23
 	VBROADCASTSS (DX), Z24
 	VFMADD231PS  Z24, Z22, Z0
@@ -5930,60 +6473,67 @@ odd:
 	VFMADD231PS  Z24, Z23, Z21
 
 done:
-	VMOVUPS Z0, (R8)
-	VMOVUPS Z1, 64(R8)
-	ADDQ    R9, R8
-	VMOVUPS Z2, (R8)
-	VMOVUPS Z3, 64(R8)
-	ADDQ    R9, R8
-	VMOVUPS Z4, (R8)
-	VMOVUPS Z5, 64(R8)
-	ADDQ    R9, R8
-	VMOVUPS Z6, (R8)
-	VMOVUPS Z7, 64(R8)
-	ADDQ    R9, R8
-	VMOVUPS Z8, (R8)
-	VMOVUPS Z9, 64(R8)
-	ADDQ    R9, R8
-	VMOVUPS Z10, (R8)
-	VMOVUPS Z11, 64(R8)
-	ADDQ    R9, R8
-	VMOVUPS Z12, (R8)
-	VMOVUPS Z13, 64(R8)
-	ADDQ    R9, R8
-	VMOVUPS Z14, (R8)
-	VMOVUPS Z15, 64(R8)
-	ADDQ    R9, R8
-	VMOVUPS Z16, (R8)
-	VMOVUPS Z17, 64(R8)
-	ADDQ    R9, R8
-	VMOVUPS Z18, (R8)
-	VMOVUPS Z19, 64(R8)
-	ADDQ    R9, R8
-	VMOVUPS Z20, (R8)
-	VMOVUPS Z21, 64(R8)
+	MOVQ    16(AX), DX
+	MOVQ    48(AX), BX
+	VMOVUPS Z0, (DX)
+	VMOVUPS Z1, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z2, (DX)
+	VMOVUPS Z3, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z4, (DX)
+	VMOVUPS Z5, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z6, (DX)
+	VMOVUPS Z7, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z8, (DX)
+	VMOVUPS Z9, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z10, (DX)
+	VMOVUPS Z11, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z12, (DX)
+	VMOVUPS Z13, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z14, (DX)
+	VMOVUPS Z15, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z16, (DX)
+	VMOVUPS Z17, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z18, (DX)
+	VMOVUPS Z19, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z20, (DX)
+	VMOVUPS Z21, 64(DX)
+	ADDQ    BX, DX
+	MOVQ    DX, 16(AX)
+	IMUL3Q  $0x0b, CX, CX
+	ADDQ    CX, (AX)
+	MOVQ    R10, 80(AX)
+	DECQ    112(AX)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
 // func tileAVX512_12x2(args *byte)
 // Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·tileAVX512_12x2(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	SUBQ  $0x10, CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
 	LEAQ    (CX)(CX*2), BX
 	LEAQ    (DX)(BX*1), SI
 	LEAQ    (SI)(BX*1), DI
 	LEAQ    (DI)(BX*1), BX
-	MOVQ    64(AX), R8
-	SUBQ    $0x10, R8
-	MOVL    $-1, R9
-	BZHIL   R8, R9, R9
-	KMOVW   R9, K1
-	MOVQ    16(AX), R8
-	MOVQ    48(AX), R9
-	MOVQ    R8, R10
-	MOVQ    72(AX), R11
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
@@ -6008,88 +6558,93 @@ TEXT ·tileAVX512_12x2(SB), NOSPLIT, $0-8
 	VPXORD  Z21, Z21, Z21
 	VPXORD  Z22, Z22, Z22
 	VPXORD  Z23, Z23, Z23
-	TESTQ   R11, R11
+	MOVQ    72(AX), R8
+	TESTQ   R8, R8
 	JZ      begin
-	VMOVUPS (R10), Z0
-	VMOVUPS 64(R10), Z1
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z2
-	VMOVUPS 64(R10), Z3
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z4
-	VMOVUPS 64(R10), Z5
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z6
-	VMOVUPS 64(R10), Z7
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z8
-	VMOVUPS 64(R10), Z9
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z10
-	VMOVUPS 64(R10), Z11
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z12
-	VMOVUPS 64(R10), Z13
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z14
-	VMOVUPS 64(R10), Z15
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z16
-	VMOVUPS 64(R10), Z17
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z18
-	VMOVUPS 64(R10), Z19
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z20
-	VMOVUPS 64(R10), Z21
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z22
-	VMOVUPS 64(R10), Z23
+	MOVQ    16(AX), R8
+	MOVQ    48(AX), R9
+	VMOVUPS (R8), Z0
+	VMOVUPS 64(R8), Z1
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z2
+	VMOVUPS 64(R8), Z3
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z4
+	VMOVUPS 64(R8), Z5
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z6
+	VMOVUPS 64(R8), Z7
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z8
+	VMOVUPS 64(R8), Z9
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z10
+	VMOVUPS 64(R8), Z11
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z12
+	VMOVUPS 64(R8), Z13
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z14
+	VMOVUPS 64(R8), Z15
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z16
+	VMOVUPS 64(R8), Z17
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z18
+	VMOVUPS 64(R8), Z19
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z20
+	VMOVUPS 64(R8), Z21
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z22
+	VMOVUPS 64(R8), Z23
+	ADDQ    R9, R8
 
 begin:
-	MOVQ       8(AX), R10
-	MOVQ       32(AX), R11
-	MOVQ       40(AX), R12
-	MOVQ       56(AX), R13
-	MOVQ       104(AX), R14
-	MOVQ       112(AX), R15
-	TESTQ      R14, R14
+	MOVQ       96(AX), R8
+	TESTQ      R8, R8
 	JZ         away
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
+	MOVQ       96(AX), R8
+	MOVQ       104(AX), R9
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	MOVQ       R8, 96(AX)
 
 away:
-	MOVQ 88(AX), R14
-	MOVQ 96(AX), AX
-	ADDQ R10, R14
+	MOVQ 8(AX), R8
+	MOVQ 40(AX), R9
+	MOVQ 80(AX), R10
+	MOVQ 88(AX), R11
+	MOVQ 32(AX), R12
+	MOVQ 56(AX), R13
 
 next:
-	PREFETCHT1   (R14)
-	ADDQ         AX, R14
-	VMOVUPS      (R10), Z24
-	VMOVUPS.Z    64(R10), K1, Z25
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
+	VMOVUPS      (R8), Z24
+	VMOVUPS.Z    64(R8), K1, Z25
 	VBROADCASTSS (DX), Z26
 	VFMADD231PS  Z26, Z24, Z0
 	VFMADD231PS  Z26, Z25, Z1
@@ -6126,70 +6681,77 @@ next:
 	VBROADCASTSS (BX)(CX*2), Z26
 	VFMADD231PS  Z26, Z24, Z22
 	VFMADD231PS  Z26, Z25, Z23
-	ADDQ         R11, DX
-	ADDQ         R11, SI
-	ADDQ         R11, DI
-	ADDQ         R11, BX
-	ADDQ         R12, R10
+	ADDQ         R12, DX
+	ADDQ         R12, SI
+	ADDQ         R12, DI
+	ADDQ         R12, BX
+	ADDQ         R9, R8
 	DECQ         R13
 	JNZ          next
-	VMOVUPS      Z0, (R8)
-	VMOVUPS      Z1, 64(R8)
-	ADDQ         R9, R8
-	VMOVUPS      Z2, (R8)
-	VMOVUPS      Z3, 64(R8)
-	ADDQ         R9, R8
-	VMOVUPS      Z4, (R8)
-	VMOVUPS      Z5, 64(R8)
-	ADDQ         R9, R8
-	VMOVUPS      Z6, (R8)
-	VMOVUPS      Z7, 64(R8)
-	ADDQ         R9, R8
-	VMOVUPS      Z8, (R8)
-	VMOVUPS      Z9, 64(R8)
-	ADDQ         R9, R8
-	VMOVUPS      Z10, (R8)
-	VMOVUPS      Z11, 64(R8)
-	ADDQ         R9, R8
-	VMOVUPS      Z12, (R8)
-	VMOVUPS      Z13, 64(R8)
-	ADDQ         R9, R8
-	VMOVUPS      Z14, (R8)
-	VMOVUPS      Z15, 64(R8)
-	ADDQ         R9, R8
-	VMOVUPS      Z16, (R8)
-	VMOVUPS      Z17, 64(R8)
-	ADDQ         R9, R8
-	VMOVUPS      Z18, (R8)
-	VMOVUPS      Z19, 64(R8)
-	ADDQ         R9, R8
-	VMOVUPS      Z20, (R8)
-	VMOVUPS      Z21, 64(R8)
-	ADDQ         R9, R8
-	VMOVUPS      Z22, (R8)
-	VMOVUPS      Z23, 64(R8)
+	MOVQ         16(AX), DX
+	MOVQ         48(AX), BX
+	VMOVUPS      Z0, (DX)
+	VMOVUPS      Z1, 64(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Z2, (DX)
+	VMOVUPS      Z3, 64(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Z4, (DX)
+	VMOVUPS      Z5, 64(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Z6, (DX)
+	VMOVUPS      Z7, 64(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Z8, (DX)
+	VMOVUPS      Z9, 64(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Z10, (DX)
+	VMOVUPS      Z11, 64(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Z12, (DX)
+	VMOVUPS      Z13, 64(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Z14, (DX)
+	VMOVUPS      Z15, 64(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Z16, (DX)
+	VMOVUPS      Z17, 64(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Z18, (DX)
+	VMOVUPS      Z19, 64(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Z20, (DX)
+	VMOVUPS      Z21, 64(DX)
+	ADDQ         BX, DX
+	VMOVUPS      Z22, (DX)
+	VMOVUPS      Z23, 64(DX)
+	ADDQ         BX, DX
+	MOVQ         DX, 16(AX)
+	IMUL3Q       $0x0c, CX, CX
+	ADDQ         CX, (AX)
+	MOVQ         R10, 80(AX)
+	DECQ         112(AX)
+	JNZ          tile
 	VZEROUPPER
 	RET
 
 // func pairsAVX512_12x2(args *byte)
 // Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_12x2(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	SUBQ  $0x10, CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
 	LEAQ    (CX)(CX*2), BX
 	LEAQ    (DX)(BX*1), SI
 	LEAQ    (SI)(BX*1), DI
 	LEAQ    (DI)(BX*1), BX
-	MOVQ    64(AX), R8
-	SUBQ    $0x10, R8
-	MOVL    $-1, R9
-	BZHIL   R8, R9, R9
-	KMOVW   R9, K1
-	MOVQ    16(AX), R8
-	MOVQ    48(AX), R9
-	MOVQ    R8, R10
-	MOVQ    72(AX), R11
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
@@ -6214,90 +6776,95 @@ TEXT ·pairsAVX512_12x2(SB), NOSPLIT, $0-8
 	VPXORD  Z21, Z21, Z21
 	VPXORD  Z22, Z22, Z22
 	VPXORD  Z23, Z23, Z23
-	TESTQ   R11, R11
+	MOVQ    72(AX), R8
+	TESTQ   R8, R8
 	JZ      begin
-	VMOVUPS (R10), Z0
-	VMOVUPS 64(R10), Z1
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z2
-	VMOVUPS 64(R10), Z3
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z4
-	VMOVUPS 64(R10), Z5
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z6
-	VMOVUPS 64(R10), Z7
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z8
-	VMOVUPS 64(R10), Z9
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z10
-	VMOVUPS 64(R10), Z11
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z12
-	VMOVUPS 64(R10), Z13
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z14
-	VMOVUPS 64(R10), Z15
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z16
-	VMOVUPS 64(R10), Z17
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z18
-	VMOVUPS 64(R10), Z19
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z20
-	VMOVUPS 64(R10), Z21
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z22
-	VMOVUPS 64(R10), Z23
+	MOVQ    16(AX), R8
+	MOVQ    48(AX), R9
+	VMOVUPS (R8), Z0
+	VMOVUPS 64(R8), Z1
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z2
+	VMOVUPS 64(R8), Z3
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z4
+	VMOVUPS 64(R8), Z5
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z6
+	VMOVUPS 64(R8), Z7
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z8
+	VMOVUPS 64(R8), Z9
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z10
+	VMOVUPS 64(R8), Z11
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z12
+	VMOVUPS 64(R8), Z13
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z14
+	VMOVUPS 64(R8), Z15
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z16
+	VMOVUPS 64(R8), Z17
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z18
+	VMOVUPS 64(R8), Z19
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z20
+	VMOVUPS 64(R8), Z21
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z22
+	VMOVUPS 64(R8), Z23
+	ADDQ    R9, R8
 
 begin:
-	MOVQ       80(AX), R10
-	MOVQ       40(AX), R11
-	MOVQ       56(AX), R12
-	MOVQ       104(AX), R13
-	MOVQ       112(AX), R14
-	TESTQ      R13, R13
+	MOVQ       96(AX), R8
+	TESTQ      R8, R8
 	JZ         away
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
+	MOVQ       96(AX), R8
+	MOVQ       104(AX), R9
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	MOVQ       R8, 96(AX)
 
 away:
-	MOVQ 88(AX), R13
-	MOVQ 96(AX), AX
-	ADDQ R10, R13
+	MOVQ 8(AX), R8
+	MOVQ 40(AX), R9
+	MOVQ 80(AX), R10
+	MOVQ 88(AX), R11
+	MOVQ 56(AX), R12
 	SUBQ $0x02, R12
 	JB   odd
 
 next:
-	PREFETCHT1   (R13)
-	ADDQ         AX, R13
-	VMOVUPS      (R10), Z24
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
+	VMOVUPS      (R8), Z24
 	VPSLLD       $0x10, Z24, Z24
-	VMOVUPS.Z    64(R10), K1, Z25
+	VMOVUPS.Z    64(R8), K1, Z25
 	VPSLLD       $0x10, Z25, Z25
 	VBROADCASTSS (DX), Z26
 	VFMADD231PS  Z26, Z24, Z0
@@ -6335,9 +6902,9 @@ next:
 	VBROADCASTSS (BX)(CX*2), Z26
 	VFMADD231PS  Z26, Z24, Z22
 	VFMADD231PS  Z26, Z25, Z23
-	VMOVUPS      (R10), Z24
+	VMOVUPS      (R8), Z24
 	VPANDD       cffff0000<>+0(SB), Z24, Z24
-	VMOVUPS.Z    64(R10), K1, Z25
+	VMOVUPS.Z    64(R8), K1, Z25
 	VPANDD       cffff0000<>+0(SB), Z25, Z25
 	VBROADCASTSS 4(DX), Z26
 	VFMADD231PS  Z26, Z24, Z0
@@ -6379,16 +6946,16 @@ next:
 	ADDQ         $0x08, SI
 	ADDQ         $0x08, DI
 	ADDQ         $0x08, BX
-	ADDQ         R11, R10
+	ADDQ         R9, R8
 	SUBQ         $0x02, R12
 	JAE          next
 
 odd:
 	ADDQ         $0x02, R12
 	JZ           done
-	VMOVUPS      (R10), Z24
+	VMOVUPS      (R8), Z24
 	VPSLLD       $0x10, Z24, Z24
-	VMOVUPS.Z    64(R10), K1, Z25
+	VMOVUPS.Z    64(R8), K1, Z25
 	VPSLLD       $0x10, Z25, Z25
 	VBROADCASTSS (DX), Z26
 	VFMADD231PS  Z26, Z24, Z0
@@ -6428,41 +6995,50 @@ odd:
 	VFMADD231PS  Z26, Z25, Z23
 
 done:
-	VMOVUPS Z0, (R8)
-	VMOVUPS Z1, 64(R8)
-	ADDQ    R9, R8
-	VMOVUPS Z2, (R8)
-	VMOVUPS Z3, 64(R8)
-	ADDQ    R9, R8
-	VMOVUPS Z4, (R8)
-	VMOVUPS Z5, 64(R8)
-	ADDQ    R9, R8
-	VMOVUPS Z6, (R8)
-	VMOVUPS Z7, 64(R8)
-	ADDQ    R9, R8
-	VMOVUPS Z8, (R8)
-	VMOVUPS Z9, 64(R8)
-	ADDQ    R9, R8
-	VMOVUPS Z10, (R8)
-	VMOVUPS Z11, 64(R8)
-	ADDQ    R9, R8
-	VMOVUPS Z12, (R8)
-	VMOVUPS Z13, 64(R8)
-	ADDQ    R9, R8
-	VMOVUPS Z14, (R8)
-	VMOVUPS Z15, 64(R8)
-	ADDQ    R9, R8
-	VMOVUPS Z16, (R8)
-	VMOVUPS Z17, 64(R8)
-	ADDQ    R9, R8
-	VMOVUPS Z18, (R8)
-	VMOVUPS Z19, 64(R8)
-	ADDQ    R9, R8
-	VMOVUPS Z20, (R8)
-	VMOVUPS Z21, 64(R8)
-	ADDQ    R9, R8
-	VMOVUPS Z22, (R8)
-	VMOVUPS Z23, 64(R8)
+	MOVQ    16(AX), DX
+	MOVQ    48(AX), BX
+	VMOVUPS Z0, (DX)
+	VMOVUPS Z1, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z2, (DX)
+	VMOVUPS Z3, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z4, (DX)
+	VMOVUPS Z5, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z6, (DX)
+	VMOVUPS Z7, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z8, (DX)
+	VMOVUPS Z9, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z10, (DX)
+	VMOVUPS Z11, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z12, (DX)
+	VMOVUPS Z13, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z14, (DX)
+	VMOVUPS Z15, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z16, (DX)
+	VMOVUPS Z17, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z18, (DX)
+	VMOVUPS Z19, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z20, (DX)
+	VMOVUPS Z21, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z22, (DX)
+	VMOVUPS Z23, 64(DX)
+	ADDQ    BX, DX
+	MOVQ    DX, 16(AX)
+	IMUL3Q  $0x0c, CX, CX
+	ADDQ    CX, (AX)
+	MOVQ    R10, 80(AX)
+	DECQ    112(AX)
+	JNZ     tile
 	VZEROUPPER
 	RET
 

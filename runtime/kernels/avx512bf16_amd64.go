@@ -4,76 +4,76 @@
 
 package kernels
 
-// tileBFloat16_1x1 computes a tile of 1 rows and 1 vectors.
+// tileBFloat16_1x1 computes tiles of 1 rows and 1 vectors.
 func tileBFloat16_1x1(args *byte)
 
-// tileBFloat16_2x1 computes a tile of 2 rows and 1 vectors.
+// tileBFloat16_2x1 computes tiles of 2 rows and 1 vectors.
 func tileBFloat16_2x1(args *byte)
 
-// tileBFloat16_3x1 computes a tile of 3 rows and 1 vectors.
+// tileBFloat16_3x1 computes tiles of 3 rows and 1 vectors.
 func tileBFloat16_3x1(args *byte)
 
-// tileBFloat16_4x1 computes a tile of 4 rows and 1 vectors.
+// tileBFloat16_4x1 computes tiles of 4 rows and 1 vectors.
 func tileBFloat16_4x1(args *byte)
 
-// tileBFloat16_5x1 computes a tile of 5 rows and 1 vectors.
+// tileBFloat16_5x1 computes tiles of 5 rows and 1 vectors.
 func tileBFloat16_5x1(args *byte)
 
-// tileBFloat16_6x1 computes a tile of 6 rows and 1 vectors.
+// tileBFloat16_6x1 computes tiles of 6 rows and 1 vectors.
 func tileBFloat16_6x1(args *byte)
 
-// tileBFloat16_7x1 computes a tile of 7 rows and 1 vectors.
+// tileBFloat16_7x1 computes tiles of 7 rows and 1 vectors.
 func tileBFloat16_7x1(args *byte)
 
-// tileBFloat16_8x1 computes a tile of 8 rows and 1 vectors.
+// tileBFloat16_8x1 computes tiles of 8 rows and 1 vectors.
 func tileBFloat16_8x1(args *byte)
 
-// tileBFloat16_9x1 computes a tile of 9 rows and 1 vectors.
+// tileBFloat16_9x1 computes tiles of 9 rows and 1 vectors.
 func tileBFloat16_9x1(args *byte)
 
-// tileBFloat16_10x1 computes a tile of 10 rows and 1 vectors.
+// tileBFloat16_10x1 computes tiles of 10 rows and 1 vectors.
 func tileBFloat16_10x1(args *byte)
 
-// tileBFloat16_11x1 computes a tile of 11 rows and 1 vectors.
+// tileBFloat16_11x1 computes tiles of 11 rows and 1 vectors.
 func tileBFloat16_11x1(args *byte)
 
-// tileBFloat16_12x1 computes a tile of 12 rows and 1 vectors.
+// tileBFloat16_12x1 computes tiles of 12 rows and 1 vectors.
 func tileBFloat16_12x1(args *byte)
 
-// tileBFloat16_1x2 computes a tile of 1 rows and 2 vectors.
+// tileBFloat16_1x2 computes tiles of 1 rows and 2 vectors.
 func tileBFloat16_1x2(args *byte)
 
-// tileBFloat16_2x2 computes a tile of 2 rows and 2 vectors.
+// tileBFloat16_2x2 computes tiles of 2 rows and 2 vectors.
 func tileBFloat16_2x2(args *byte)
 
-// tileBFloat16_3x2 computes a tile of 3 rows and 2 vectors.
+// tileBFloat16_3x2 computes tiles of 3 rows and 2 vectors.
 func tileBFloat16_3x2(args *byte)
 
-// tileBFloat16_4x2 computes a tile of 4 rows and 2 vectors.
+// tileBFloat16_4x2 computes tiles of 4 rows and 2 vectors.
 func tileBFloat16_4x2(args *byte)
 
-// tileBFloat16_5x2 computes a tile of 5 rows and 2 vectors.
+// tileBFloat16_5x2 computes tiles of 5 rows and 2 vectors.
 func tileBFloat16_5x2(args *byte)
 
-// tileBFloat16_6x2 computes a tile of 6 rows and 2 vectors.
+// tileBFloat16_6x2 computes tiles of 6 rows and 2 vectors.
 func tileBFloat16_6x2(args *byte)
 
-// tileBFloat16_7x2 computes a tile of 7 rows and 2 vectors.
+// tileBFloat16_7x2 computes tiles of 7 rows and 2 vectors.
 func tileBFloat16_7x2(args *byte)
 
-// tileBFloat16_8x2 computes a tile of 8 rows and 2 vectors.
+// tileBFloat16_8x2 computes tiles of 8 rows and 2 vectors.
 func tileBFloat16_8x2(args *byte)
 
-// tileBFloat16_9x2 computes a tile of 9 rows and 2 vectors.
+// tileBFloat16_9x2 computes tiles of 9 rows and 2 vectors.
 func tileBFloat16_9x2(args *byte)
 
-// tileBFloat16_10x2 computes a tile of 10 rows and 2 vectors.
+// tileBFloat16_10x2 computes tiles of 10 rows and 2 vectors.
 func tileBFloat16_10x2(args *byte)
 
-// tileBFloat16_11x2 computes a tile of 11 rows and 2 vectors.
+// tileBFloat16_11x2 computes tiles of 11 rows and 2 vectors.
 func tileBFloat16_11x2(args *byte)
 
-// tileBFloat16_12x2 computes a tile of 12 rows and 2 vectors.
+// tileBFloat16_12x2 computes tiles of 12 rows and 2 vectors.
 func tileBFloat16_12x2(args *byte)
 
 // roundBFloat16 rounds rows.

@@ -7,101 +7,116 @@
 // func tileBFloat16_1x1(args *byte)
 // Requires: AVX, AVX512F, AVX512_BF16, BMI2, MMX+
 TEXT ·tileBFloat16_1x1(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
-	MOVQ    (AX), CX
-	MOVQ    64(AX), DX
-	MOVL    $-1, BX
-	BZHIL   DX, BX, BX
-	KMOVW   BX, K1
-	MOVQ    16(AX), DX
-	MOVQ    48(AX), BX
-	MOVQ    DX, BX
-	MOVQ    72(AX), SI
+	MOVQ    (AX), DX
 	VPXORD  Z0, Z0, Z0
-	TESTQ   SI, SI
+	MOVQ    72(AX), BX
+	TESTQ   BX, BX
 	JZ      begin
+	MOVQ    16(AX), BX
+	MOVQ    48(AX), SI
 	VMOVUPS (BX), Z0
+	ADDQ    SI, BX
 
 begin:
-	MOVQ       8(AX), BX
-	MOVQ       32(AX), SI
-	MOVQ       40(AX), DI
-	MOVQ       56(AX), R8
-	MOVQ       104(AX), R9
-	MOVQ       112(AX), R10
-	TESTQ      R9, R9
+	MOVQ       96(AX), BX
+	TESTQ      BX, BX
 	JZ         away
-	PREFETCHT0 (R9)
-	ADDQ       R10, R9
+	MOVQ       96(AX), BX
+	MOVQ       104(AX), SI
+	PREFETCHT0 (BX)
+	ADDQ       SI, BX
+	MOVQ       BX, 96(AX)
 
 away:
-	MOVQ 88(AX), R9
-	MOVQ 96(AX), AX
-	ADDQ BX, R9
+	MOVQ 8(AX), BX
+	MOVQ 40(AX), SI
+	MOVQ 80(AX), DI
+	MOVQ 88(AX), R8
+	MOVQ 32(AX), R9
+	MOVQ 56(AX), R10
 
 next:
-	PREFETCHT1   (R9)
-	ADDQ         AX, R9
+	PREFETCHT1   (DI)
+	ADDQ         R8, DI
 	VMOVUPS.Z    (BX), K1, Z1
-	VBROADCASTSS (CX), Z2
+	VBROADCASTSS (DX), Z2
 
 	// VDPBF16PS Z2, Z1, Z0
 	LONG    $0x4876f262
 	WORD    $0x0000c252
-	ADDQ    SI, CX
-	ADDQ    DI, BX
-	DECQ    R8
+	ADDQ    R9, DX
+	ADDQ    SI, BX
+	DECQ    R10
 	JNZ     next
+	MOVQ    16(AX), DX
+	MOVQ    48(AX), BX
 	VMOVUPS Z0, (DX)
+	ADDQ    BX, DX
+	MOVQ    DX, 16(AX)
+	IMUL3Q  $0x01, CX, CX
+	ADDQ    CX, (AX)
+	MOVQ    DI, 80(AX)
+	DECQ    112(AX)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
 // func tileBFloat16_2x1(args *byte)
 // Requires: AVX, AVX512F, AVX512_BF16, BMI2, MMX+
 TEXT ·tileBFloat16_2x1(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
-	MOVQ    64(AX), BX
-	MOVL    $-1, SI
-	BZHIL   BX, SI, SI
-	KMOVW   SI, K1
-	MOVQ    16(AX), BX
-	MOVQ    48(AX), SI
-	MOVQ    BX, DI
-	MOVQ    72(AX), R8
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
-	TESTQ   R8, R8
+	MOVQ    72(AX), BX
+	TESTQ   BX, BX
 	JZ      begin
-	VMOVUPS (DI), Z0
-	ADDQ    SI, DI
-	VMOVUPS (DI), Z1
+	MOVQ    16(AX), BX
+	MOVQ    48(AX), SI
+	VMOVUPS (BX), Z0
+	ADDQ    SI, BX
+	VMOVUPS (BX), Z1
+	ADDQ    SI, BX
 
 begin:
-	MOVQ       8(AX), DI
-	MOVQ       32(AX), R8
-	MOVQ       40(AX), R9
-	MOVQ       56(AX), R10
-	MOVQ       104(AX), R11
-	MOVQ       112(AX), R12
-	TESTQ      R11, R11
+	MOVQ       96(AX), BX
+	TESTQ      BX, BX
 	JZ         away
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
+	MOVQ       96(AX), BX
+	MOVQ       104(AX), SI
+	PREFETCHT0 (BX)
+	ADDQ       SI, BX
+	PREFETCHT0 (BX)
+	ADDQ       SI, BX
+	MOVQ       BX, 96(AX)
 
 away:
-	MOVQ 88(AX), R11
-	MOVQ 96(AX), AX
-	ADDQ DI, R11
+	MOVQ 8(AX), BX
+	MOVQ 40(AX), SI
+	MOVQ 80(AX), DI
+	MOVQ 88(AX), R8
+	MOVQ 32(AX), R9
+	MOVQ 56(AX), R10
 
 next:
-	PREFETCHT1   (R11)
-	ADDQ         AX, R11
-	VMOVUPS.Z    (DI), K1, Z2
+	PREFETCHT1   (DI)
+	ADDQ         R8, DI
+	VMOVUPS.Z    (BX), K1, Z2
 	VBROADCASTSS (DX), Z3
 
 	// VDPBF16PS Z3, Z2, Z0
@@ -112,66 +127,78 @@ next:
 	// VDPBF16PS Z3, Z2, Z1
 	LONG    $0x486ef262
 	WORD    $0x0000cb52
-	ADDQ    R8, DX
-	ADDQ    R9, DI
+	ADDQ    R9, DX
+	ADDQ    SI, BX
 	DECQ    R10
 	JNZ     next
-	VMOVUPS Z0, (BX)
-	ADDQ    SI, BX
-	VMOVUPS Z1, (BX)
+	MOVQ    16(AX), DX
+	MOVQ    48(AX), BX
+	VMOVUPS Z0, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z1, (DX)
+	ADDQ    BX, DX
+	MOVQ    DX, 16(AX)
+	IMUL3Q  $0x02, CX, CX
+	ADDQ    CX, (AX)
+	MOVQ    DI, 80(AX)
+	DECQ    112(AX)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
 // func tileBFloat16_3x1(args *byte)
 // Requires: AVX, AVX512F, AVX512_BF16, BMI2, MMX+
 TEXT ·tileBFloat16_3x1(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
-	MOVQ    64(AX), BX
-	MOVL    $-1, SI
-	BZHIL   BX, SI, SI
-	KMOVW   SI, K1
-	MOVQ    16(AX), BX
-	MOVQ    48(AX), SI
-	MOVQ    BX, DI
-	MOVQ    72(AX), R8
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
-	TESTQ   R8, R8
+	MOVQ    72(AX), BX
+	TESTQ   BX, BX
 	JZ      begin
-	VMOVUPS (DI), Z0
-	ADDQ    SI, DI
-	VMOVUPS (DI), Z1
-	ADDQ    SI, DI
-	VMOVUPS (DI), Z2
+	MOVQ    16(AX), BX
+	MOVQ    48(AX), SI
+	VMOVUPS (BX), Z0
+	ADDQ    SI, BX
+	VMOVUPS (BX), Z1
+	ADDQ    SI, BX
+	VMOVUPS (BX), Z2
+	ADDQ    SI, BX
 
 begin:
-	MOVQ       8(AX), DI
-	MOVQ       32(AX), R8
-	MOVQ       40(AX), R9
-	MOVQ       56(AX), R10
-	MOVQ       104(AX), R11
-	MOVQ       112(AX), R12
-	TESTQ      R11, R11
+	MOVQ       96(AX), BX
+	TESTQ      BX, BX
 	JZ         away
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
+	MOVQ       96(AX), BX
+	MOVQ       104(AX), SI
+	PREFETCHT0 (BX)
+	ADDQ       SI, BX
+	PREFETCHT0 (BX)
+	ADDQ       SI, BX
+	PREFETCHT0 (BX)
+	ADDQ       SI, BX
+	MOVQ       BX, 96(AX)
 
 away:
-	MOVQ 88(AX), R11
-	MOVQ 96(AX), AX
-	ADDQ DI, R11
+	MOVQ 8(AX), BX
+	MOVQ 40(AX), SI
+	MOVQ 80(AX), DI
+	MOVQ 88(AX), R8
+	MOVQ 32(AX), R9
+	MOVQ 56(AX), R10
 
 next:
-	PREFETCHT1   (R11)
-	ADDQ         AX, R11
-	VMOVUPS.Z    (DI), K1, Z3
+	PREFETCHT1   (DI)
+	ADDQ         R8, DI
+	VMOVUPS.Z    (BX), K1, Z3
 	VBROADCASTSS (DX), Z4
 
 	// VDPBF16PS Z4, Z3, Z0
@@ -187,75 +214,87 @@ next:
 	// VDPBF16PS Z4, Z3, Z2
 	LONG    $0x4866f262
 	WORD    $0x0000d452
-	ADDQ    R8, DX
-	ADDQ    R9, DI
+	ADDQ    R9, DX
+	ADDQ    SI, BX
 	DECQ    R10
 	JNZ     next
-	VMOVUPS Z0, (BX)
-	ADDQ    SI, BX
-	VMOVUPS Z1, (BX)
-	ADDQ    SI, BX
-	VMOVUPS Z2, (BX)
+	MOVQ    16(AX), DX
+	MOVQ    48(AX), BX
+	VMOVUPS Z0, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z1, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z2, (DX)
+	ADDQ    BX, DX
+	MOVQ    DX, 16(AX)
+	IMUL3Q  $0x03, CX, CX
+	ADDQ    CX, (AX)
+	MOVQ    DI, 80(AX)
+	DECQ    112(AX)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
 // func tileBFloat16_4x1(args *byte)
 // Requires: AVX, AVX512F, AVX512_BF16, BMI2, MMX+
 TEXT ·tileBFloat16_4x1(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
 	LEAQ    (CX)(CX*2), BX
 	LEAQ    (DX)(BX*1), BX
-	MOVQ    64(AX), SI
-	MOVL    $-1, DI
-	BZHIL   SI, DI, DI
-	KMOVW   DI, K1
-	MOVQ    16(AX), SI
-	MOVQ    48(AX), DI
-	MOVQ    SI, R8
-	MOVQ    72(AX), R9
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
 	VPXORD  Z3, Z3, Z3
-	TESTQ   R9, R9
+	MOVQ    72(AX), SI
+	TESTQ   SI, SI
 	JZ      begin
-	VMOVUPS (R8), Z0
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z1
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z2
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z3
+	MOVQ    16(AX), SI
+	MOVQ    48(AX), DI
+	VMOVUPS (SI), Z0
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z1
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z2
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z3
+	ADDQ    DI, SI
 
 begin:
-	MOVQ       8(AX), R8
-	MOVQ       32(AX), R9
-	MOVQ       40(AX), R10
-	MOVQ       56(AX), R11
-	MOVQ       104(AX), R12
-	MOVQ       112(AX), R13
-	TESTQ      R12, R12
+	MOVQ       96(AX), SI
+	TESTQ      SI, SI
 	JZ         away
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
+	MOVQ       96(AX), SI
+	MOVQ       104(AX), DI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	MOVQ       SI, 96(AX)
 
 away:
-	MOVQ 88(AX), R12
-	MOVQ 96(AX), AX
-	ADDQ R8, R12
+	MOVQ 8(AX), SI
+	MOVQ 40(AX), DI
+	MOVQ 80(AX), R8
+	MOVQ 88(AX), R9
+	MOVQ 32(AX), R10
+	MOVQ 56(AX), R11
 
 next:
-	PREFETCHT1   (R12)
-	ADDQ         AX, R12
-	VMOVUPS.Z    (R8), K1, Z4
+	PREFETCHT1   (R8)
+	ADDQ         R9, R8
+	VMOVUPS.Z    (SI), K1, Z4
 	VBROADCASTSS (DX), Z5
 
 	// VDPBF16PS Z5, Z4, Z0
@@ -276,83 +315,95 @@ next:
 	// VDPBF16PS Z5, Z4, Z3
 	LONG    $0x485ef262
 	WORD    $0x0000dd52
-	ADDQ    R9, DX
-	ADDQ    R9, BX
-	ADDQ    R10, R8
+	ADDQ    R10, DX
+	ADDQ    R10, BX
+	ADDQ    DI, SI
 	DECQ    R11
 	JNZ     next
-	VMOVUPS Z0, (SI)
-	ADDQ    DI, SI
-	VMOVUPS Z1, (SI)
-	ADDQ    DI, SI
-	VMOVUPS Z2, (SI)
-	ADDQ    DI, SI
-	VMOVUPS Z3, (SI)
+	MOVQ    16(AX), DX
+	MOVQ    48(AX), BX
+	VMOVUPS Z0, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z1, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z2, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z3, (DX)
+	ADDQ    BX, DX
+	MOVQ    DX, 16(AX)
+	IMUL3Q  $0x04, CX, CX
+	ADDQ    CX, (AX)
+	MOVQ    R8, 80(AX)
+	DECQ    112(AX)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
 // func tileBFloat16_5x1(args *byte)
 // Requires: AVX, AVX512F, AVX512_BF16, BMI2, MMX+
 TEXT ·tileBFloat16_5x1(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
 	LEAQ    (CX)(CX*2), BX
 	LEAQ    (DX)(BX*1), BX
-	MOVQ    64(AX), SI
-	MOVL    $-1, DI
-	BZHIL   SI, DI, DI
-	KMOVW   DI, K1
-	MOVQ    16(AX), SI
-	MOVQ    48(AX), DI
-	MOVQ    SI, R8
-	MOVQ    72(AX), R9
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
 	VPXORD  Z3, Z3, Z3
 	VPXORD  Z4, Z4, Z4
-	TESTQ   R9, R9
+	MOVQ    72(AX), SI
+	TESTQ   SI, SI
 	JZ      begin
-	VMOVUPS (R8), Z0
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z1
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z2
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z3
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z4
+	MOVQ    16(AX), SI
+	MOVQ    48(AX), DI
+	VMOVUPS (SI), Z0
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z1
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z2
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z3
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z4
+	ADDQ    DI, SI
 
 begin:
-	MOVQ       8(AX), R8
-	MOVQ       32(AX), R9
-	MOVQ       40(AX), R10
-	MOVQ       56(AX), R11
-	MOVQ       104(AX), R12
-	MOVQ       112(AX), R13
-	TESTQ      R12, R12
+	MOVQ       96(AX), SI
+	TESTQ      SI, SI
 	JZ         away
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
+	MOVQ       96(AX), SI
+	MOVQ       104(AX), DI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	MOVQ       SI, 96(AX)
 
 away:
-	MOVQ 88(AX), R12
-	MOVQ 96(AX), AX
-	ADDQ R8, R12
+	MOVQ 8(AX), SI
+	MOVQ 40(AX), DI
+	MOVQ 80(AX), R8
+	MOVQ 88(AX), R9
+	MOVQ 32(AX), R10
+	MOVQ 56(AX), R11
 
 next:
-	PREFETCHT1   (R12)
-	ADDQ         AX, R12
-	VMOVUPS.Z    (R8), K1, Z5
+	PREFETCHT1   (R8)
+	ADDQ         R9, R8
+	VMOVUPS.Z    (SI), K1, Z5
 	VBROADCASTSS (DX), Z6
 
 	// VDPBF16PS Z6, Z5, Z0
@@ -378,90 +429,102 @@ next:
 	// VDPBF16PS Z6, Z5, Z4
 	LONG    $0x4856f262
 	WORD    $0x0000e652
-	ADDQ    R9, DX
-	ADDQ    R9, BX
-	ADDQ    R10, R8
+	ADDQ    R10, DX
+	ADDQ    R10, BX
+	ADDQ    DI, SI
 	DECQ    R11
 	JNZ     next
-	VMOVUPS Z0, (SI)
-	ADDQ    DI, SI
-	VMOVUPS Z1, (SI)
-	ADDQ    DI, SI
-	VMOVUPS Z2, (SI)
-	ADDQ    DI, SI
-	VMOVUPS Z3, (SI)
-	ADDQ    DI, SI
-	VMOVUPS Z4, (SI)
+	MOVQ    16(AX), DX
+	MOVQ    48(AX), BX
+	VMOVUPS Z0, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z1, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z2, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z3, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z4, (DX)
+	ADDQ    BX, DX
+	MOVQ    DX, 16(AX)
+	IMUL3Q  $0x05, CX, CX
+	ADDQ    CX, (AX)
+	MOVQ    R8, 80(AX)
+	DECQ    112(AX)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
 // func tileBFloat16_6x1(args *byte)
 // Requires: AVX, AVX512F, AVX512_BF16, BMI2, MMX+
 TEXT ·tileBFloat16_6x1(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
 	LEAQ    (CX)(CX*2), BX
 	LEAQ    (DX)(BX*1), BX
-	MOVQ    64(AX), SI
-	MOVL    $-1, DI
-	BZHIL   SI, DI, DI
-	KMOVW   DI, K1
-	MOVQ    16(AX), SI
-	MOVQ    48(AX), DI
-	MOVQ    SI, R8
-	MOVQ    72(AX), R9
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
 	VPXORD  Z3, Z3, Z3
 	VPXORD  Z4, Z4, Z4
 	VPXORD  Z5, Z5, Z5
-	TESTQ   R9, R9
+	MOVQ    72(AX), SI
+	TESTQ   SI, SI
 	JZ      begin
-	VMOVUPS (R8), Z0
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z1
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z2
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z3
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z4
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z5
+	MOVQ    16(AX), SI
+	MOVQ    48(AX), DI
+	VMOVUPS (SI), Z0
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z1
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z2
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z3
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z4
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z5
+	ADDQ    DI, SI
 
 begin:
-	MOVQ       8(AX), R8
-	MOVQ       32(AX), R9
-	MOVQ       40(AX), R10
-	MOVQ       56(AX), R11
-	MOVQ       104(AX), R12
-	MOVQ       112(AX), R13
-	TESTQ      R12, R12
+	MOVQ       96(AX), SI
+	TESTQ      SI, SI
 	JZ         away
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
+	MOVQ       96(AX), SI
+	MOVQ       104(AX), DI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	MOVQ       SI, 96(AX)
 
 away:
-	MOVQ 88(AX), R12
-	MOVQ 96(AX), AX
-	ADDQ R8, R12
+	MOVQ 8(AX), SI
+	MOVQ 40(AX), DI
+	MOVQ 80(AX), R8
+	MOVQ 88(AX), R9
+	MOVQ 32(AX), R10
+	MOVQ 56(AX), R11
 
 next:
-	PREFETCHT1   (R12)
-	ADDQ         AX, R12
-	VMOVUPS.Z    (R8), K1, Z6
+	PREFETCHT1   (R8)
+	ADDQ         R9, R8
+	VMOVUPS.Z    (SI), K1, Z6
 	VBROADCASTSS (DX), Z7
 
 	// VDPBF16PS Z7, Z6, Z0
@@ -492,42 +555,49 @@ next:
 	// VDPBF16PS Z7, Z6, Z5
 	LONG    $0x484ef262
 	WORD    $0x0000ef52
-	ADDQ    R9, DX
-	ADDQ    R9, BX
-	ADDQ    R10, R8
+	ADDQ    R10, DX
+	ADDQ    R10, BX
+	ADDQ    DI, SI
 	DECQ    R11
 	JNZ     next
-	VMOVUPS Z0, (SI)
-	ADDQ    DI, SI
-	VMOVUPS Z1, (SI)
-	ADDQ    DI, SI
-	VMOVUPS Z2, (SI)
-	ADDQ    DI, SI
-	VMOVUPS Z3, (SI)
-	ADDQ    DI, SI
-	VMOVUPS Z4, (SI)
-	ADDQ    DI, SI
-	VMOVUPS Z5, (SI)
+	MOVQ    16(AX), DX
+	MOVQ    48(AX), BX
+	VMOVUPS Z0, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z1, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z2, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z3, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z4, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z5, (DX)
+	ADDQ    BX, DX
+	MOVQ    DX, 16(AX)
+	IMUL3Q  $0x06, CX, CX
+	ADDQ    CX, (AX)
+	MOVQ    R8, 80(AX)
+	DECQ    112(AX)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
 // func tileBFloat16_7x1(args *byte)
 // Requires: AVX, AVX512F, AVX512_BF16, BMI2, MMX+
 TEXT ·tileBFloat16_7x1(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
 	LEAQ    (CX)(CX*2), BX
 	LEAQ    (DX)(BX*1), SI
 	LEAQ    (SI)(BX*1), BX
-	MOVQ    64(AX), DI
-	MOVL    $-1, R8
-	BZHIL   DI, R8, R8
-	KMOVW   R8, K1
-	MOVQ    16(AX), DI
-	MOVQ    48(AX), R8
-	MOVQ    DI, R9
-	MOVQ    72(AX), R10
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
@@ -535,55 +605,60 @@ TEXT ·tileBFloat16_7x1(SB), NOSPLIT, $0-8
 	VPXORD  Z4, Z4, Z4
 	VPXORD  Z5, Z5, Z5
 	VPXORD  Z6, Z6, Z6
-	TESTQ   R10, R10
+	MOVQ    72(AX), DI
+	TESTQ   DI, DI
 	JZ      begin
-	VMOVUPS (R9), Z0
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z1
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z2
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z3
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z4
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z5
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z6
+	MOVQ    16(AX), DI
+	MOVQ    48(AX), R8
+	VMOVUPS (DI), Z0
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z1
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z2
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z3
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z4
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z5
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z6
+	ADDQ    R8, DI
 
 begin:
-	MOVQ       8(AX), R9
-	MOVQ       32(AX), R10
-	MOVQ       40(AX), R11
-	MOVQ       56(AX), R12
-	MOVQ       104(AX), R13
-	MOVQ       112(AX), R14
-	TESTQ      R13, R13
+	MOVQ       96(AX), DI
+	TESTQ      DI, DI
 	JZ         away
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
+	MOVQ       96(AX), DI
+	MOVQ       104(AX), R8
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	MOVQ       DI, 96(AX)
 
 away:
-	MOVQ 88(AX), R13
-	MOVQ 96(AX), AX
-	ADDQ R9, R13
+	MOVQ 8(AX), DI
+	MOVQ 40(AX), R8
+	MOVQ 80(AX), R9
+	MOVQ 88(AX), R10
+	MOVQ 32(AX), R11
+	MOVQ 56(AX), R12
 
 next:
-	PREFETCHT1   (R13)
-	ADDQ         AX, R13
-	VMOVUPS.Z    (R9), K1, Z7
+	PREFETCHT1   (R9)
+	ADDQ         R10, R9
+	VMOVUPS.Z    (DI), K1, Z7
 	VBROADCASTSS (DX), Z8
 
 	// VDPBF16PS Z8, Z7, Z0
@@ -619,45 +694,52 @@ next:
 	// VDPBF16PS Z8, Z7, Z6
 	LONG    $0x4846d262
 	WORD    $0x0000f052
-	ADDQ    R10, DX
-	ADDQ    R10, SI
-	ADDQ    R10, BX
-	ADDQ    R11, R9
+	ADDQ    R11, DX
+	ADDQ    R11, SI
+	ADDQ    R11, BX
+	ADDQ    R8, DI
 	DECQ    R12
 	JNZ     next
-	VMOVUPS Z0, (DI)
-	ADDQ    R8, DI
-	VMOVUPS Z1, (DI)
-	ADDQ    R8, DI
-	VMOVUPS Z2, (DI)
-	ADDQ    R8, DI
-	VMOVUPS Z3, (DI)
-	ADDQ    R8, DI
-	VMOVUPS Z4, (DI)
-	ADDQ    R8, DI
-	VMOVUPS Z5, (DI)
-	ADDQ    R8, DI
-	VMOVUPS Z6, (DI)
+	MOVQ    16(AX), DX
+	MOVQ    48(AX), BX
+	VMOVUPS Z0, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z1, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z2, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z3, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z4, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z5, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z6, (DX)
+	ADDQ    BX, DX
+	MOVQ    DX, 16(AX)
+	IMUL3Q  $0x07, CX, CX
+	ADDQ    CX, (AX)
+	MOVQ    R9, 80(AX)
+	DECQ    112(AX)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
 // func tileBFloat16_8x1(args *byte)
 // Requires: AVX, AVX512F, AVX512_BF16, BMI2, MMX+
 TEXT ·tileBFloat16_8x1(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
 	LEAQ    (CX)(CX*2), BX
 	LEAQ    (DX)(BX*1), SI
 	LEAQ    (SI)(BX*1), BX
-	MOVQ    64(AX), DI
-	MOVL    $-1, R8
-	BZHIL   DI, R8, R8
-	KMOVW   R8, K1
-	MOVQ    16(AX), DI
-	MOVQ    48(AX), R8
-	MOVQ    DI, R9
-	MOVQ    72(AX), R10
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
@@ -666,59 +748,64 @@ TEXT ·tileBFloat16_8x1(SB), NOSPLIT, $0-8
 	VPXORD  Z5, Z5, Z5
 	VPXORD  Z6, Z6, Z6
 	VPXORD  Z7, Z7, Z7
-	TESTQ   R10, R10
+	MOVQ    72(AX), DI
+	TESTQ   DI, DI
 	JZ      begin
-	VMOVUPS (R9), Z0
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z1
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z2
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z3
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z4
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z5
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z6
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z7
+	MOVQ    16(AX), DI
+	MOVQ    48(AX), R8
+	VMOVUPS (DI), Z0
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z1
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z2
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z3
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z4
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z5
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z6
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z7
+	ADDQ    R8, DI
 
 begin:
-	MOVQ       8(AX), R9
-	MOVQ       32(AX), R10
-	MOVQ       40(AX), R11
-	MOVQ       56(AX), R12
-	MOVQ       104(AX), R13
-	MOVQ       112(AX), R14
-	TESTQ      R13, R13
+	MOVQ       96(AX), DI
+	TESTQ      DI, DI
 	JZ         away
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
+	MOVQ       96(AX), DI
+	MOVQ       104(AX), R8
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	MOVQ       DI, 96(AX)
 
 away:
-	MOVQ 88(AX), R13
-	MOVQ 96(AX), AX
-	ADDQ R9, R13
+	MOVQ 8(AX), DI
+	MOVQ 40(AX), R8
+	MOVQ 80(AX), R9
+	MOVQ 88(AX), R10
+	MOVQ 32(AX), R11
+	MOVQ 56(AX), R12
 
 next:
-	PREFETCHT1   (R13)
-	ADDQ         AX, R13
-	VMOVUPS.Z    (R9), K1, Z8
+	PREFETCHT1   (R9)
+	ADDQ         R10, R9
+	VMOVUPS.Z    (DI), K1, Z8
 	VBROADCASTSS (DX), Z9
 
 	// VDPBF16PS Z9, Z8, Z0
@@ -759,47 +846,54 @@ next:
 	// VDPBF16PS Z9, Z8, Z7
 	LONG    $0x483ed262
 	WORD    $0x0000f952
-	ADDQ    R10, DX
-	ADDQ    R10, SI
-	ADDQ    R10, BX
-	ADDQ    R11, R9
+	ADDQ    R11, DX
+	ADDQ    R11, SI
+	ADDQ    R11, BX
+	ADDQ    R8, DI
 	DECQ    R12
 	JNZ     next
-	VMOVUPS Z0, (DI)
-	ADDQ    R8, DI
-	VMOVUPS Z1, (DI)
-	ADDQ    R8, DI
-	VMOVUPS Z2, (DI)
-	ADDQ    R8, DI
-	VMOVUPS Z3, (DI)
-	ADDQ    R8, DI
-	VMOVUPS Z4, (DI)
-	ADDQ    R8, DI
-	VMOVUPS Z5, (DI)
-	ADDQ    R8, DI
-	VMOVUPS Z6, (DI)
-	ADDQ    R8, DI
-	VMOVUPS Z7, (DI)
+	MOVQ    16(AX), DX
+	MOVQ    48(AX), BX
+	VMOVUPS Z0, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z1, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z2, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z3, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z4, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z5, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z6, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z7, (DX)
+	ADDQ    BX, DX
+	MOVQ    DX, 16(AX)
+	IMUL3Q  $0x08, CX, CX
+	ADDQ    CX, (AX)
+	MOVQ    R9, 80(AX)
+	DECQ    112(AX)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
 // func tileBFloat16_9x1(args *byte)
 // Requires: AVX, AVX512F, AVX512_BF16, BMI2, MMX+
 TEXT ·tileBFloat16_9x1(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
 	LEAQ    (CX)(CX*2), BX
 	LEAQ    (DX)(BX*1), SI
 	LEAQ    (SI)(BX*1), BX
-	MOVQ    64(AX), DI
-	MOVL    $-1, R8
-	BZHIL   DI, R8, R8
-	KMOVW   R8, K1
-	MOVQ    16(AX), DI
-	MOVQ    48(AX), R8
-	MOVQ    DI, R9
-	MOVQ    72(AX), R10
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
@@ -809,63 +903,68 @@ TEXT ·tileBFloat16_9x1(SB), NOSPLIT, $0-8
 	VPXORD  Z6, Z6, Z6
 	VPXORD  Z7, Z7, Z7
 	VPXORD  Z8, Z8, Z8
-	TESTQ   R10, R10
+	MOVQ    72(AX), DI
+	TESTQ   DI, DI
 	JZ      begin
-	VMOVUPS (R9), Z0
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z1
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z2
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z3
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z4
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z5
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z6
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z7
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z8
+	MOVQ    16(AX), DI
+	MOVQ    48(AX), R8
+	VMOVUPS (DI), Z0
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z1
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z2
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z3
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z4
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z5
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z6
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z7
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z8
+	ADDQ    R8, DI
 
 begin:
-	MOVQ       8(AX), R9
-	MOVQ       32(AX), R10
-	MOVQ       40(AX), R11
-	MOVQ       56(AX), R12
-	MOVQ       104(AX), R13
-	MOVQ       112(AX), R14
-	TESTQ      R13, R13
+	MOVQ       96(AX), DI
+	TESTQ      DI, DI
 	JZ         away
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
+	MOVQ       96(AX), DI
+	MOVQ       104(AX), R8
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	MOVQ       DI, 96(AX)
 
 away:
-	MOVQ 88(AX), R13
-	MOVQ 96(AX), AX
-	ADDQ R9, R13
+	MOVQ 8(AX), DI
+	MOVQ 40(AX), R8
+	MOVQ 80(AX), R9
+	MOVQ 88(AX), R10
+	MOVQ 32(AX), R11
+	MOVQ 56(AX), R12
 
 next:
-	PREFETCHT1   (R13)
-	ADDQ         AX, R13
-	VMOVUPS.Z    (R9), K1, Z9
+	PREFETCHT1   (R9)
+	ADDQ         R10, R9
+	VMOVUPS.Z    (DI), K1, Z9
 	VBROADCASTSS (DX), Z10
 
 	// VDPBF16PS Z10, Z9, Z0
@@ -911,50 +1010,57 @@ next:
 	// VDPBF16PS Z10, Z9, Z8
 	LONG    $0x48365262
 	WORD    $0x0000c252
-	ADDQ    R10, DX
-	ADDQ    R10, SI
-	ADDQ    R10, BX
-	ADDQ    R11, R9
+	ADDQ    R11, DX
+	ADDQ    R11, SI
+	ADDQ    R11, BX
+	ADDQ    R8, DI
 	DECQ    R12
 	JNZ     next
-	VMOVUPS Z0, (DI)
-	ADDQ    R8, DI
-	VMOVUPS Z1, (DI)
-	ADDQ    R8, DI
-	VMOVUPS Z2, (DI)
-	ADDQ    R8, DI
-	VMOVUPS Z3, (DI)
-	ADDQ    R8, DI
-	VMOVUPS Z4, (DI)
-	ADDQ    R8, DI
-	VMOVUPS Z5, (DI)
-	ADDQ    R8, DI
-	VMOVUPS Z6, (DI)
-	ADDQ    R8, DI
-	VMOVUPS Z7, (DI)
-	ADDQ    R8, DI
-	VMOVUPS Z8, (DI)
+	MOVQ    16(AX), DX
+	MOVQ    48(AX), BX
+	VMOVUPS Z0, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z1, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z2, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z3, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z4, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z5, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z6, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z7, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z8, (DX)
+	ADDQ    BX, DX
+	MOVQ    DX, 16(AX)
+	IMUL3Q  $0x09, CX, CX
+	ADDQ    CX, (AX)
+	MOVQ    R9, 80(AX)
+	DECQ    112(AX)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
 // func tileBFloat16_10x1(args *byte)
 // Requires: AVX, AVX512F, AVX512_BF16, BMI2, MMX+
 TEXT ·tileBFloat16_10x1(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
 	LEAQ    (CX)(CX*2), BX
 	LEAQ    (DX)(BX*1), SI
 	LEAQ    (SI)(BX*1), DI
 	LEAQ    (DI)(BX*1), BX
-	MOVQ    64(AX), R8
-	MOVL    $-1, R9
-	BZHIL   R8, R9, R9
-	KMOVW   R9, K1
-	MOVQ    16(AX), R8
-	MOVQ    48(AX), R9
-	MOVQ    R8, R10
-	MOVQ    72(AX), R11
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
@@ -965,67 +1071,72 @@ TEXT ·tileBFloat16_10x1(SB), NOSPLIT, $0-8
 	VPXORD  Z7, Z7, Z7
 	VPXORD  Z8, Z8, Z8
 	VPXORD  Z9, Z9, Z9
-	TESTQ   R11, R11
+	MOVQ    72(AX), R8
+	TESTQ   R8, R8
 	JZ      begin
-	VMOVUPS (R10), Z0
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z1
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z2
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z3
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z4
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z5
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z6
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z7
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z8
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z9
+	MOVQ    16(AX), R8
+	MOVQ    48(AX), R9
+	VMOVUPS (R8), Z0
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z1
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z2
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z3
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z4
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z5
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z6
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z7
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z8
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z9
+	ADDQ    R9, R8
 
 begin:
-	MOVQ       8(AX), R10
-	MOVQ       32(AX), R11
-	MOVQ       40(AX), R12
-	MOVQ       56(AX), R13
-	MOVQ       104(AX), R14
-	MOVQ       112(AX), R15
-	TESTQ      R14, R14
+	MOVQ       96(AX), R8
+	TESTQ      R8, R8
 	JZ         away
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
+	MOVQ       96(AX), R8
+	MOVQ       104(AX), R9
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	MOVQ       R8, 96(AX)
 
 away:
-	MOVQ 88(AX), R14
-	MOVQ 96(AX), AX
-	ADDQ R10, R14
+	MOVQ 8(AX), R8
+	MOVQ 40(AX), R9
+	MOVQ 80(AX), R10
+	MOVQ 88(AX), R11
+	MOVQ 32(AX), R12
+	MOVQ 56(AX), R13
 
 next:
-	PREFETCHT1   (R14)
-	ADDQ         AX, R14
-	VMOVUPS.Z    (R10), K1, Z10
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
+	VMOVUPS.Z    (R8), K1, Z10
 	VBROADCASTSS (DX), Z11
 
 	// VDPBF16PS Z11, Z10, Z0
@@ -1076,53 +1187,60 @@ next:
 	// VDPBF16PS Z11, Z10, Z9
 	LONG    $0x482e5262
 	WORD    $0x0000cb52
-	ADDQ    R11, DX
-	ADDQ    R11, SI
-	ADDQ    R11, DI
-	ADDQ    R11, BX
-	ADDQ    R12, R10
+	ADDQ    R12, DX
+	ADDQ    R12, SI
+	ADDQ    R12, DI
+	ADDQ    R12, BX
+	ADDQ    R9, R8
 	DECQ    R13
 	JNZ     next
-	VMOVUPS Z0, (R8)
-	ADDQ    R9, R8
-	VMOVUPS Z1, (R8)
-	ADDQ    R9, R8
-	VMOVUPS Z2, (R8)
-	ADDQ    R9, R8
-	VMOVUPS Z3, (R8)
-	ADDQ    R9, R8
-	VMOVUPS Z4, (R8)
-	ADDQ    R9, R8
-	VMOVUPS Z5, (R8)
-	ADDQ    R9, R8
-	VMOVUPS Z6, (R8)
-	ADDQ    R9, R8
-	VMOVUPS Z7, (R8)
-	ADDQ    R9, R8
-	VMOVUPS Z8, (R8)
-	ADDQ    R9, R8
-	VMOVUPS Z9, (R8)
+	MOVQ    16(AX), DX
+	MOVQ    48(AX), BX
+	VMOVUPS Z0, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z1, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z2, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z3, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z4, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z5, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z6, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z7, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z8, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z9, (DX)
+	ADDQ    BX, DX
+	MOVQ    DX, 16(AX)
+	IMUL3Q  $0x0a, CX, CX
+	ADDQ    CX, (AX)
+	MOVQ    R10, 80(AX)
+	DECQ    112(AX)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
 // func tileBFloat16_11x1(args *byte)
 // Requires: AVX, AVX512F, AVX512_BF16, BMI2, MMX+
 TEXT ·tileBFloat16_11x1(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
 	LEAQ    (CX)(CX*2), BX
 	LEAQ    (DX)(BX*1), SI
 	LEAQ    (SI)(BX*1), DI
 	LEAQ    (DI)(BX*1), BX
-	MOVQ    64(AX), R8
-	MOVL    $-1, R9
-	BZHIL   R8, R9, R9
-	KMOVW   R9, K1
-	MOVQ    16(AX), R8
-	MOVQ    48(AX), R9
-	MOVQ    R8, R10
-	MOVQ    72(AX), R11
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
@@ -1134,71 +1252,76 @@ TEXT ·tileBFloat16_11x1(SB), NOSPLIT, $0-8
 	VPXORD  Z8, Z8, Z8
 	VPXORD  Z9, Z9, Z9
 	VPXORD  Z10, Z10, Z10
-	TESTQ   R11, R11
+	MOVQ    72(AX), R8
+	TESTQ   R8, R8
 	JZ      begin
-	VMOVUPS (R10), Z0
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z1
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z2
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z3
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z4
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z5
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z6
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z7
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z8
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z9
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z10
+	MOVQ    16(AX), R8
+	MOVQ    48(AX), R9
+	VMOVUPS (R8), Z0
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z1
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z2
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z3
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z4
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z5
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z6
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z7
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z8
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z9
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z10
+	ADDQ    R9, R8
 
 begin:
-	MOVQ       8(AX), R10
-	MOVQ       32(AX), R11
-	MOVQ       40(AX), R12
-	MOVQ       56(AX), R13
-	MOVQ       104(AX), R14
-	MOVQ       112(AX), R15
-	TESTQ      R14, R14
+	MOVQ       96(AX), R8
+	TESTQ      R8, R8
 	JZ         away
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
+	MOVQ       96(AX), R8
+	MOVQ       104(AX), R9
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	MOVQ       R8, 96(AX)
 
 away:
-	MOVQ 88(AX), R14
-	MOVQ 96(AX), AX
-	ADDQ R10, R14
+	MOVQ 8(AX), R8
+	MOVQ 40(AX), R9
+	MOVQ 80(AX), R10
+	MOVQ 88(AX), R11
+	MOVQ 32(AX), R12
+	MOVQ 56(AX), R13
 
 next:
-	PREFETCHT1   (R14)
-	ADDQ         AX, R14
-	VMOVUPS.Z    (R10), K1, Z11
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
+	VMOVUPS.Z    (R8), K1, Z11
 	VBROADCASTSS (DX), Z12
 
 	// VDPBF16PS Z12, Z11, Z0
@@ -1254,55 +1377,62 @@ next:
 	// VDPBF16PS Z12, Z11, Z10
 	LONG    $0x48265262
 	WORD    $0x0000d452
-	ADDQ    R11, DX
-	ADDQ    R11, SI
-	ADDQ    R11, DI
-	ADDQ    R11, BX
-	ADDQ    R12, R10
+	ADDQ    R12, DX
+	ADDQ    R12, SI
+	ADDQ    R12, DI
+	ADDQ    R12, BX
+	ADDQ    R9, R8
 	DECQ    R13
 	JNZ     next
-	VMOVUPS Z0, (R8)
-	ADDQ    R9, R8
-	VMOVUPS Z1, (R8)
-	ADDQ    R9, R8
-	VMOVUPS Z2, (R8)
-	ADDQ    R9, R8
-	VMOVUPS Z3, (R8)
-	ADDQ    R9, R8
-	VMOVUPS Z4, (R8)
-	ADDQ    R9, R8
-	VMOVUPS Z5, (R8)
-	ADDQ    R9, R8
-	VMOVUPS Z6, (R8)
-	ADDQ    R9, R8
-	VMOVUPS Z7, (R8)
-	ADDQ    R9, R8
-	VMOVUPS Z8, (R8)
-	ADDQ    R9, R8
-	VMOVUPS Z9, (R8)
-	ADDQ    R9, R8
-	VMOVUPS Z10, (R8)
+	MOVQ    16(AX), DX
+	MOVQ    48(AX), BX
+	VMOVUPS Z0, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z1, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z2, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z3, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z4, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z5, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z6, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z7, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z8, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z9, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z10, (DX)
+	ADDQ    BX, DX
+	MOVQ    DX, 16(AX)
+	IMUL3Q  $0x0b, CX, CX
+	ADDQ    CX, (AX)
+	MOVQ    R10, 80(AX)
+	DECQ    112(AX)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
 // func tileBFloat16_12x1(args *byte)
 // Requires: AVX, AVX512F, AVX512_BF16, BMI2, MMX+
 TEXT ·tileBFloat16_12x1(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
 	LEAQ    (CX)(CX*2), BX
 	LEAQ    (DX)(BX*1), SI
 	LEAQ    (SI)(BX*1), DI
 	LEAQ    (DI)(BX*1), BX
-	MOVQ    64(AX), R8
-	MOVL    $-1, R9
-	BZHIL   R8, R9, R9
-	KMOVW   R9, K1
-	MOVQ    16(AX), R8
-	MOVQ    48(AX), R9
-	MOVQ    R8, R10
-	MOVQ    72(AX), R11
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
@@ -1315,75 +1445,80 @@ TEXT ·tileBFloat16_12x1(SB), NOSPLIT, $0-8
 	VPXORD  Z9, Z9, Z9
 	VPXORD  Z10, Z10, Z10
 	VPXORD  Z11, Z11, Z11
-	TESTQ   R11, R11
+	MOVQ    72(AX), R8
+	TESTQ   R8, R8
 	JZ      begin
-	VMOVUPS (R10), Z0
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z1
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z2
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z3
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z4
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z5
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z6
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z7
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z8
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z9
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z10
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z11
+	MOVQ    16(AX), R8
+	MOVQ    48(AX), R9
+	VMOVUPS (R8), Z0
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z1
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z2
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z3
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z4
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z5
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z6
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z7
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z8
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z9
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z10
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z11
+	ADDQ    R9, R8
 
 begin:
-	MOVQ       8(AX), R10
-	MOVQ       32(AX), R11
-	MOVQ       40(AX), R12
-	MOVQ       56(AX), R13
-	MOVQ       104(AX), R14
-	MOVQ       112(AX), R15
-	TESTQ      R14, R14
+	MOVQ       96(AX), R8
+	TESTQ      R8, R8
 	JZ         away
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
+	MOVQ       96(AX), R8
+	MOVQ       104(AX), R9
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	MOVQ       R8, 96(AX)
 
 away:
-	MOVQ 88(AX), R14
-	MOVQ 96(AX), AX
-	ADDQ R10, R14
+	MOVQ 8(AX), R8
+	MOVQ 40(AX), R9
+	MOVQ 80(AX), R10
+	MOVQ 88(AX), R11
+	MOVQ 32(AX), R12
+	MOVQ 56(AX), R13
 
 next:
-	PREFETCHT1   (R14)
-	ADDQ         AX, R14
-	VMOVUPS.Z    (R10), K1, Z12
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
+	VMOVUPS.Z    (R8), K1, Z12
 	VBROADCASTSS (DX), Z13
 
 	// VDPBF16PS Z13, Z12, Z0
@@ -1444,84 +1579,96 @@ next:
 	// VDPBF16PS Z13, Z12, Z11
 	LONG    $0x481e5262
 	WORD    $0x0000dd52
-	ADDQ    R11, DX
-	ADDQ    R11, SI
-	ADDQ    R11, DI
-	ADDQ    R11, BX
-	ADDQ    R12, R10
+	ADDQ    R12, DX
+	ADDQ    R12, SI
+	ADDQ    R12, DI
+	ADDQ    R12, BX
+	ADDQ    R9, R8
 	DECQ    R13
 	JNZ     next
-	VMOVUPS Z0, (R8)
-	ADDQ    R9, R8
-	VMOVUPS Z1, (R8)
-	ADDQ    R9, R8
-	VMOVUPS Z2, (R8)
-	ADDQ    R9, R8
-	VMOVUPS Z3, (R8)
-	ADDQ    R9, R8
-	VMOVUPS Z4, (R8)
-	ADDQ    R9, R8
-	VMOVUPS Z5, (R8)
-	ADDQ    R9, R8
-	VMOVUPS Z6, (R8)
-	ADDQ    R9, R8
-	VMOVUPS Z7, (R8)
-	ADDQ    R9, R8
-	VMOVUPS Z8, (R8)
-	ADDQ    R9, R8
-	VMOVUPS Z9, (R8)
-	ADDQ    R9, R8
-	VMOVUPS Z10, (R8)
-	ADDQ    R9, R8
-	VMOVUPS Z11, (R8)
+	MOVQ    16(AX), DX
+	MOVQ    48(AX), BX
+	VMOVUPS Z0, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z1, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z2, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z3, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z4, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z5, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z6, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z7, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z8, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z9, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z10, (DX)
+	ADDQ    BX, DX
+	VMOVUPS Z11, (DX)
+	ADDQ    BX, DX
+	MOVQ    DX, 16(AX)
+	IMUL3Q  $0x0c, CX, CX
+	ADDQ    CX, (AX)
+	MOVQ    R10, 80(AX)
+	DECQ    112(AX)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
 // func tileBFloat16_1x2(args *byte)
 // Requires: AVX, AVX512F, AVX512_BF16, BMI2, MMX+
 TEXT ·tileBFloat16_1x2(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	SUBQ  $0x10, CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
-	MOVQ    (AX), CX
-	MOVQ    64(AX), DX
-	SUBQ    $0x10, DX
-	MOVL    $-1, BX
-	BZHIL   DX, BX, BX
-	KMOVW   BX, K1
-	MOVQ    16(AX), DX
-	MOVQ    48(AX), BX
-	MOVQ    DX, BX
-	MOVQ    72(AX), SI
+	MOVQ    (AX), DX
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
-	TESTQ   SI, SI
+	MOVQ    72(AX), BX
+	TESTQ   BX, BX
 	JZ      begin
+	MOVQ    16(AX), BX
+	MOVQ    48(AX), SI
 	VMOVUPS (BX), Z0
 	VMOVUPS 64(BX), Z1
+	ADDQ    SI, BX
 
 begin:
-	MOVQ       8(AX), BX
-	MOVQ       32(AX), SI
-	MOVQ       40(AX), DI
-	MOVQ       56(AX), R8
-	MOVQ       104(AX), R9
-	MOVQ       112(AX), R10
-	TESTQ      R9, R9
+	MOVQ       96(AX), BX
+	TESTQ      BX, BX
 	JZ         away
-	PREFETCHT0 (R9)
-	ADDQ       R10, R9
+	MOVQ       96(AX), BX
+	MOVQ       104(AX), SI
+	PREFETCHT0 (BX)
+	ADDQ       SI, BX
+	MOVQ       BX, 96(AX)
 
 away:
-	MOVQ 88(AX), R9
-	MOVQ 96(AX), AX
-	ADDQ BX, R9
+	MOVQ 8(AX), BX
+	MOVQ 40(AX), SI
+	MOVQ 80(AX), DI
+	MOVQ 88(AX), R8
+	MOVQ 32(AX), R9
+	MOVQ 56(AX), R10
 
 next:
-	PREFETCHT1   (R9)
-	ADDQ         AX, R9
+	PREFETCHT1   (DI)
+	ADDQ         R8, DI
 	VMOVUPS      (BX), Z2
 	VMOVUPS.Z    64(BX), K1, Z3
-	VBROADCASTSS (CX), Z4
+	VBROADCASTSS (DX), Z4
 
 	// VDPBF16PS Z4, Z2, Z0
 	LONG $0x486ef262
@@ -1530,66 +1677,78 @@ next:
 	// VDPBF16PS Z4, Z3, Z1
 	LONG    $0x4866f262
 	WORD    $0x0000cc52
-	ADDQ    SI, CX
-	ADDQ    DI, BX
-	DECQ    R8
+	ADDQ    R9, DX
+	ADDQ    SI, BX
+	DECQ    R10
 	JNZ     next
+	MOVQ    16(AX), DX
+	MOVQ    48(AX), BX
 	VMOVUPS Z0, (DX)
 	VMOVUPS Z1, 64(DX)
+	ADDQ    BX, DX
+	MOVQ    DX, 16(AX)
+	IMUL3Q  $0x01, CX, CX
+	ADDQ    CX, (AX)
+	MOVQ    DI, 80(AX)
+	DECQ    112(AX)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
 // func tileBFloat16_2x2(args *byte)
 // Requires: AVX, AVX512F, AVX512_BF16, BMI2, MMX+
 TEXT ·tileBFloat16_2x2(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	SUBQ  $0x10, CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
-	MOVQ    64(AX), BX
-	SUBQ    $0x10, BX
-	MOVL    $-1, SI
-	BZHIL   BX, SI, SI
-	KMOVW   SI, K1
-	MOVQ    16(AX), BX
-	MOVQ    48(AX), SI
-	MOVQ    BX, DI
-	MOVQ    72(AX), R8
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
 	VPXORD  Z3, Z3, Z3
-	TESTQ   R8, R8
+	MOVQ    72(AX), BX
+	TESTQ   BX, BX
 	JZ      begin
-	VMOVUPS (DI), Z0
-	VMOVUPS 64(DI), Z1
-	ADDQ    SI, DI
-	VMOVUPS (DI), Z2
-	VMOVUPS 64(DI), Z3
+	MOVQ    16(AX), BX
+	MOVQ    48(AX), SI
+	VMOVUPS (BX), Z0
+	VMOVUPS 64(BX), Z1
+	ADDQ    SI, BX
+	VMOVUPS (BX), Z2
+	VMOVUPS 64(BX), Z3
+	ADDQ    SI, BX
 
 begin:
-	MOVQ       8(AX), DI
-	MOVQ       32(AX), R8
-	MOVQ       40(AX), R9
-	MOVQ       56(AX), R10
-	MOVQ       104(AX), R11
-	MOVQ       112(AX), R12
-	TESTQ      R11, R11
+	MOVQ       96(AX), BX
+	TESTQ      BX, BX
 	JZ         away
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
+	MOVQ       96(AX), BX
+	MOVQ       104(AX), SI
+	PREFETCHT0 (BX)
+	ADDQ       SI, BX
+	PREFETCHT0 (BX)
+	ADDQ       SI, BX
+	MOVQ       BX, 96(AX)
 
 away:
-	MOVQ 88(AX), R11
-	MOVQ 96(AX), AX
-	ADDQ DI, R11
+	MOVQ 8(AX), BX
+	MOVQ 40(AX), SI
+	MOVQ 80(AX), DI
+	MOVQ 88(AX), R8
+	MOVQ 32(AX), R9
+	MOVQ 56(AX), R10
 
 next:
-	PREFETCHT1   (R11)
-	ADDQ         AX, R11
-	VMOVUPS      (DI), Z4
-	VMOVUPS.Z    64(DI), K1, Z5
+	PREFETCHT1   (DI)
+	ADDQ         R8, DI
+	VMOVUPS      (BX), Z4
+	VMOVUPS.Z    64(BX), K1, Z5
 	VBROADCASTSS (DX), Z6
 
 	// VDPBF16PS Z6, Z4, Z0
@@ -1608,76 +1767,88 @@ next:
 	// VDPBF16PS Z6, Z5, Z3
 	LONG    $0x4856f262
 	WORD    $0x0000de52
-	ADDQ    R8, DX
-	ADDQ    R9, DI
+	ADDQ    R9, DX
+	ADDQ    SI, BX
 	DECQ    R10
 	JNZ     next
-	VMOVUPS Z0, (BX)
-	VMOVUPS Z1, 64(BX)
-	ADDQ    SI, BX
-	VMOVUPS Z2, (BX)
-	VMOVUPS Z3, 64(BX)
+	MOVQ    16(AX), DX
+	MOVQ    48(AX), BX
+	VMOVUPS Z0, (DX)
+	VMOVUPS Z1, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z2, (DX)
+	VMOVUPS Z3, 64(DX)
+	ADDQ    BX, DX
+	MOVQ    DX, 16(AX)
+	IMUL3Q  $0x02, CX, CX
+	ADDQ    CX, (AX)
+	MOVQ    DI, 80(AX)
+	DECQ    112(AX)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
 // func tileBFloat16_3x2(args *byte)
 // Requires: AVX, AVX512F, AVX512_BF16, BMI2, MMX+
 TEXT ·tileBFloat16_3x2(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	SUBQ  $0x10, CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
-	MOVQ    64(AX), BX
-	SUBQ    $0x10, BX
-	MOVL    $-1, SI
-	BZHIL   BX, SI, SI
-	KMOVW   SI, K1
-	MOVQ    16(AX), BX
-	MOVQ    48(AX), SI
-	MOVQ    BX, DI
-	MOVQ    72(AX), R8
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
 	VPXORD  Z3, Z3, Z3
 	VPXORD  Z4, Z4, Z4
 	VPXORD  Z5, Z5, Z5
-	TESTQ   R8, R8
+	MOVQ    72(AX), BX
+	TESTQ   BX, BX
 	JZ      begin
-	VMOVUPS (DI), Z0
-	VMOVUPS 64(DI), Z1
-	ADDQ    SI, DI
-	VMOVUPS (DI), Z2
-	VMOVUPS 64(DI), Z3
-	ADDQ    SI, DI
-	VMOVUPS (DI), Z4
-	VMOVUPS 64(DI), Z5
+	MOVQ    16(AX), BX
+	MOVQ    48(AX), SI
+	VMOVUPS (BX), Z0
+	VMOVUPS 64(BX), Z1
+	ADDQ    SI, BX
+	VMOVUPS (BX), Z2
+	VMOVUPS 64(BX), Z3
+	ADDQ    SI, BX
+	VMOVUPS (BX), Z4
+	VMOVUPS 64(BX), Z5
+	ADDQ    SI, BX
 
 begin:
-	MOVQ       8(AX), DI
-	MOVQ       32(AX), R8
-	MOVQ       40(AX), R9
-	MOVQ       56(AX), R10
-	MOVQ       104(AX), R11
-	MOVQ       112(AX), R12
-	TESTQ      R11, R11
+	MOVQ       96(AX), BX
+	TESTQ      BX, BX
 	JZ         away
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	ADDQ       R12, R11
+	MOVQ       96(AX), BX
+	MOVQ       104(AX), SI
+	PREFETCHT0 (BX)
+	ADDQ       SI, BX
+	PREFETCHT0 (BX)
+	ADDQ       SI, BX
+	PREFETCHT0 (BX)
+	ADDQ       SI, BX
+	MOVQ       BX, 96(AX)
 
 away:
-	MOVQ 88(AX), R11
-	MOVQ 96(AX), AX
-	ADDQ DI, R11
+	MOVQ 8(AX), BX
+	MOVQ 40(AX), SI
+	MOVQ 80(AX), DI
+	MOVQ 88(AX), R8
+	MOVQ 32(AX), R9
+	MOVQ 56(AX), R10
 
 next:
-	PREFETCHT1   (R11)
-	ADDQ         AX, R11
-	VMOVUPS      (DI), Z6
-	VMOVUPS.Z    64(DI), K1, Z7
+	PREFETCHT1   (DI)
+	ADDQ         R8, DI
+	VMOVUPS      (BX), Z6
+	VMOVUPS.Z    64(BX), K1, Z7
 	VBROADCASTSS (DX), Z8
 
 	// VDPBF16PS Z8, Z6, Z0
@@ -1705,38 +1876,45 @@ next:
 	// VDPBF16PS Z8, Z7, Z5
 	LONG    $0x4846d262
 	WORD    $0x0000e852
-	ADDQ    R8, DX
-	ADDQ    R9, DI
+	ADDQ    R9, DX
+	ADDQ    SI, BX
 	DECQ    R10
 	JNZ     next
-	VMOVUPS Z0, (BX)
-	VMOVUPS Z1, 64(BX)
-	ADDQ    SI, BX
-	VMOVUPS Z2, (BX)
-	VMOVUPS Z3, 64(BX)
-	ADDQ    SI, BX
-	VMOVUPS Z4, (BX)
-	VMOVUPS Z5, 64(BX)
+	MOVQ    16(AX), DX
+	MOVQ    48(AX), BX
+	VMOVUPS Z0, (DX)
+	VMOVUPS Z1, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z2, (DX)
+	VMOVUPS Z3, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z4, (DX)
+	VMOVUPS Z5, 64(DX)
+	ADDQ    BX, DX
+	MOVQ    DX, 16(AX)
+	IMUL3Q  $0x03, CX, CX
+	ADDQ    CX, (AX)
+	MOVQ    DI, 80(AX)
+	DECQ    112(AX)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
 // func tileBFloat16_4x2(args *byte)
 // Requires: AVX, AVX512F, AVX512_BF16, BMI2, MMX+
 TEXT ·tileBFloat16_4x2(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	SUBQ  $0x10, CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
 	LEAQ    (CX)(CX*2), BX
 	LEAQ    (DX)(BX*1), BX
-	MOVQ    64(AX), SI
-	SUBQ    $0x10, SI
-	MOVL    $-1, DI
-	BZHIL   SI, DI, DI
-	KMOVW   DI, K1
-	MOVQ    16(AX), SI
-	MOVQ    48(AX), DI
-	MOVQ    SI, R8
-	MOVQ    72(AX), R9
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
@@ -1745,48 +1923,53 @@ TEXT ·tileBFloat16_4x2(SB), NOSPLIT, $0-8
 	VPXORD  Z5, Z5, Z5
 	VPXORD  Z6, Z6, Z6
 	VPXORD  Z7, Z7, Z7
-	TESTQ   R9, R9
+	MOVQ    72(AX), SI
+	TESTQ   SI, SI
 	JZ      begin
-	VMOVUPS (R8), Z0
-	VMOVUPS 64(R8), Z1
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z2
-	VMOVUPS 64(R8), Z3
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z4
-	VMOVUPS 64(R8), Z5
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z6
-	VMOVUPS 64(R8), Z7
+	MOVQ    16(AX), SI
+	MOVQ    48(AX), DI
+	VMOVUPS (SI), Z0
+	VMOVUPS 64(SI), Z1
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z2
+	VMOVUPS 64(SI), Z3
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z4
+	VMOVUPS 64(SI), Z5
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z6
+	VMOVUPS 64(SI), Z7
+	ADDQ    DI, SI
 
 begin:
-	MOVQ       8(AX), R8
-	MOVQ       32(AX), R9
-	MOVQ       40(AX), R10
-	MOVQ       56(AX), R11
-	MOVQ       104(AX), R12
-	MOVQ       112(AX), R13
-	TESTQ      R12, R12
+	MOVQ       96(AX), SI
+	TESTQ      SI, SI
 	JZ         away
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
+	MOVQ       96(AX), SI
+	MOVQ       104(AX), DI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	MOVQ       SI, 96(AX)
 
 away:
-	MOVQ 88(AX), R12
-	MOVQ 96(AX), AX
-	ADDQ R8, R12
+	MOVQ 8(AX), SI
+	MOVQ 40(AX), DI
+	MOVQ 80(AX), R8
+	MOVQ 88(AX), R9
+	MOVQ 32(AX), R10
+	MOVQ 56(AX), R11
 
 next:
-	PREFETCHT1   (R12)
-	ADDQ         AX, R12
-	VMOVUPS      (R8), Z8
-	VMOVUPS.Z    64(R8), K1, Z9
+	PREFETCHT1   (R8)
+	ADDQ         R9, R8
+	VMOVUPS      (SI), Z8
+	VMOVUPS.Z    64(SI), K1, Z9
 	VBROADCASTSS (DX), Z10
 
 	// VDPBF16PS Z10, Z8, Z0
@@ -1823,42 +2006,49 @@ next:
 	// VDPBF16PS Z10, Z9, Z7
 	LONG    $0x4836d262
 	WORD    $0x0000fa52
-	ADDQ    R9, DX
-	ADDQ    R9, BX
-	ADDQ    R10, R8
+	ADDQ    R10, DX
+	ADDQ    R10, BX
+	ADDQ    DI, SI
 	DECQ    R11
 	JNZ     next
-	VMOVUPS Z0, (SI)
-	VMOVUPS Z1, 64(SI)
-	ADDQ    DI, SI
-	VMOVUPS Z2, (SI)
-	VMOVUPS Z3, 64(SI)
-	ADDQ    DI, SI
-	VMOVUPS Z4, (SI)
-	VMOVUPS Z5, 64(SI)
-	ADDQ    DI, SI
-	VMOVUPS Z6, (SI)
-	VMOVUPS Z7, 64(SI)
+	MOVQ    16(AX), DX
+	MOVQ    48(AX), BX
+	VMOVUPS Z0, (DX)
+	VMOVUPS Z1, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z2, (DX)
+	VMOVUPS Z3, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z4, (DX)
+	VMOVUPS Z5, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z6, (DX)
+	VMOVUPS Z7, 64(DX)
+	ADDQ    BX, DX
+	MOVQ    DX, 16(AX)
+	IMUL3Q  $0x04, CX, CX
+	ADDQ    CX, (AX)
+	MOVQ    R8, 80(AX)
+	DECQ    112(AX)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
 // func tileBFloat16_5x2(args *byte)
 // Requires: AVX, AVX512F, AVX512_BF16, BMI2, MMX+
 TEXT ·tileBFloat16_5x2(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	SUBQ  $0x10, CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
 	LEAQ    (CX)(CX*2), BX
 	LEAQ    (DX)(BX*1), BX
-	MOVQ    64(AX), SI
-	SUBQ    $0x10, SI
-	MOVL    $-1, DI
-	BZHIL   SI, DI, DI
-	KMOVW   DI, K1
-	MOVQ    16(AX), SI
-	MOVQ    48(AX), DI
-	MOVQ    SI, R8
-	MOVQ    72(AX), R9
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
@@ -1869,53 +2059,58 @@ TEXT ·tileBFloat16_5x2(SB), NOSPLIT, $0-8
 	VPXORD  Z7, Z7, Z7
 	VPXORD  Z8, Z8, Z8
 	VPXORD  Z9, Z9, Z9
-	TESTQ   R9, R9
+	MOVQ    72(AX), SI
+	TESTQ   SI, SI
 	JZ      begin
-	VMOVUPS (R8), Z0
-	VMOVUPS 64(R8), Z1
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z2
-	VMOVUPS 64(R8), Z3
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z4
-	VMOVUPS 64(R8), Z5
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z6
-	VMOVUPS 64(R8), Z7
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z8
-	VMOVUPS 64(R8), Z9
+	MOVQ    16(AX), SI
+	MOVQ    48(AX), DI
+	VMOVUPS (SI), Z0
+	VMOVUPS 64(SI), Z1
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z2
+	VMOVUPS 64(SI), Z3
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z4
+	VMOVUPS 64(SI), Z5
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z6
+	VMOVUPS 64(SI), Z7
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z8
+	VMOVUPS 64(SI), Z9
+	ADDQ    DI, SI
 
 begin:
-	MOVQ       8(AX), R8
-	MOVQ       32(AX), R9
-	MOVQ       40(AX), R10
-	MOVQ       56(AX), R11
-	MOVQ       104(AX), R12
-	MOVQ       112(AX), R13
-	TESTQ      R12, R12
+	MOVQ       96(AX), SI
+	TESTQ      SI, SI
 	JZ         away
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
+	MOVQ       96(AX), SI
+	MOVQ       104(AX), DI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	MOVQ       SI, 96(AX)
 
 away:
-	MOVQ 88(AX), R12
-	MOVQ 96(AX), AX
-	ADDQ R8, R12
+	MOVQ 8(AX), SI
+	MOVQ 40(AX), DI
+	MOVQ 80(AX), R8
+	MOVQ 88(AX), R9
+	MOVQ 32(AX), R10
+	MOVQ 56(AX), R11
 
 next:
-	PREFETCHT1   (R12)
-	ADDQ         AX, R12
-	VMOVUPS      (R8), Z10
-	VMOVUPS.Z    64(R8), K1, Z11
+	PREFETCHT1   (R8)
+	ADDQ         R9, R8
+	VMOVUPS      (SI), Z10
+	VMOVUPS.Z    64(SI), K1, Z11
 	VBROADCASTSS (DX), Z12
 
 	// VDPBF16PS Z12, Z10, Z0
@@ -1961,45 +2156,52 @@ next:
 	// VDPBF16PS Z12, Z11, Z9
 	LONG    $0x48265262
 	WORD    $0x0000cc52
-	ADDQ    R9, DX
-	ADDQ    R9, BX
-	ADDQ    R10, R8
+	ADDQ    R10, DX
+	ADDQ    R10, BX
+	ADDQ    DI, SI
 	DECQ    R11
 	JNZ     next
-	VMOVUPS Z0, (SI)
-	VMOVUPS Z1, 64(SI)
-	ADDQ    DI, SI
-	VMOVUPS Z2, (SI)
-	VMOVUPS Z3, 64(SI)
-	ADDQ    DI, SI
-	VMOVUPS Z4, (SI)
-	VMOVUPS Z5, 64(SI)
-	ADDQ    DI, SI
-	VMOVUPS Z6, (SI)
-	VMOVUPS Z7, 64(SI)
-	ADDQ    DI, SI
-	VMOVUPS Z8, (SI)
-	VMOVUPS Z9, 64(SI)
+	MOVQ    16(AX), DX
+	MOVQ    48(AX), BX
+	VMOVUPS Z0, (DX)
+	VMOVUPS Z1, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z2, (DX)
+	VMOVUPS Z3, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z4, (DX)
+	VMOVUPS Z5, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z6, (DX)
+	VMOVUPS Z7, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z8, (DX)
+	VMOVUPS Z9, 64(DX)
+	ADDQ    BX, DX
+	MOVQ    DX, 16(AX)
+	IMUL3Q  $0x05, CX, CX
+	ADDQ    CX, (AX)
+	MOVQ    R8, 80(AX)
+	DECQ    112(AX)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
 // func tileBFloat16_6x2(args *byte)
 // Requires: AVX, AVX512F, AVX512_BF16, BMI2, MMX+
 TEXT ·tileBFloat16_6x2(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	SUBQ  $0x10, CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
 	LEAQ    (CX)(CX*2), BX
 	LEAQ    (DX)(BX*1), BX
-	MOVQ    64(AX), SI
-	SUBQ    $0x10, SI
-	MOVL    $-1, DI
-	BZHIL   SI, DI, DI
-	KMOVW   DI, K1
-	MOVQ    16(AX), SI
-	MOVQ    48(AX), DI
-	MOVQ    SI, R8
-	MOVQ    72(AX), R9
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
@@ -2012,58 +2214,63 @@ TEXT ·tileBFloat16_6x2(SB), NOSPLIT, $0-8
 	VPXORD  Z9, Z9, Z9
 	VPXORD  Z10, Z10, Z10
 	VPXORD  Z11, Z11, Z11
-	TESTQ   R9, R9
+	MOVQ    72(AX), SI
+	TESTQ   SI, SI
 	JZ      begin
-	VMOVUPS (R8), Z0
-	VMOVUPS 64(R8), Z1
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z2
-	VMOVUPS 64(R8), Z3
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z4
-	VMOVUPS 64(R8), Z5
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z6
-	VMOVUPS 64(R8), Z7
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z8
-	VMOVUPS 64(R8), Z9
-	ADDQ    DI, R8
-	VMOVUPS (R8), Z10
-	VMOVUPS 64(R8), Z11
+	MOVQ    16(AX), SI
+	MOVQ    48(AX), DI
+	VMOVUPS (SI), Z0
+	VMOVUPS 64(SI), Z1
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z2
+	VMOVUPS 64(SI), Z3
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z4
+	VMOVUPS 64(SI), Z5
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z6
+	VMOVUPS 64(SI), Z7
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z8
+	VMOVUPS 64(SI), Z9
+	ADDQ    DI, SI
+	VMOVUPS (SI), Z10
+	VMOVUPS 64(SI), Z11
+	ADDQ    DI, SI
 
 begin:
-	MOVQ       8(AX), R8
-	MOVQ       32(AX), R9
-	MOVQ       40(AX), R10
-	MOVQ       56(AX), R11
-	MOVQ       104(AX), R12
-	MOVQ       112(AX), R13
-	TESTQ      R12, R12
+	MOVQ       96(AX), SI
+	TESTQ      SI, SI
 	JZ         away
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
-	PREFETCHT0 (R12)
-	ADDQ       R13, R12
+	MOVQ       96(AX), SI
+	MOVQ       104(AX), DI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	PREFETCHT0 (SI)
+	ADDQ       DI, SI
+	MOVQ       SI, 96(AX)
 
 away:
-	MOVQ 88(AX), R12
-	MOVQ 96(AX), AX
-	ADDQ R8, R12
+	MOVQ 8(AX), SI
+	MOVQ 40(AX), DI
+	MOVQ 80(AX), R8
+	MOVQ 88(AX), R9
+	MOVQ 32(AX), R10
+	MOVQ 56(AX), R11
 
 next:
-	PREFETCHT1   (R12)
-	ADDQ         AX, R12
-	VMOVUPS      (R8), Z12
-	VMOVUPS.Z    64(R8), K1, Z13
+	PREFETCHT1   (R8)
+	ADDQ         R9, R8
+	VMOVUPS      (SI), Z12
+	VMOVUPS.Z    64(SI), K1, Z13
 	VBROADCASTSS (DX), Z14
 
 	// VDPBF16PS Z14, Z12, Z0
@@ -2118,49 +2325,56 @@ next:
 	// VDPBF16PS Z14, Z13, Z11
 	LONG    $0x48165262
 	WORD    $0x0000de52
-	ADDQ    R9, DX
-	ADDQ    R9, BX
-	ADDQ    R10, R8
+	ADDQ    R10, DX
+	ADDQ    R10, BX
+	ADDQ    DI, SI
 	DECQ    R11
 	JNZ     next
-	VMOVUPS Z0, (SI)
-	VMOVUPS Z1, 64(SI)
-	ADDQ    DI, SI
-	VMOVUPS Z2, (SI)
-	VMOVUPS Z3, 64(SI)
-	ADDQ    DI, SI
-	VMOVUPS Z4, (SI)
-	VMOVUPS Z5, 64(SI)
-	ADDQ    DI, SI
-	VMOVUPS Z6, (SI)
-	VMOVUPS Z7, 64(SI)
-	ADDQ    DI, SI
-	VMOVUPS Z8, (SI)
-	VMOVUPS Z9, 64(SI)
-	ADDQ    DI, SI
-	VMOVUPS Z10, (SI)
-	VMOVUPS Z11, 64(SI)
+	MOVQ    16(AX), DX
+	MOVQ    48(AX), BX
+	VMOVUPS Z0, (DX)
+	VMOVUPS Z1, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z2, (DX)
+	VMOVUPS Z3, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z4, (DX)
+	VMOVUPS Z5, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z6, (DX)
+	VMOVUPS Z7, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z8, (DX)
+	VMOVUPS Z9, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z10, (DX)
+	VMOVUPS Z11, 64(DX)
+	ADDQ    BX, DX
+	MOVQ    DX, 16(AX)
+	IMUL3Q  $0x06, CX, CX
+	ADDQ    CX, (AX)
+	MOVQ    R8, 80(AX)
+	DECQ    112(AX)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
 // func tileBFloat16_7x2(args *byte)
 // Requires: AVX, AVX512F, AVX512_BF16, BMI2, MMX+
 TEXT ·tileBFloat16_7x2(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	SUBQ  $0x10, CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
 	LEAQ    (CX)(CX*2), BX
 	LEAQ    (DX)(BX*1), SI
 	LEAQ    (SI)(BX*1), BX
-	MOVQ    64(AX), DI
-	SUBQ    $0x10, DI
-	MOVL    $-1, R8
-	BZHIL   DI, R8, R8
-	KMOVW   R8, K1
-	MOVQ    16(AX), DI
-	MOVQ    48(AX), R8
-	MOVQ    DI, R9
-	MOVQ    72(AX), R10
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
@@ -2175,63 +2389,68 @@ TEXT ·tileBFloat16_7x2(SB), NOSPLIT, $0-8
 	VPXORD  Z11, Z11, Z11
 	VPXORD  Z12, Z12, Z12
 	VPXORD  Z13, Z13, Z13
-	TESTQ   R10, R10
+	MOVQ    72(AX), DI
+	TESTQ   DI, DI
 	JZ      begin
-	VMOVUPS (R9), Z0
-	VMOVUPS 64(R9), Z1
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z2
-	VMOVUPS 64(R9), Z3
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z4
-	VMOVUPS 64(R9), Z5
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z6
-	VMOVUPS 64(R9), Z7
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z8
-	VMOVUPS 64(R9), Z9
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z10
-	VMOVUPS 64(R9), Z11
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z12
-	VMOVUPS 64(R9), Z13
+	MOVQ    16(AX), DI
+	MOVQ    48(AX), R8
+	VMOVUPS (DI), Z0
+	VMOVUPS 64(DI), Z1
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z2
+	VMOVUPS 64(DI), Z3
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z4
+	VMOVUPS 64(DI), Z5
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z6
+	VMOVUPS 64(DI), Z7
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z8
+	VMOVUPS 64(DI), Z9
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z10
+	VMOVUPS 64(DI), Z11
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z12
+	VMOVUPS 64(DI), Z13
+	ADDQ    R8, DI
 
 begin:
-	MOVQ       8(AX), R9
-	MOVQ       32(AX), R10
-	MOVQ       40(AX), R11
-	MOVQ       56(AX), R12
-	MOVQ       104(AX), R13
-	MOVQ       112(AX), R14
-	TESTQ      R13, R13
+	MOVQ       96(AX), DI
+	TESTQ      DI, DI
 	JZ         away
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
+	MOVQ       96(AX), DI
+	MOVQ       104(AX), R8
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	MOVQ       DI, 96(AX)
 
 away:
-	MOVQ 88(AX), R13
-	MOVQ 96(AX), AX
-	ADDQ R9, R13
+	MOVQ 8(AX), DI
+	MOVQ 40(AX), R8
+	MOVQ 80(AX), R9
+	MOVQ 88(AX), R10
+	MOVQ 32(AX), R11
+	MOVQ 56(AX), R12
 
 next:
-	PREFETCHT1   (R13)
-	ADDQ         AX, R13
-	VMOVUPS      (R9), Z14
-	VMOVUPS.Z    64(R9), K1, Z15
+	PREFETCHT1   (R9)
+	ADDQ         R10, R9
+	VMOVUPS      (DI), Z14
+	VMOVUPS.Z    64(DI), K1, Z15
 	VBROADCASTSS (DX), Z16
 
 	// VDPBF16PS Z16, Z14, Z0
@@ -2295,53 +2514,60 @@ next:
 	// VDPBF16PS Z16, Z15, Z13
 	LONG    $0x48063262
 	WORD    $0x0000e852
-	ADDQ    R10, DX
-	ADDQ    R10, SI
-	ADDQ    R10, BX
-	ADDQ    R11, R9
+	ADDQ    R11, DX
+	ADDQ    R11, SI
+	ADDQ    R11, BX
+	ADDQ    R8, DI
 	DECQ    R12
 	JNZ     next
-	VMOVUPS Z0, (DI)
-	VMOVUPS Z1, 64(DI)
-	ADDQ    R8, DI
-	VMOVUPS Z2, (DI)
-	VMOVUPS Z3, 64(DI)
-	ADDQ    R8, DI
-	VMOVUPS Z4, (DI)
-	VMOVUPS Z5, 64(DI)
-	ADDQ    R8, DI
-	VMOVUPS Z6, (DI)
-	VMOVUPS Z7, 64(DI)
-	ADDQ    R8, DI
-	VMOVUPS Z8, (DI)
-	VMOVUPS Z9, 64(DI)
-	ADDQ    R8, DI
-	VMOVUPS Z10, (DI)
-	VMOVUPS Z11, 64(DI)
-	ADDQ    R8, DI
-	VMOVUPS Z12, (DI)
-	VMOVUPS Z13, 64(DI)
+	MOVQ    16(AX), DX
+	MOVQ    48(AX), BX
+	VMOVUPS Z0, (DX)
+	VMOVUPS Z1, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z2, (DX)
+	VMOVUPS Z3, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z4, (DX)
+	VMOVUPS Z5, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z6, (DX)
+	VMOVUPS Z7, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z8, (DX)
+	VMOVUPS Z9, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z10, (DX)
+	VMOVUPS Z11, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z12, (DX)
+	VMOVUPS Z13, 64(DX)
+	ADDQ    BX, DX
+	MOVQ    DX, 16(AX)
+	IMUL3Q  $0x07, CX, CX
+	ADDQ    CX, (AX)
+	MOVQ    R9, 80(AX)
+	DECQ    112(AX)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
 // func tileBFloat16_8x2(args *byte)
 // Requires: AVX, AVX512F, AVX512_BF16, BMI2, MMX+
 TEXT ·tileBFloat16_8x2(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	SUBQ  $0x10, CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
 	LEAQ    (CX)(CX*2), BX
 	LEAQ    (DX)(BX*1), SI
 	LEAQ    (SI)(BX*1), BX
-	MOVQ    64(AX), DI
-	SUBQ    $0x10, DI
-	MOVL    $-1, R8
-	BZHIL   DI, R8, R8
-	KMOVW   R8, K1
-	MOVQ    16(AX), DI
-	MOVQ    48(AX), R8
-	MOVQ    DI, R9
-	MOVQ    72(AX), R10
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
@@ -2358,68 +2584,73 @@ TEXT ·tileBFloat16_8x2(SB), NOSPLIT, $0-8
 	VPXORD  Z13, Z13, Z13
 	VPXORD  Z14, Z14, Z14
 	VPXORD  Z15, Z15, Z15
-	TESTQ   R10, R10
+	MOVQ    72(AX), DI
+	TESTQ   DI, DI
 	JZ      begin
-	VMOVUPS (R9), Z0
-	VMOVUPS 64(R9), Z1
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z2
-	VMOVUPS 64(R9), Z3
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z4
-	VMOVUPS 64(R9), Z5
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z6
-	VMOVUPS 64(R9), Z7
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z8
-	VMOVUPS 64(R9), Z9
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z10
-	VMOVUPS 64(R9), Z11
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z12
-	VMOVUPS 64(R9), Z13
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z14
-	VMOVUPS 64(R9), Z15
+	MOVQ    16(AX), DI
+	MOVQ    48(AX), R8
+	VMOVUPS (DI), Z0
+	VMOVUPS 64(DI), Z1
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z2
+	VMOVUPS 64(DI), Z3
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z4
+	VMOVUPS 64(DI), Z5
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z6
+	VMOVUPS 64(DI), Z7
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z8
+	VMOVUPS 64(DI), Z9
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z10
+	VMOVUPS 64(DI), Z11
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z12
+	VMOVUPS 64(DI), Z13
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z14
+	VMOVUPS 64(DI), Z15
+	ADDQ    R8, DI
 
 begin:
-	MOVQ       8(AX), R9
-	MOVQ       32(AX), R10
-	MOVQ       40(AX), R11
-	MOVQ       56(AX), R12
-	MOVQ       104(AX), R13
-	MOVQ       112(AX), R14
-	TESTQ      R13, R13
+	MOVQ       96(AX), DI
+	TESTQ      DI, DI
 	JZ         away
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
+	MOVQ       96(AX), DI
+	MOVQ       104(AX), R8
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	MOVQ       DI, 96(AX)
 
 away:
-	MOVQ 88(AX), R13
-	MOVQ 96(AX), AX
-	ADDQ R9, R13
+	MOVQ 8(AX), DI
+	MOVQ 40(AX), R8
+	MOVQ 80(AX), R9
+	MOVQ 88(AX), R10
+	MOVQ 32(AX), R11
+	MOVQ 56(AX), R12
 
 next:
-	PREFETCHT1   (R13)
-	ADDQ         AX, R13
-	VMOVUPS      (R9), Z16
-	VMOVUPS.Z    64(R9), K1, Z17
+	PREFETCHT1   (R9)
+	ADDQ         R10, R9
+	VMOVUPS      (DI), Z16
+	VMOVUPS.Z    64(DI), K1, Z17
 	VBROADCASTSS (DX), Z18
 
 	// VDPBF16PS Z18, Z16, Z0
@@ -2492,56 +2723,63 @@ next:
 	// VDPBF16PS Z18, Z17, Z15
 	LONG    $0x40763262
 	WORD    $0x0000fa52
-	ADDQ    R10, DX
-	ADDQ    R10, SI
-	ADDQ    R10, BX
-	ADDQ    R11, R9
+	ADDQ    R11, DX
+	ADDQ    R11, SI
+	ADDQ    R11, BX
+	ADDQ    R8, DI
 	DECQ    R12
 	JNZ     next
-	VMOVUPS Z0, (DI)
-	VMOVUPS Z1, 64(DI)
-	ADDQ    R8, DI
-	VMOVUPS Z2, (DI)
-	VMOVUPS Z3, 64(DI)
-	ADDQ    R8, DI
-	VMOVUPS Z4, (DI)
-	VMOVUPS Z5, 64(DI)
-	ADDQ    R8, DI
-	VMOVUPS Z6, (DI)
-	VMOVUPS Z7, 64(DI)
-	ADDQ    R8, DI
-	VMOVUPS Z8, (DI)
-	VMOVUPS Z9, 64(DI)
-	ADDQ    R8, DI
-	VMOVUPS Z10, (DI)
-	VMOVUPS Z11, 64(DI)
-	ADDQ    R8, DI
-	VMOVUPS Z12, (DI)
-	VMOVUPS Z13, 64(DI)
-	ADDQ    R8, DI
-	VMOVUPS Z14, (DI)
-	VMOVUPS Z15, 64(DI)
+	MOVQ    16(AX), DX
+	MOVQ    48(AX), BX
+	VMOVUPS Z0, (DX)
+	VMOVUPS Z1, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z2, (DX)
+	VMOVUPS Z3, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z4, (DX)
+	VMOVUPS Z5, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z6, (DX)
+	VMOVUPS Z7, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z8, (DX)
+	VMOVUPS Z9, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z10, (DX)
+	VMOVUPS Z11, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z12, (DX)
+	VMOVUPS Z13, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z14, (DX)
+	VMOVUPS Z15, 64(DX)
+	ADDQ    BX, DX
+	MOVQ    DX, 16(AX)
+	IMUL3Q  $0x08, CX, CX
+	ADDQ    CX, (AX)
+	MOVQ    R9, 80(AX)
+	DECQ    112(AX)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
 // func tileBFloat16_9x2(args *byte)
 // Requires: AVX, AVX512F, AVX512_BF16, BMI2, MMX+
 TEXT ·tileBFloat16_9x2(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	SUBQ  $0x10, CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
 	LEAQ    (CX)(CX*2), BX
 	LEAQ    (DX)(BX*1), SI
 	LEAQ    (SI)(BX*1), BX
-	MOVQ    64(AX), DI
-	SUBQ    $0x10, DI
-	MOVL    $-1, R8
-	BZHIL   DI, R8, R8
-	KMOVW   R8, K1
-	MOVQ    16(AX), DI
-	MOVQ    48(AX), R8
-	MOVQ    DI, R9
-	MOVQ    72(AX), R10
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
@@ -2560,73 +2798,78 @@ TEXT ·tileBFloat16_9x2(SB), NOSPLIT, $0-8
 	VPXORD  Z15, Z15, Z15
 	VPXORD  Z16, Z16, Z16
 	VPXORD  Z17, Z17, Z17
-	TESTQ   R10, R10
+	MOVQ    72(AX), DI
+	TESTQ   DI, DI
 	JZ      begin
-	VMOVUPS (R9), Z0
-	VMOVUPS 64(R9), Z1
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z2
-	VMOVUPS 64(R9), Z3
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z4
-	VMOVUPS 64(R9), Z5
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z6
-	VMOVUPS 64(R9), Z7
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z8
-	VMOVUPS 64(R9), Z9
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z10
-	VMOVUPS 64(R9), Z11
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z12
-	VMOVUPS 64(R9), Z13
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z14
-	VMOVUPS 64(R9), Z15
-	ADDQ    R8, R9
-	VMOVUPS (R9), Z16
-	VMOVUPS 64(R9), Z17
+	MOVQ    16(AX), DI
+	MOVQ    48(AX), R8
+	VMOVUPS (DI), Z0
+	VMOVUPS 64(DI), Z1
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z2
+	VMOVUPS 64(DI), Z3
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z4
+	VMOVUPS 64(DI), Z5
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z6
+	VMOVUPS 64(DI), Z7
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z8
+	VMOVUPS 64(DI), Z9
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z10
+	VMOVUPS 64(DI), Z11
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z12
+	VMOVUPS 64(DI), Z13
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z14
+	VMOVUPS 64(DI), Z15
+	ADDQ    R8, DI
+	VMOVUPS (DI), Z16
+	VMOVUPS 64(DI), Z17
+	ADDQ    R8, DI
 
 begin:
-	MOVQ       8(AX), R9
-	MOVQ       32(AX), R10
-	MOVQ       40(AX), R11
-	MOVQ       56(AX), R12
-	MOVQ       104(AX), R13
-	MOVQ       112(AX), R14
-	TESTQ      R13, R13
+	MOVQ       96(AX), DI
+	TESTQ      DI, DI
 	JZ         away
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
-	PREFETCHT0 (R13)
-	ADDQ       R14, R13
+	MOVQ       96(AX), DI
+	MOVQ       104(AX), R8
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	MOVQ       DI, 96(AX)
 
 away:
-	MOVQ 88(AX), R13
-	MOVQ 96(AX), AX
-	ADDQ R9, R13
+	MOVQ 8(AX), DI
+	MOVQ 40(AX), R8
+	MOVQ 80(AX), R9
+	MOVQ 88(AX), R10
+	MOVQ 32(AX), R11
+	MOVQ 56(AX), R12
 
 next:
-	PREFETCHT1   (R13)
-	ADDQ         AX, R13
-	VMOVUPS      (R9), Z18
-	VMOVUPS.Z    64(R9), K1, Z19
+	PREFETCHT1   (R9)
+	ADDQ         R10, R9
+	VMOVUPS      (DI), Z18
+	VMOVUPS.Z    64(DI), K1, Z19
 	VBROADCASTSS (DX), Z20
 
 	// VDPBF16PS Z20, Z18, Z0
@@ -2708,60 +2951,67 @@ next:
 	// VDPBF16PS Z20, Z19, Z17
 	LONG    $0x4066a262
 	WORD    $0x0000cc52
-	ADDQ    R10, DX
-	ADDQ    R10, SI
-	ADDQ    R10, BX
-	ADDQ    R11, R9
+	ADDQ    R11, DX
+	ADDQ    R11, SI
+	ADDQ    R11, BX
+	ADDQ    R8, DI
 	DECQ    R12
 	JNZ     next
-	VMOVUPS Z0, (DI)
-	VMOVUPS Z1, 64(DI)
-	ADDQ    R8, DI
-	VMOVUPS Z2, (DI)
-	VMOVUPS Z3, 64(DI)
-	ADDQ    R8, DI
-	VMOVUPS Z4, (DI)
-	VMOVUPS Z5, 64(DI)
-	ADDQ    R8, DI
-	VMOVUPS Z6, (DI)
-	VMOVUPS Z7, 64(DI)
-	ADDQ    R8, DI
-	VMOVUPS Z8, (DI)
-	VMOVUPS Z9, 64(DI)
-	ADDQ    R8, DI
-	VMOVUPS Z10, (DI)
-	VMOVUPS Z11, 64(DI)
-	ADDQ    R8, DI
-	VMOVUPS Z12, (DI)
-	VMOVUPS Z13, 64(DI)
-	ADDQ    R8, DI
-	VMOVUPS Z14, (DI)
-	VMOVUPS Z15, 64(DI)
-	ADDQ    R8, DI
-	VMOVUPS Z16, (DI)
-	VMOVUPS Z17, 64(DI)
+	MOVQ    16(AX), DX
+	MOVQ    48(AX), BX
+	VMOVUPS Z0, (DX)
+	VMOVUPS Z1, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z2, (DX)
+	VMOVUPS Z3, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z4, (DX)
+	VMOVUPS Z5, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z6, (DX)
+	VMOVUPS Z7, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z8, (DX)
+	VMOVUPS Z9, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z10, (DX)
+	VMOVUPS Z11, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z12, (DX)
+	VMOVUPS Z13, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z14, (DX)
+	VMOVUPS Z15, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z16, (DX)
+	VMOVUPS Z17, 64(DX)
+	ADDQ    BX, DX
+	MOVQ    DX, 16(AX)
+	IMUL3Q  $0x09, CX, CX
+	ADDQ    CX, (AX)
+	MOVQ    R9, 80(AX)
+	DECQ    112(AX)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
 // func tileBFloat16_10x2(args *byte)
 // Requires: AVX, AVX512F, AVX512_BF16, BMI2, MMX+
 TEXT ·tileBFloat16_10x2(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	SUBQ  $0x10, CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
 	LEAQ    (CX)(CX*2), BX
 	LEAQ    (DX)(BX*1), SI
 	LEAQ    (SI)(BX*1), DI
 	LEAQ    (DI)(BX*1), BX
-	MOVQ    64(AX), R8
-	SUBQ    $0x10, R8
-	MOVL    $-1, R9
-	BZHIL   R8, R9, R9
-	KMOVW   R9, K1
-	MOVQ    16(AX), R8
-	MOVQ    48(AX), R9
-	MOVQ    R8, R10
-	MOVQ    72(AX), R11
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
@@ -2782,78 +3032,83 @@ TEXT ·tileBFloat16_10x2(SB), NOSPLIT, $0-8
 	VPXORD  Z17, Z17, Z17
 	VPXORD  Z18, Z18, Z18
 	VPXORD  Z19, Z19, Z19
-	TESTQ   R11, R11
+	MOVQ    72(AX), R8
+	TESTQ   R8, R8
 	JZ      begin
-	VMOVUPS (R10), Z0
-	VMOVUPS 64(R10), Z1
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z2
-	VMOVUPS 64(R10), Z3
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z4
-	VMOVUPS 64(R10), Z5
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z6
-	VMOVUPS 64(R10), Z7
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z8
-	VMOVUPS 64(R10), Z9
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z10
-	VMOVUPS 64(R10), Z11
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z12
-	VMOVUPS 64(R10), Z13
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z14
-	VMOVUPS 64(R10), Z15
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z16
-	VMOVUPS 64(R10), Z17
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z18
-	VMOVUPS 64(R10), Z19
+	MOVQ    16(AX), R8
+	MOVQ    48(AX), R9
+	VMOVUPS (R8), Z0
+	VMOVUPS 64(R8), Z1
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z2
+	VMOVUPS 64(R8), Z3
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z4
+	VMOVUPS 64(R8), Z5
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z6
+	VMOVUPS 64(R8), Z7
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z8
+	VMOVUPS 64(R8), Z9
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z10
+	VMOVUPS 64(R8), Z11
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z12
+	VMOVUPS 64(R8), Z13
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z14
+	VMOVUPS 64(R8), Z15
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z16
+	VMOVUPS 64(R8), Z17
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z18
+	VMOVUPS 64(R8), Z19
+	ADDQ    R9, R8
 
 begin:
-	MOVQ       8(AX), R10
-	MOVQ       32(AX), R11
-	MOVQ       40(AX), R12
-	MOVQ       56(AX), R13
-	MOVQ       104(AX), R14
-	MOVQ       112(AX), R15
-	TESTQ      R14, R14
+	MOVQ       96(AX), R8
+	TESTQ      R8, R8
 	JZ         away
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
+	MOVQ       96(AX), R8
+	MOVQ       104(AX), R9
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	MOVQ       R8, 96(AX)
 
 away:
-	MOVQ 88(AX), R14
-	MOVQ 96(AX), AX
-	ADDQ R10, R14
+	MOVQ 8(AX), R8
+	MOVQ 40(AX), R9
+	MOVQ 80(AX), R10
+	MOVQ 88(AX), R11
+	MOVQ 32(AX), R12
+	MOVQ 56(AX), R13
 
 next:
-	PREFETCHT1   (R14)
-	ADDQ         AX, R14
-	VMOVUPS      (R10), Z20
-	VMOVUPS.Z    64(R10), K1, Z21
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
+	VMOVUPS      (R8), Z20
+	VMOVUPS.Z    64(R8), K1, Z21
 	VBROADCASTSS (DX), Z22
 
 	// VDPBF16PS Z22, Z20, Z0
@@ -2944,64 +3199,71 @@ next:
 	// VDPBF16PS Z22, Z21, Z19
 	LONG    $0x4056a262
 	WORD    $0x0000de52
-	ADDQ    R11, DX
-	ADDQ    R11, SI
-	ADDQ    R11, DI
-	ADDQ    R11, BX
-	ADDQ    R12, R10
+	ADDQ    R12, DX
+	ADDQ    R12, SI
+	ADDQ    R12, DI
+	ADDQ    R12, BX
+	ADDQ    R9, R8
 	DECQ    R13
 	JNZ     next
-	VMOVUPS Z0, (R8)
-	VMOVUPS Z1, 64(R8)
-	ADDQ    R9, R8
-	VMOVUPS Z2, (R8)
-	VMOVUPS Z3, 64(R8)
-	ADDQ    R9, R8
-	VMOVUPS Z4, (R8)
-	VMOVUPS Z5, 64(R8)
-	ADDQ    R9, R8
-	VMOVUPS Z6, (R8)
-	VMOVUPS Z7, 64(R8)
-	ADDQ    R9, R8
-	VMOVUPS Z8, (R8)
-	VMOVUPS Z9, 64(R8)
-	ADDQ    R9, R8
-	VMOVUPS Z10, (R8)
-	VMOVUPS Z11, 64(R8)
-	ADDQ    R9, R8
-	VMOVUPS Z12, (R8)
-	VMOVUPS Z13, 64(R8)
-	ADDQ    R9, R8
-	VMOVUPS Z14, (R8)
-	VMOVUPS Z15, 64(R8)
-	ADDQ    R9, R8
-	VMOVUPS Z16, (R8)
-	VMOVUPS Z17, 64(R8)
-	ADDQ    R9, R8
-	VMOVUPS Z18, (R8)
-	VMOVUPS Z19, 64(R8)
+	MOVQ    16(AX), DX
+	MOVQ    48(AX), BX
+	VMOVUPS Z0, (DX)
+	VMOVUPS Z1, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z2, (DX)
+	VMOVUPS Z3, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z4, (DX)
+	VMOVUPS Z5, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z6, (DX)
+	VMOVUPS Z7, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z8, (DX)
+	VMOVUPS Z9, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z10, (DX)
+	VMOVUPS Z11, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z12, (DX)
+	VMOVUPS Z13, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z14, (DX)
+	VMOVUPS Z15, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z16, (DX)
+	VMOVUPS Z17, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z18, (DX)
+	VMOVUPS Z19, 64(DX)
+	ADDQ    BX, DX
+	MOVQ    DX, 16(AX)
+	IMUL3Q  $0x0a, CX, CX
+	ADDQ    CX, (AX)
+	MOVQ    R10, 80(AX)
+	DECQ    112(AX)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
 // func tileBFloat16_11x2(args *byte)
 // Requires: AVX, AVX512F, AVX512_BF16, BMI2, MMX+
 TEXT ·tileBFloat16_11x2(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	SUBQ  $0x10, CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
 	LEAQ    (CX)(CX*2), BX
 	LEAQ    (DX)(BX*1), SI
 	LEAQ    (SI)(BX*1), DI
 	LEAQ    (DI)(BX*1), BX
-	MOVQ    64(AX), R8
-	SUBQ    $0x10, R8
-	MOVL    $-1, R9
-	BZHIL   R8, R9, R9
-	KMOVW   R9, K1
-	MOVQ    16(AX), R8
-	MOVQ    48(AX), R9
-	MOVQ    R8, R10
-	MOVQ    72(AX), R11
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
@@ -3024,83 +3286,88 @@ TEXT ·tileBFloat16_11x2(SB), NOSPLIT, $0-8
 	VPXORD  Z19, Z19, Z19
 	VPXORD  Z20, Z20, Z20
 	VPXORD  Z21, Z21, Z21
-	TESTQ   R11, R11
+	MOVQ    72(AX), R8
+	TESTQ   R8, R8
 	JZ      begin
-	VMOVUPS (R10), Z0
-	VMOVUPS 64(R10), Z1
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z2
-	VMOVUPS 64(R10), Z3
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z4
-	VMOVUPS 64(R10), Z5
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z6
-	VMOVUPS 64(R10), Z7
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z8
-	VMOVUPS 64(R10), Z9
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z10
-	VMOVUPS 64(R10), Z11
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z12
-	VMOVUPS 64(R10), Z13
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z14
-	VMOVUPS 64(R10), Z15
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z16
-	VMOVUPS 64(R10), Z17
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z18
-	VMOVUPS 64(R10), Z19
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z20
-	VMOVUPS 64(R10), Z21
+	MOVQ    16(AX), R8
+	MOVQ    48(AX), R9
+	VMOVUPS (R8), Z0
+	VMOVUPS 64(R8), Z1
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z2
+	VMOVUPS 64(R8), Z3
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z4
+	VMOVUPS 64(R8), Z5
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z6
+	VMOVUPS 64(R8), Z7
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z8
+	VMOVUPS 64(R8), Z9
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z10
+	VMOVUPS 64(R8), Z11
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z12
+	VMOVUPS 64(R8), Z13
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z14
+	VMOVUPS 64(R8), Z15
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z16
+	VMOVUPS 64(R8), Z17
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z18
+	VMOVUPS 64(R8), Z19
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z20
+	VMOVUPS 64(R8), Z21
+	ADDQ    R9, R8
 
 begin:
-	MOVQ       8(AX), R10
-	MOVQ       32(AX), R11
-	MOVQ       40(AX), R12
-	MOVQ       56(AX), R13
-	MOVQ       104(AX), R14
-	MOVQ       112(AX), R15
-	TESTQ      R14, R14
+	MOVQ       96(AX), R8
+	TESTQ      R8, R8
 	JZ         away
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
+	MOVQ       96(AX), R8
+	MOVQ       104(AX), R9
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	MOVQ       R8, 96(AX)
 
 away:
-	MOVQ 88(AX), R14
-	MOVQ 96(AX), AX
-	ADDQ R10, R14
+	MOVQ 8(AX), R8
+	MOVQ 40(AX), R9
+	MOVQ 80(AX), R10
+	MOVQ 88(AX), R11
+	MOVQ 32(AX), R12
+	MOVQ 56(AX), R13
 
 next:
-	PREFETCHT1   (R14)
-	ADDQ         AX, R14
-	VMOVUPS      (R10), Z22
-	VMOVUPS.Z    64(R10), K1, Z23
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
+	VMOVUPS      (R8), Z22
+	VMOVUPS.Z    64(R8), K1, Z23
 	VBROADCASTSS (DX), Z24
 
 	// VDPBF16PS Z24, Z22, Z0
@@ -3200,67 +3467,74 @@ next:
 	// VDPBF16PS Z24, Z23, Z21
 	LONG    $0x40468262
 	WORD    $0x0000e852
-	ADDQ    R11, DX
-	ADDQ    R11, SI
-	ADDQ    R11, DI
-	ADDQ    R11, BX
-	ADDQ    R12, R10
+	ADDQ    R12, DX
+	ADDQ    R12, SI
+	ADDQ    R12, DI
+	ADDQ    R12, BX
+	ADDQ    R9, R8
 	DECQ    R13
 	JNZ     next
-	VMOVUPS Z0, (R8)
-	VMOVUPS Z1, 64(R8)
-	ADDQ    R9, R8
-	VMOVUPS Z2, (R8)
-	VMOVUPS Z3, 64(R8)
-	ADDQ    R9, R8
-	VMOVUPS Z4, (R8)
-	VMOVUPS Z5, 64(R8)
-	ADDQ    R9, R8
-	VMOVUPS Z6, (R8)
-	VMOVUPS Z7, 64(R8)
-	ADDQ    R9, R8
-	VMOVUPS Z8, (R8)
-	VMOVUPS Z9, 64(R8)
-	ADDQ    R9, R8
-	VMOVUPS Z10, (R8)
-	VMOVUPS Z11, 64(R8)
-	ADDQ    R9, R8
-	VMOVUPS Z12, (R8)
-	VMOVUPS Z13, 64(R8)
-	ADDQ    R9, R8
-	VMOVUPS Z14, (R8)
-	VMOVUPS Z15, 64(R8)
-	ADDQ    R9, R8
-	VMOVUPS Z16, (R8)
-	VMOVUPS Z17, 64(R8)
-	ADDQ    R9, R8
-	VMOVUPS Z18, (R8)
-	VMOVUPS Z19, 64(R8)
-	ADDQ    R9, R8
-	VMOVUPS Z20, (R8)
-	VMOVUPS Z21, 64(R8)
+	MOVQ    16(AX), DX
+	MOVQ    48(AX), BX
+	VMOVUPS Z0, (DX)
+	VMOVUPS Z1, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z2, (DX)
+	VMOVUPS Z3, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z4, (DX)
+	VMOVUPS Z5, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z6, (DX)
+	VMOVUPS Z7, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z8, (DX)
+	VMOVUPS Z9, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z10, (DX)
+	VMOVUPS Z11, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z12, (DX)
+	VMOVUPS Z13, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z14, (DX)
+	VMOVUPS Z15, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z16, (DX)
+	VMOVUPS Z17, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z18, (DX)
+	VMOVUPS Z19, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z20, (DX)
+	VMOVUPS Z21, 64(DX)
+	ADDQ    BX, DX
+	MOVQ    DX, 16(AX)
+	IMUL3Q  $0x0b, CX, CX
+	ADDQ    CX, (AX)
+	MOVQ    R10, 80(AX)
+	DECQ    112(AX)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
 // func tileBFloat16_12x2(args *byte)
 // Requires: AVX, AVX512F, AVX512_BF16, BMI2, MMX+
 TEXT ·tileBFloat16_12x2(SB), NOSPLIT, $0-8
-	MOVQ    args+0(FP), AX
+	MOVQ  args+0(FP), AX
+	MOVQ  64(AX), CX
+	SUBQ  $0x10, CX
+	MOVL  $-1, DX
+	BZHIL CX, DX, DX
+	KMOVW DX, K1
+
+tile:
 	MOVQ    24(AX), CX
 	MOVQ    (AX), DX
 	LEAQ    (CX)(CX*2), BX
 	LEAQ    (DX)(BX*1), SI
 	LEAQ    (SI)(BX*1), DI
 	LEAQ    (DI)(BX*1), BX
-	MOVQ    64(AX), R8
-	SUBQ    $0x10, R8
-	MOVL    $-1, R9
-	BZHIL   R8, R9, R9
-	KMOVW   R9, K1
-	MOVQ    16(AX), R8
-	MOVQ    48(AX), R9
-	MOVQ    R8, R10
-	MOVQ    72(AX), R11
 	VPXORD  Z0, Z0, Z0
 	VPXORD  Z1, Z1, Z1
 	VPXORD  Z2, Z2, Z2
@@ -3285,88 +3559,93 @@ TEXT ·tileBFloat16_12x2(SB), NOSPLIT, $0-8
 	VPXORD  Z21, Z21, Z21
 	VPXORD  Z22, Z22, Z22
 	VPXORD  Z23, Z23, Z23
-	TESTQ   R11, R11
+	MOVQ    72(AX), R8
+	TESTQ   R8, R8
 	JZ      begin
-	VMOVUPS (R10), Z0
-	VMOVUPS 64(R10), Z1
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z2
-	VMOVUPS 64(R10), Z3
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z4
-	VMOVUPS 64(R10), Z5
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z6
-	VMOVUPS 64(R10), Z7
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z8
-	VMOVUPS 64(R10), Z9
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z10
-	VMOVUPS 64(R10), Z11
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z12
-	VMOVUPS 64(R10), Z13
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z14
-	VMOVUPS 64(R10), Z15
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z16
-	VMOVUPS 64(R10), Z17
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z18
-	VMOVUPS 64(R10), Z19
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z20
-	VMOVUPS 64(R10), Z21
-	ADDQ    R9, R10
-	VMOVUPS (R10), Z22
-	VMOVUPS 64(R10), Z23
+	MOVQ    16(AX), R8
+	MOVQ    48(AX), R9
+	VMOVUPS (R8), Z0
+	VMOVUPS 64(R8), Z1
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z2
+	VMOVUPS 64(R8), Z3
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z4
+	VMOVUPS 64(R8), Z5
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z6
+	VMOVUPS 64(R8), Z7
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z8
+	VMOVUPS 64(R8), Z9
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z10
+	VMOVUPS 64(R8), Z11
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z12
+	VMOVUPS 64(R8), Z13
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z14
+	VMOVUPS 64(R8), Z15
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z16
+	VMOVUPS 64(R8), Z17
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z18
+	VMOVUPS 64(R8), Z19
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z20
+	VMOVUPS 64(R8), Z21
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z22
+	VMOVUPS 64(R8), Z23
+	ADDQ    R9, R8
 
 begin:
-	MOVQ       8(AX), R10
-	MOVQ       32(AX), R11
-	MOVQ       40(AX), R12
-	MOVQ       56(AX), R13
-	MOVQ       104(AX), R14
-	MOVQ       112(AX), R15
-	TESTQ      R14, R14
+	MOVQ       96(AX), R8
+	TESTQ      R8, R8
 	JZ         away
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
-	PREFETCHT0 (R14)
-	ADDQ       R15, R14
+	MOVQ       96(AX), R8
+	MOVQ       104(AX), R9
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	MOVQ       R8, 96(AX)
 
 away:
-	MOVQ 88(AX), R14
-	MOVQ 96(AX), AX
-	ADDQ R10, R14
+	MOVQ 8(AX), R8
+	MOVQ 40(AX), R9
+	MOVQ 80(AX), R10
+	MOVQ 88(AX), R11
+	MOVQ 32(AX), R12
+	MOVQ 56(AX), R13
 
 next:
-	PREFETCHT1   (R14)
-	ADDQ         AX, R14
-	VMOVUPS      (R10), Z24
-	VMOVUPS.Z    64(R10), K1, Z25
+	PREFETCHT1   (R10)
+	ADDQ         R11, R10
+	VMOVUPS      (R8), Z24
+	VMOVUPS.Z    64(R8), K1, Z25
 	VBROADCASTSS (DX), Z26
 
 	// VDPBF16PS Z26, Z24, Z0
@@ -3475,48 +3754,57 @@ next:
 	// VDPBF16PS Z26, Z25, Z23
 	LONG    $0x40368262
 	WORD    $0x0000fa52
-	ADDQ    R11, DX
-	ADDQ    R11, SI
-	ADDQ    R11, DI
-	ADDQ    R11, BX
-	ADDQ    R12, R10
+	ADDQ    R12, DX
+	ADDQ    R12, SI
+	ADDQ    R12, DI
+	ADDQ    R12, BX
+	ADDQ    R9, R8
 	DECQ    R13
 	JNZ     next
-	VMOVUPS Z0, (R8)
-	VMOVUPS Z1, 64(R8)
-	ADDQ    R9, R8
-	VMOVUPS Z2, (R8)
-	VMOVUPS Z3, 64(R8)
-	ADDQ    R9, R8
-	VMOVUPS Z4, (R8)
-	VMOVUPS Z5, 64(R8)
-	ADDQ    R9, R8
-	VMOVUPS Z6, (R8)
-	VMOVUPS Z7, 64(R8)
-	ADDQ    R9, R8
-	VMOVUPS Z8, (R8)
-	VMOVUPS Z9, 64(R8)
-	ADDQ    R9, R8
-	VMOVUPS Z10, (R8)
-	VMOVUPS Z11, 64(R8)
-	ADDQ    R9, R8
-	VMOVUPS Z12, (R8)
-	VMOVUPS Z13, 64(R8)
-	ADDQ    R9, R8
-	VMOVUPS Z14, (R8)
-	VMOVUPS Z15, 64(R8)
-	ADDQ    R9, R8
-	VMOVUPS Z16, (R8)
-	VMOVUPS Z17, 64(R8)
-	ADDQ    R9, R8
-	VMOVUPS Z18, (R8)
-	VMOVUPS Z19, 64(R8)
-	ADDQ    R9, R8
-	VMOVUPS Z20, (R8)
-	VMOVUPS Z21, 64(R8)
-	ADDQ    R9, R8
-	VMOVUPS Z22, (R8)
-	VMOVUPS Z23, 64(R8)
+	MOVQ    16(AX), DX
+	MOVQ    48(AX), BX
+	VMOVUPS Z0, (DX)
+	VMOVUPS Z1, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z2, (DX)
+	VMOVUPS Z3, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z4, (DX)
+	VMOVUPS Z5, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z6, (DX)
+	VMOVUPS Z7, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z8, (DX)
+	VMOVUPS Z9, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z10, (DX)
+	VMOVUPS Z11, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z12, (DX)
+	VMOVUPS Z13, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z14, (DX)
+	VMOVUPS Z15, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z16, (DX)
+	VMOVUPS Z17, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z18, (DX)
+	VMOVUPS Z19, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z20, (DX)
+	VMOVUPS Z21, 64(DX)
+	ADDQ    BX, DX
+	VMOVUPS Z22, (DX)
+	VMOVUPS Z23, 64(DX)
+	ADDQ    BX, DX
+	MOVQ    DX, 16(AX)
+	IMUL3Q  $0x0c, CX, CX
+	ADDQ    CX, (AX)
+	MOVQ    R10, 80(AX)
+	DECQ    112(AX)
+	JNZ     tile
 	VZEROUPPER
 	RET
 

@@ -80,18 +80,14 @@ func (p *Packed) panel(j int) (first, width int) {
 	return first, min(size, ceilDiv(p.N-first, fill)*fill)
 }
 
-// long is how many values, or words, of an output so many k are.
-func (p *Packed) long(k int) int {
-	if p.dtype == BFloat16 {
-		return ceilDiv(k, 2)
-	}
-	return k
-}
-
 // at is where the values, or words, of the panel with row j begin from a k on, which is even, and how wide it is.
 func (p *Packed) at(j, k int) (at, width int) {
 	first, width := p.panel(j)
-	return first*p.long(p.K) + p.long(k)*width, width
+	long := p.K
+	if p.dtype == BFloat16 {
+		long, k = ceilDiv(long, 2), k/2
+	}
+	return first*long + k*width, width
 }
 
 // SetRow writes row j of a matrix of zeros, the K values of W.
@@ -320,39 +316,28 @@ type factors struct {
 
 // multiply adds x·Wᵀ to acc [rows, blockCols], or, where add is false, begins it with that.
 func (f *factors) multiply(w *worker, acc []float32, add bool) {
-	m, k := f.w, f.ks.End-f.ks.Start
-	tiles := ceilDiv(f.rows, active.rows())
-	t := tile{lda: f.stride, ldk: 1, ldc: blockCols, ldd: f.ldd, k: k, add: add}
-	x := f.x
-	var rounded []uint32
+	m := f.w
+	t := tile{
+		a: f.x, lda: f.stride, ldk: 1, ldc: blockCols, ldd: f.ldd, rows: f.rows, k: f.ks.End - f.ks.Start, add: add,
+	}
 	if m.dtype == BFloat16 {
-		if some, words := active.round(w, x, f.stride, f.rows, k); some != nil {
-			rounded, t.lda = some, words
+		if rounded, words := active.round(w, f.x, f.stride, f.rows, t.k); rounded != nil {
+			t.rounded, t.lda = rounded, words
 		}
 	}
 	for c := f.cols.Start; c < f.cols.End; c += active.panel() {
 		at, width := m.at(c, f.ks.Start)
-		t.cols, t.ldb = width, width
-		t.pace = ceilDiv(width, tiles)
-		for i := range tiles { // of sizes that differ by one row at most
-			from, to := i*f.rows/tiles, (i+1)*f.rows/tiles
-			t.rows, t.c = to-from, acc[from*blockCols+c-f.cols.Start:]
-			t.ahead = f.after(c) - at + i*t.pace*m.long(k)
-			if f.dst != nil {
-				t.dst = f.dst[from*f.ldd+c-f.cols.Start:]
-			}
-			if rounded != nil {
-				t.rounded = rounded[from*t.lda:]
-			} else {
-				t.a = x[from*t.lda:]
-			}
-			if m.dtype == BFloat16 {
-				t.pairs = m.pairs[at:]
-				active.tilePairs(w, t)
-			} else {
-				t.b = m.panels[at:]
-				active.tile(w, t)
-			}
+		t.cols, t.ldb, t.ahead = width, width, f.after(c)-at
+		t.c = acc[c-f.cols.Start:]
+		if f.dst != nil {
+			t.dst = f.dst[c-f.cols.Start:]
+		}
+		if m.dtype == BFloat16 {
+			t.pairs = m.pairs[at:]
+			active.tilePairs(w, t)
+		} else {
+			t.b = m.panels[at:]
+			active.tile(w, t)
 		}
 	}
 }

@@ -13,9 +13,8 @@ func (portable) rows() int    { return 4 }
 
 func (portable) tile(_ *worker, t tile) {
 	r := 0
-	if t.rows == 4 {
-		t.rows4()
-		r = 4
+	for ; r+4 <= t.rows; r += 4 {
+		t.rows4(r)
 	}
 	for ; r < t.rows; r++ {
 		t.row(r)
@@ -41,14 +40,16 @@ func (p portable) tilePairs(w *worker, t tile) {
 	}
 }
 
-// rows4 computes four rows. Its sums are those of row, to the bit.
-func (t *tile) rows4() {
-	c0, c1, c2, c3 := t.c[:2], t.c[t.ldc:][:2], t.c[2*t.ldc:][:2], t.c[3*t.ldc:][:2]
+// rows4 computes four rows from r on. Its sums are those of row, to the bit.
+func (t *tile) rows4(r int) {
+	c := t.c[r*t.ldc:]
+	c0, c1, c2, c3 := c[:2], c[t.ldc:][:2], c[2*t.ldc:][:2], c[3*t.ldc:][:2]
 	var s00, s01, s10, s11, s20, s21, s30, s31 float32
 	if t.add {
 		s00, s01, s10, s11, s20, s21, s30, s31 = c0[0], c0[1], c1[0], c1[1], c2[0], c2[1], c3[0], c3[1]
 	}
-	a0, a1, a2, a3 := t.a, t.a[t.lda:], t.a[2*t.lda:], t.a[3*t.lda:]
+	a0 := t.a[r*t.lda:]
+	a1, a2, a3 := a0[t.lda:], a0[2*t.lda:], a0[3*t.lda:]
 	for i, at := 0, 0; i < t.k; i, at = i+1, at+t.ldk {
 		b := (*[2]float32)(t.b[i*t.ldb:])
 		b0, b1 := b[0], b[1]

@@ -16,10 +16,10 @@ type variant interface {
 	panel() int
 	// fill is what the columns of a packed matrix are filled up to a multiple of.
 	fill() int
-	// rows is the most rows of one tile.
+	// rows is how many rows are computed at once.
 	rows() int
 	// tile is c [rows, cols] = a [rows, k] · b [k, cols], or += that: one accumulator for each element, over all of k in
-	// order. cols is at most a panel; c has room for a whole one, of which all may be written.
+	// order. rows may be any number; cols is at most a panel; c has room for a whole one, of which all may be written.
 	tile(w *worker, t tile)
 	// tilePairs is tile of a b of bfloat16, two k a word. Of an a of float32 it has the same bits as with b widened. Of a
 	// rounded a each sum gains the two products of a word in turn, and numbers too small to be normal count as zero. ldk
@@ -54,11 +54,11 @@ type tile struct {
 	k          int
 	add        bool // to c
 
-	// What is needed soon may be fetched meanwhile: what lies so far behind b, so much of it with each k, in values of b
-	// and rounded up; and the lines where dst's rows begin.
-	ahead, pace int
-	dst         []float32 // [rows, ·] or nil
-	ldd         int
+	// What is needed soon may be fetched meanwhile: as much as b is, from so many values behind where b begins, and the
+	// lines where dst's rows begin.
+	ahead int
+	dst   []float32 // [rows, ·] or nil
+	ldd   int
 }
 
 // epilogue are the operands of an epilogue.

@@ -1,6 +1,7 @@
 package kernels
 
 import (
+	"runtime"
 	"unsafe"
 
 	"golang.org/x/sys/cpu"
@@ -136,16 +137,16 @@ type arguments struct {
 	}
 }
 
+// tileArguments has addresses, no pointers: the assembly leaves them where a tile below would begin, and that may be
+// beyond what they are of.
 type tileArguments struct {
-	a, b, c            *float32 // of dots a and b are words
+	a, b, c            uintptr
 	lda, ldk, ldb, ldc uintptr
 	k, cols            uintptr
 	add                uintptr
-	pairs              *uint32 // in place of b
-	ahead              int     // bytes from b
-	pace               uintptr
-	dst                *float32 // or nil
-	ldd                uintptr
+	soon, pace         uintptr
+	dst, ldd           uintptr
+	tiles              uintptr
 }
 
 // bytes is the distance of so many floats.
@@ -159,6 +160,8 @@ func matrix[T float32 | uint32](x []T, rows, cols, ld int) *T {
 	_ = x[(rows-1)*ld+cols-1]
 	return &x[0]
 }
+
+func address[T float32 | uint32](x *T) uintptr { return uintptr(unsafe.Pointer(x)) } //nolint:gosec // for assembly
 
 // optional is the first of n values, or nil.
 func optional(x []float32, n int) *float32 {
@@ -174,34 +177,49 @@ func (v *vector) fill() int    { return v.filled }
 func (v *vector) rows() int    { return v.most }
 
 func (v *vector) tile(w *worker, t tile) {
-	vectors := ceilDiv(t.cols, v.lanes)
-	args := v.arguments(w, &t, vectors)
-	args.a, args.b = matrix(t.a, t.rows, (t.k-1)*t.ldk+1, t.lda), matrix(t.b, t.k, t.cols, t.ldb)
-	v.tiles[vectors-1][t.rows-1](first(args))
+	a := address(matrix(t.a, t.rows, (t.k-1)*t.ldk+1, t.lda))
+	v.compute(w, &v.tiles, &t, a, address(matrix(t.b, t.k, t.cols, t.ldb)), t.k)
 }
 
 func (v *vector) tilePairs(w *worker, t tile) {
+	words := ceilDiv(t.k, 2)
+	b := address(matrix(t.pairs, words, t.cols, t.ldb))
 	if t.rounded != nil {
-		v.dot(w, t)
+		v.compute(w, &v.dots, &t, address(matrix(t.rounded, t.rows, words, t.lda)), b, words)
 		return
 	}
+	v.compute(w, &v.pairs, &t, address(matrix(t.a, t.rows, t.k, t.lda)), b, t.k)
+}
+
+// compute computes a tile of any number of rows as tiles of sizes that differ by one row at most.
+func (v *vector) compute(w *worker, kinds *[2][]func(*byte), t *tile, a, b uintptr, k int) {
 	vectors := ceilDiv(t.cols, v.lanes)
-	args := v.arguments(w, &t, vectors)
-	args.a, args.pairs = matrix(t.a, t.rows, t.k, t.lda), matrix(t.pairs, ceilDiv(t.k, 2), t.cols, t.ldb)
-	v.pairs[vectors-1][t.rows-1](first(args))
+	args := &w.args.tile
+	*args = tileArguments{
+		a: a, b: b, c: address(matrix(t.c, t.rows, vectors*v.lanes, t.ldc)),
+		lda: bytes(t.lda), ldk: bytes(t.ldk), ldb: bytes(t.ldb), ldc: bytes(t.ldc), k: uintptr(k), cols: uintptr(t.cols),
+		soon: b + bytes(t.ahead), ldd: bytes(t.ldd),
+	}
+	if t.add {
+		args.add = 1
+	}
+	if t.dst != nil {
+		args.dst = address(matrix(t.dst, t.rows, 1, t.ldd))
+	}
+	n := ceilDiv(t.rows, v.most)
+	args.pace = bytes(ceilDiv(t.cols, n))
+	rows, most := t.rows/n, max(1, atOnce/k)
+	for _, some := range [2]struct{ tiles, rows int }{{t.rows % n, rows + 1}, {n - t.rows%n, rows}} {
+		for left := some.tiles; left > 0; left -= most {
+			args.tiles = uintptr(min(left, most))
+			kinds[vectors-1][some.rows-1](first(args))
+		}
+	}
+	runtime.KeepAlive(t)
 }
 
-// dot is tilePairs of an a that is rounded.
-func (v *vector) dot(w *worker, t tile) {
-	vectors, k := ceilDiv(t.cols, v.lanes), ceilDiv(t.k, 2)
-	args := v.arguments(w, &t, vectors)
-	args.a, args.b = word(matrix(t.rounded, t.rows, k, t.lda)), word(matrix(t.pairs, k, t.cols, t.ldb))
-	args.k = uintptr(k)
-	v.dots[vectors-1][t.rows-1](first(args))
-}
-
-// word is the address of a word as that of a float32.
-func word(x *uint32) *float32 { return (*float32)(unsafe.Pointer(x)) } //nolint:gosec // assembly reads words
+// atOnce is how many k of tiles are computed before Go is at the turn again, which cannot preempt assembly.
+const atOnce = 16 << 10
 
 func (v *vector) round(w *worker, x []float32, stride, rows, k int) (rounded []uint32, words int) {
 	if v.rounds == nil {
@@ -215,23 +233,6 @@ func (v *vector) round(w *worker, x []float32, stride, rows, k int) (rounded []u
 	args.rows, args.cols = uintptr(rows), uintptr(k)
 	v.rounds(first(args))
 	return w.rounded, words
-}
-
-// arguments are all of a tile but its a and b.
-func (v *vector) arguments(w *worker, t *tile, vectors int) *tileArguments {
-	args := &w.args.tile
-	args.c = matrix(t.c, t.rows, vectors*v.lanes, t.ldc)
-	args.lda, args.ldk, args.ldb, args.ldc = bytes(t.lda), bytes(t.ldk), bytes(t.ldb), bytes(t.ldc)
-	args.k, args.cols, args.add = uintptr(t.k), uintptr(t.cols), 0
-	args.ahead, args.pace = 4*t.ahead, bytes(t.pace)
-	args.dst, args.ldd = nil, bytes(t.ldd)
-	if t.dst != nil {
-		args.dst = matrix(t.dst, t.rows, 1, t.ldd)
-	}
-	if t.add {
-		args.add = 1
-	}
-	return args
 }
 
 func (v *vector) epilogue(w *worker, e epilogue) {
