@@ -78,7 +78,8 @@ func pairs(s set, rows, vectors int) {
 	tiles(s, name, doc, rows, vectors, func(t *accumulators) {
 		add := func(upper bool, disp int) {
 			t.add(disp, func(j int, to reg.VecVirtual) {
-				s.widen(operand.Mem{Base: t.b, Disp: 4 * s.lanes() * j}, t.masks[j], upper, to)
+				t.masks[j].load(operand.Mem{Base: t.b, Disp: 4 * s.lanes() * j}, to)
+				widen(to, upper)
 			})
 		}
 		k := t.field(tileK)
@@ -100,6 +101,16 @@ func pairs(s set, rows, vectors int) {
 		add(false, 0)
 		Label("done")
 	})
+}
+
+// widen has either the lower or the upper ones of words of two bfloat16 as float32. They are read twice rather than
+// copied: with AVX2's 12 accumulators no register is left to copy to.
+func widen(words reg.VecVirtual, upper bool) {
+	if upper {
+		VANDPS(bits(upperHalf), words, words)
+	} else {
+		VPSLLD(operand.U8(16), words, words)
+	}
 }
 
 // accumulators of a tile [rows, vectors], and where what is added to them comes from.

@@ -19,8 +19,6 @@ type set interface {
 	mask(n reg.Register) mask
 	// fma adds the value at a, in all lanes, times each b to its accumulator.
 	fma(a operand.Mem, b, acc []reg.VecVirtual)
-	// widen reads words of two bfloat16, and has either the lower or the upper ones as float32.
-	widen(from operand.Mem, m mask, upper bool, to reg.VecVirtual)
 	// round to the nearest integer, to even.
 	round(x, to reg.VecVirtual)
 	// scale multiplies x by 2^n, n whole; 0 where that is too small.
@@ -80,15 +78,6 @@ func (avx512) fma(a operand.Mem, b, acc []reg.VecVirtual) {
 	VBROADCASTSS(a, all)
 	for i := range b {
 		VFMADD231PS(all, b[i], acc[i])
-	}
-}
-
-func (avx512) widen(from operand.Mem, m mask, upper bool, to reg.VecVirtual) {
-	m.load(from, to)
-	if upper {
-		VPANDD(bits(upperHalf), to, to)
-	} else {
-		VPSLLD(operand.U8(16), to, to)
 	}
 }
 
@@ -176,16 +165,6 @@ func (avx2) fma(a operand.Mem, b, acc []reg.VecVirtual) {
 	VBROADCASTSS(a, all)
 	for i := range b {
 		VFMADD231PS(all, b[i], acc[i])
-	}
-}
-
-// widen reads the words twice where others would copy them: with 12 accumulators no register is left to copy to.
-func (avx2) widen(from operand.Mem, m mask, upper bool, to reg.VecVirtual) {
-	m.load(from, to)
-	if upper {
-		VPAND(bits(upperHalf), to, to)
-	} else {
-		VPSLLD(operand.U8(16), to, to)
 	}
 }
 

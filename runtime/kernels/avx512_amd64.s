@@ -66,7 +66,7 @@ next:
 	RET
 
 // func pairsAVX512_1x1(args *byte)
-// Requires: AVX, AVX512F, BMI2, MMX+
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_1x1(SB), NOSPLIT, $0-8
 	MOVQ  args+0(FP), AX
 	MOVQ  64(AX), CX
@@ -112,7 +112,7 @@ next:
 	VPSLLD           $0x10, Z1, Z1
 	VFMADD231PS.BCST (DX), Z1, Z0
 	VMOVUPS.Z        (BX), K1, Z1
-	VPANDD           cffff0000<>+0(SB), Z1, Z1
+	VANDPS           cffff0000<>+0(SB), Z1, Z1
 	VFMADD231PS.BCST 4(DX), Z1, Z0
 	ADDQ             $0x08, DX
 	ADDQ             SI, BX
@@ -228,7 +228,7 @@ next:
 	RET
 
 // func pairsAVX512_2x1(args *byte)
-// Requires: AVX, AVX512F, BMI2, MMX+
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_2x1(SB), NOSPLIT, $0-8
 	MOVQ  args+0(FP), AX
 	MOVQ  64(AX), CX
@@ -280,7 +280,7 @@ next:
 	VFMADD231PS.BCST (DX), Z2, Z0
 	VFMADD231PS.BCST (DX)(CX*1), Z2, Z1
 	VMOVUPS.Z        (BX), K1, Z2
-	VPANDD           cffff0000<>+0(SB), Z2, Z2
+	VANDPS           cffff0000<>+0(SB), Z2, Z2
 	VFMADD231PS.BCST 4(DX), Z2, Z0
 	VFMADD231PS.BCST 4(DX)(CX*1), Z2, Z1
 	ADDQ             $0x08, DX
@@ -390,7 +390,7 @@ next:
 	RET
 
 // func pairsAVX512_3x1(args *byte)
-// Requires: AVX, AVX512F, BMI2, MMX+
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_3x1(SB), NOSPLIT, $0-8
 	MOVQ  args+0(FP), AX
 	MOVQ  64(AX), CX
@@ -448,7 +448,7 @@ next:
 	VFMADD231PS.BCST (DX)(CX*1), Z3, Z1
 	VFMADD231PS.BCST (DX)(CX*2), Z3, Z2
 	VMOVUPS.Z        (BX), K1, Z3
-	VPANDD           cffff0000<>+0(SB), Z3, Z3
+	VANDPS           cffff0000<>+0(SB), Z3, Z3
 	VFMADD231PS.BCST 4(DX), Z3, Z0
 	VFMADD231PS.BCST 4(DX)(CX*1), Z3, Z1
 	VFMADD231PS.BCST 4(DX)(CX*2), Z3, Z2
@@ -573,7 +573,7 @@ next:
 	RET
 
 // func pairsAVX512_4x1(args *byte)
-// Requires: AVX, AVX512F, BMI2, MMX+
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_4x1(SB), NOSPLIT, $0-8
 	MOVQ  args+0(FP), AX
 	MOVQ  64(AX), CX
@@ -639,7 +639,7 @@ next:
 	VFMADD231PS.BCST (DX)(CX*2), Z4, Z2
 	VFMADD231PS.BCST (BX), Z4, Z3
 	VMOVUPS.Z        (SI), K1, Z4
-	VPANDD           cffff0000<>+0(SB), Z4, Z4
+	VANDPS           cffff0000<>+0(SB), Z4, Z4
 	VFMADD231PS.BCST 4(DX), Z4, Z0
 	VFMADD231PS.BCST 4(DX)(CX*1), Z4, Z1
 	VFMADD231PS.BCST 4(DX)(CX*2), Z4, Z2
@@ -777,7 +777,7 @@ next:
 	RET
 
 // func pairsAVX512_5x1(args *byte)
-// Requires: AVX, AVX512F, BMI2, MMX+
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_5x1(SB), NOSPLIT, $0-8
 	MOVQ  args+0(FP), AX
 	MOVQ  64(AX), CX
@@ -849,7 +849,7 @@ next:
 	VFMADD231PS.BCST (BX), Z5, Z3
 	VFMADD231PS.BCST (BX)(CX*1), Z5, Z4
 	VMOVUPS.Z        (SI), K1, Z5
-	VPANDD           cffff0000<>+0(SB), Z5, Z5
+	VANDPS           cffff0000<>+0(SB), Z5, Z5
 	VFMADD231PS.BCST 4(DX), Z5, Z0
 	VFMADD231PS.BCST 4(DX)(CX*1), Z5, Z1
 	VFMADD231PS.BCST 4(DX)(CX*2), Z5, Z2
@@ -999,7 +999,7 @@ next:
 	RET
 
 // func pairsAVX512_6x1(args *byte)
-// Requires: AVX, AVX512F, BMI2, MMX+
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_6x1(SB), NOSPLIT, $0-8
 	MOVQ  args+0(FP), AX
 	MOVQ  64(AX), CX
@@ -1077,7 +1077,7 @@ next:
 	VFMADD231PS.BCST (BX)(CX*1), Z6, Z4
 	VFMADD231PS.BCST (BX)(CX*2), Z6, Z5
 	VMOVUPS.Z        (SI), K1, Z6
-	VPANDD           cffff0000<>+0(SB), Z6, Z6
+	VANDPS           cffff0000<>+0(SB), Z6, Z6
 	VFMADD231PS.BCST 4(DX), Z6, Z0
 	VFMADD231PS.BCST 4(DX)(CX*1), Z6, Z1
 	VFMADD231PS.BCST 4(DX)(CX*2), Z6, Z2
@@ -1241,7 +1241,7 @@ next:
 	RET
 
 // func pairsAVX512_7x1(args *byte)
-// Requires: AVX, AVX512F, BMI2, MMX+
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_7x1(SB), NOSPLIT, $0-8
 	MOVQ  args+0(FP), AX
 	MOVQ  64(AX), CX
@@ -1326,7 +1326,7 @@ next:
 	VFMADD231PS.BCST (SI)(CX*2), Z7, Z5
 	VFMADD231PS.BCST (BX), Z7, Z6
 	VMOVUPS.Z        (DI), K1, Z7
-	VPANDD           cffff0000<>+0(SB), Z7, Z7
+	VANDPS           cffff0000<>+0(SB), Z7, Z7
 	VFMADD231PS.BCST 4(DX), Z7, Z0
 	VFMADD231PS.BCST 4(DX)(CX*1), Z7, Z1
 	VFMADD231PS.BCST 4(DX)(CX*2), Z7, Z2
@@ -1503,7 +1503,7 @@ next:
 	RET
 
 // func pairsAVX512_8x1(args *byte)
-// Requires: AVX, AVX512F, BMI2, MMX+
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_8x1(SB), NOSPLIT, $0-8
 	MOVQ  args+0(FP), AX
 	MOVQ  64(AX), CX
@@ -1594,7 +1594,7 @@ next:
 	VFMADD231PS.BCST (BX), Z8, Z6
 	VFMADD231PS.BCST (BX)(CX*1), Z8, Z7
 	VMOVUPS.Z        (DI), K1, Z8
-	VPANDD           cffff0000<>+0(SB), Z8, Z8
+	VANDPS           cffff0000<>+0(SB), Z8, Z8
 	VFMADD231PS.BCST 4(DX), Z8, Z0
 	VFMADD231PS.BCST 4(DX)(CX*1), Z8, Z1
 	VFMADD231PS.BCST 4(DX)(CX*2), Z8, Z2
@@ -1783,7 +1783,7 @@ next:
 	RET
 
 // func pairsAVX512_9x1(args *byte)
-// Requires: AVX, AVX512F, BMI2, MMX+
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_9x1(SB), NOSPLIT, $0-8
 	MOVQ  args+0(FP), AX
 	MOVQ  64(AX), CX
@@ -1880,7 +1880,7 @@ next:
 	VFMADD231PS.BCST (BX)(CX*1), Z9, Z7
 	VFMADD231PS.BCST (BX)(CX*2), Z9, Z8
 	VMOVUPS.Z        (DI), K1, Z9
-	VPANDD           cffff0000<>+0(SB), Z9, Z9
+	VANDPS           cffff0000<>+0(SB), Z9, Z9
 	VFMADD231PS.BCST 4(DX), Z9, Z0
 	VFMADD231PS.BCST 4(DX)(CX*1), Z9, Z1
 	VFMADD231PS.BCST 4(DX)(CX*2), Z9, Z2
@@ -2083,7 +2083,7 @@ next:
 	RET
 
 // func pairsAVX512_10x1(args *byte)
-// Requires: AVX, AVX512F, BMI2, MMX+
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_10x1(SB), NOSPLIT, $0-8
 	MOVQ  args+0(FP), AX
 	MOVQ  64(AX), CX
@@ -2187,7 +2187,7 @@ next:
 	VFMADD231PS.BCST (DI)(CX*2), Z10, Z8
 	VFMADD231PS.BCST (BX), Z10, Z9
 	VMOVUPS.Z        (R8), K1, Z10
-	VPANDD           cffff0000<>+0(SB), Z10, Z10
+	VANDPS           cffff0000<>+0(SB), Z10, Z10
 	VFMADD231PS.BCST 4(DX), Z10, Z0
 	VFMADD231PS.BCST 4(DX)(CX*1), Z10, Z1
 	VFMADD231PS.BCST 4(DX)(CX*2), Z10, Z2
@@ -2403,7 +2403,7 @@ next:
 	RET
 
 // func pairsAVX512_11x1(args *byte)
-// Requires: AVX, AVX512F, BMI2, MMX+
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_11x1(SB), NOSPLIT, $0-8
 	MOVQ  args+0(FP), AX
 	MOVQ  64(AX), CX
@@ -2513,7 +2513,7 @@ next:
 	VFMADD231PS.BCST (BX), Z11, Z9
 	VFMADD231PS.BCST (BX)(CX*1), Z11, Z10
 	VMOVUPS.Z        (R8), K1, Z11
-	VPANDD           cffff0000<>+0(SB), Z11, Z11
+	VANDPS           cffff0000<>+0(SB), Z11, Z11
 	VFMADD231PS.BCST 4(DX), Z11, Z0
 	VFMADD231PS.BCST 4(DX)(CX*1), Z11, Z1
 	VFMADD231PS.BCST 4(DX)(CX*2), Z11, Z2
@@ -2741,7 +2741,7 @@ next:
 	RET
 
 // func pairsAVX512_12x1(args *byte)
-// Requires: AVX, AVX512F, BMI2, MMX+
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_12x1(SB), NOSPLIT, $0-8
 	MOVQ  args+0(FP), AX
 	MOVQ  64(AX), CX
@@ -2857,7 +2857,7 @@ next:
 	VFMADD231PS.BCST (BX)(CX*1), Z12, Z10
 	VFMADD231PS.BCST (BX)(CX*2), Z12, Z11
 	VMOVUPS.Z        (R8), K1, Z12
-	VPANDD           cffff0000<>+0(SB), Z12, Z12
+	VANDPS           cffff0000<>+0(SB), Z12, Z12
 	VFMADD231PS.BCST 4(DX), Z12, Z0
 	VFMADD231PS.BCST 4(DX)(CX*1), Z12, Z1
 	VFMADD231PS.BCST 4(DX)(CX*2), Z12, Z2
@@ -3001,7 +3001,7 @@ next:
 	RET
 
 // func pairsAVX512_1x2(args *byte)
-// Requires: AVX, AVX512F, BMI2, MMX+
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_1x2(SB), NOSPLIT, $0-8
 	MOVQ  args+0(FP), AX
 	MOVQ  64(AX), CX
@@ -3054,9 +3054,9 @@ next:
 	VFMADD231PS  Z4, Z2, Z0
 	VFMADD231PS  Z4, Z3, Z1
 	VMOVUPS      (BX), Z2
-	VPANDD       cffff0000<>+0(SB), Z2, Z2
+	VANDPS       cffff0000<>+0(SB), Z2, Z2
 	VMOVUPS.Z    64(BX), K1, Z3
-	VPANDD       cffff0000<>+0(SB), Z3, Z3
+	VANDPS       cffff0000<>+0(SB), Z3, Z3
 	VBROADCASTSS 4(DX), Z4
 	VFMADD231PS  Z4, Z2, Z0
 	VFMADD231PS  Z4, Z3, Z1
@@ -3173,7 +3173,7 @@ next:
 	RET
 
 // func pairsAVX512_2x2(args *byte)
-// Requires: AVX, AVX512F, BMI2, MMX+
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_2x2(SB), NOSPLIT, $0-8
 	MOVQ  args+0(FP), AX
 	MOVQ  64(AX), CX
@@ -3236,9 +3236,9 @@ next:
 	VFMADD231PS  Z6, Z4, Z2
 	VFMADD231PS  Z6, Z5, Z3
 	VMOVUPS      (BX), Z4
-	VPANDD       cffff0000<>+0(SB), Z4, Z4
+	VANDPS       cffff0000<>+0(SB), Z4, Z4
 	VMOVUPS.Z    64(BX), K1, Z5
-	VPANDD       cffff0000<>+0(SB), Z5, Z5
+	VANDPS       cffff0000<>+0(SB), Z5, Z5
 	VBROADCASTSS 4(DX), Z6
 	VFMADD231PS  Z6, Z4, Z0
 	VFMADD231PS  Z6, Z5, Z1
@@ -3377,7 +3377,7 @@ next:
 	RET
 
 // func pairsAVX512_3x2(args *byte)
-// Requires: AVX, AVX512F, BMI2, MMX+
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_3x2(SB), NOSPLIT, $0-8
 	MOVQ  args+0(FP), AX
 	MOVQ  64(AX), CX
@@ -3450,9 +3450,9 @@ next:
 	VFMADD231PS  Z8, Z6, Z4
 	VFMADD231PS  Z8, Z7, Z5
 	VMOVUPS      (BX), Z6
-	VPANDD       cffff0000<>+0(SB), Z6, Z6
+	VANDPS       cffff0000<>+0(SB), Z6, Z6
 	VMOVUPS.Z    64(BX), K1, Z7
-	VPANDD       cffff0000<>+0(SB), Z7, Z7
+	VANDPS       cffff0000<>+0(SB), Z7, Z7
 	VBROADCASTSS 4(DX), Z8
 	VFMADD231PS  Z8, Z6, Z0
 	VFMADD231PS  Z8, Z7, Z1
@@ -3616,7 +3616,7 @@ next:
 	RET
 
 // func pairsAVX512_4x2(args *byte)
-// Requires: AVX, AVX512F, BMI2, MMX+
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_4x2(SB), NOSPLIT, $0-8
 	MOVQ  args+0(FP), AX
 	MOVQ  64(AX), CX
@@ -3701,9 +3701,9 @@ next:
 	VFMADD231PS  Z10, Z8, Z6
 	VFMADD231PS  Z10, Z9, Z7
 	VMOVUPS      (SI), Z8
-	VPANDD       cffff0000<>+0(SB), Z8, Z8
+	VANDPS       cffff0000<>+0(SB), Z8, Z8
 	VMOVUPS.Z    64(SI), K1, Z9
-	VPANDD       cffff0000<>+0(SB), Z9, Z9
+	VANDPS       cffff0000<>+0(SB), Z9, Z9
 	VBROADCASTSS 4(DX), Z10
 	VFMADD231PS  Z10, Z8, Z0
 	VFMADD231PS  Z10, Z9, Z1
@@ -3890,7 +3890,7 @@ next:
 	RET
 
 // func pairsAVX512_5x2(args *byte)
-// Requires: AVX, AVX512F, BMI2, MMX+
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_5x2(SB), NOSPLIT, $0-8
 	MOVQ  args+0(FP), AX
 	MOVQ  64(AX), CX
@@ -3985,9 +3985,9 @@ next:
 	VFMADD231PS  Z12, Z10, Z8
 	VFMADD231PS  Z12, Z11, Z9
 	VMOVUPS      (SI), Z10
-	VPANDD       cffff0000<>+0(SB), Z10, Z10
+	VANDPS       cffff0000<>+0(SB), Z10, Z10
 	VMOVUPS.Z    64(SI), K1, Z11
-	VPANDD       cffff0000<>+0(SB), Z11, Z11
+	VANDPS       cffff0000<>+0(SB), Z11, Z11
 	VBROADCASTSS 4(DX), Z12
 	VFMADD231PS  Z12, Z10, Z0
 	VFMADD231PS  Z12, Z11, Z1
@@ -4196,7 +4196,7 @@ next:
 	RET
 
 // func pairsAVX512_6x2(args *byte)
-// Requires: AVX, AVX512F, BMI2, MMX+
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_6x2(SB), NOSPLIT, $0-8
 	MOVQ  args+0(FP), AX
 	MOVQ  64(AX), CX
@@ -4301,9 +4301,9 @@ next:
 	VFMADD231PS  Z14, Z12, Z10
 	VFMADD231PS  Z14, Z13, Z11
 	VMOVUPS      (SI), Z12
-	VPANDD       cffff0000<>+0(SB), Z12, Z12
+	VANDPS       cffff0000<>+0(SB), Z12, Z12
 	VMOVUPS.Z    64(SI), K1, Z13
-	VPANDD       cffff0000<>+0(SB), Z13, Z13
+	VANDPS       cffff0000<>+0(SB), Z13, Z13
 	VBROADCASTSS 4(DX), Z14
 	VFMADD231PS  Z14, Z12, Z0
 	VFMADD231PS  Z14, Z13, Z1
@@ -4536,7 +4536,7 @@ next:
 	RET
 
 // func pairsAVX512_7x2(args *byte)
-// Requires: AVX, AVX512F, BMI2, MMX+
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_7x2(SB), NOSPLIT, $0-8
 	MOVQ  args+0(FP), AX
 	MOVQ  64(AX), CX
@@ -4652,9 +4652,9 @@ next:
 	VFMADD231PS  Z16, Z14, Z12
 	VFMADD231PS  Z16, Z15, Z13
 	VMOVUPS      (DI), Z14
-	VPANDD       cffff0000<>+0(SB), Z14, Z14
+	VANDPS       cffff0000<>+0(SB), Z14, Z14
 	VMOVUPS.Z    64(DI), K1, Z15
-	VPANDD       cffff0000<>+0(SB), Z15, Z15
+	VANDPS       cffff0000<>+0(SB), Z15, Z15
 	VBROADCASTSS 4(DX), Z16
 	VFMADD231PS  Z16, Z14, Z0
 	VFMADD231PS  Z16, Z15, Z1
@@ -4910,7 +4910,7 @@ next:
 	RET
 
 // func pairsAVX512_8x2(args *byte)
-// Requires: AVX, AVX512F, BMI2, MMX+
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_8x2(SB), NOSPLIT, $0-8
 	MOVQ  args+0(FP), AX
 	MOVQ  64(AX), CX
@@ -5036,9 +5036,9 @@ next:
 	VFMADD231PS  Z18, Z16, Z14
 	VFMADD231PS  Z18, Z17, Z15
 	VMOVUPS      (DI), Z16
-	VPANDD       cffff0000<>+0(SB), Z16, Z16
+	VANDPS       cffff0000<>+0(SB), Z16, Z16
 	VMOVUPS.Z    64(DI), K1, Z17
-	VPANDD       cffff0000<>+0(SB), Z17, Z17
+	VANDPS       cffff0000<>+0(SB), Z17, Z17
 	VBROADCASTSS 4(DX), Z18
 	VFMADD231PS  Z18, Z16, Z0
 	VFMADD231PS  Z18, Z17, Z1
@@ -5316,7 +5316,7 @@ next:
 	RET
 
 // func pairsAVX512_9x2(args *byte)
-// Requires: AVX, AVX512F, BMI2, MMX+
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_9x2(SB), NOSPLIT, $0-8
 	MOVQ  args+0(FP), AX
 	MOVQ  64(AX), CX
@@ -5452,9 +5452,9 @@ next:
 	VFMADD231PS  Z20, Z18, Z16
 	VFMADD231PS  Z20, Z19, Z17
 	VMOVUPS      (DI), Z18
-	VPANDD       cffff0000<>+0(SB), Z18, Z18
+	VANDPS       cffff0000<>+0(SB), Z18, Z18
 	VMOVUPS.Z    64(DI), K1, Z19
-	VPANDD       cffff0000<>+0(SB), Z19, Z19
+	VANDPS       cffff0000<>+0(SB), Z19, Z19
 	VBROADCASTSS 4(DX), Z20
 	VFMADD231PS  Z20, Z18, Z0
 	VFMADD231PS  Z20, Z19, Z1
@@ -5756,7 +5756,7 @@ next:
 	RET
 
 // func pairsAVX512_10x2(args *byte)
-// Requires: AVX, AVX512F, BMI2, MMX+
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_10x2(SB), NOSPLIT, $0-8
 	MOVQ  args+0(FP), AX
 	MOVQ  64(AX), CX
@@ -5903,9 +5903,9 @@ next:
 	VFMADD231PS  Z22, Z20, Z18
 	VFMADD231PS  Z22, Z21, Z19
 	VMOVUPS      (R8), Z20
-	VPANDD       cffff0000<>+0(SB), Z20, Z20
+	VANDPS       cffff0000<>+0(SB), Z20, Z20
 	VMOVUPS.Z    64(R8), K1, Z21
-	VPANDD       cffff0000<>+0(SB), Z21, Z21
+	VANDPS       cffff0000<>+0(SB), Z21, Z21
 	VBROADCASTSS 4(DX), Z22
 	VFMADD231PS  Z22, Z20, Z0
 	VFMADD231PS  Z22, Z21, Z1
@@ -6230,7 +6230,7 @@ next:
 	RET
 
 // func pairsAVX512_11x2(args *byte)
-// Requires: AVX, AVX512F, BMI2, MMX+
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_11x2(SB), NOSPLIT, $0-8
 	MOVQ  args+0(FP), AX
 	MOVQ  64(AX), CX
@@ -6387,9 +6387,9 @@ next:
 	VFMADD231PS  Z24, Z22, Z20
 	VFMADD231PS  Z24, Z23, Z21
 	VMOVUPS      (R8), Z22
-	VPANDD       cffff0000<>+0(SB), Z22, Z22
+	VANDPS       cffff0000<>+0(SB), Z22, Z22
 	VMOVUPS.Z    64(R8), K1, Z23
-	VPANDD       cffff0000<>+0(SB), Z23, Z23
+	VANDPS       cffff0000<>+0(SB), Z23, Z23
 	VBROADCASTSS 4(DX), Z24
 	VFMADD231PS  Z24, Z22, Z0
 	VFMADD231PS  Z24, Z23, Z1
@@ -6736,7 +6736,7 @@ next:
 	RET
 
 // func pairsAVX512_12x2(args *byte)
-// Requires: AVX, AVX512F, BMI2, MMX+
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
 TEXT ·pairsAVX512_12x2(SB), NOSPLIT, $0-8
 	MOVQ  args+0(FP), AX
 	MOVQ  64(AX), CX
@@ -6903,9 +6903,9 @@ next:
 	VFMADD231PS  Z26, Z24, Z22
 	VFMADD231PS  Z26, Z25, Z23
 	VMOVUPS      (R8), Z24
-	VPANDD       cffff0000<>+0(SB), Z24, Z24
+	VANDPS       cffff0000<>+0(SB), Z24, Z24
 	VMOVUPS.Z    64(R8), K1, Z25
-	VPANDD       cffff0000<>+0(SB), Z25, Z25
+	VANDPS       cffff0000<>+0(SB), Z25, Z25
 	VBROADCASTSS 4(DX), Z26
 	VFMADD231PS  Z26, Z24, Z0
 	VFMADD231PS  Z26, Z25, Z1
