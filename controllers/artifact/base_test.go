@@ -9,9 +9,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/switchyard-dev/switchyard/runtime/arch"
-
 	"github.com/switchyard-dev/switchyard/controllers/artifact"
+	"github.com/switchyard-dev/switchyard/runtime/arch"
 	"github.com/switchyard-dev/switchyard/runtime/model"
 	"github.com/switchyard-dev/switchyard/runtime/peft"
 	"github.com/switchyard-dev/switchyard/test/ocisource"

@@ -13,11 +13,10 @@ import (
 	"slices"
 	"time"
 
-	"github.com/switchyard-dev/switchyard/runtime/arch"
-
 	"gorgonia.org/tensor"
 
 	"github.com/switchyard-dev/switchyard/runtime/adapters"
+	"github.com/switchyard-dev/switchyard/runtime/arch"
 	"github.com/switchyard-dev/switchyard/runtime/engine"
 	"github.com/switchyard-dev/switchyard/runtime/model"
 	"github.com/switchyard-dev/switchyard/runtime/weights"

@@ -13,11 +13,10 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/switchyard-dev/switchyard/runtime/arch"
-
 	"golang.org/x/sys/unix"
 
 	"github.com/switchyard-dev/switchyard/runtime/adapters"
+	"github.com/switchyard-dev/switchyard/runtime/arch"
 	"github.com/switchyard-dev/switchyard/runtime/engine"
 	"github.com/switchyard-dev/switchyard/runtime/memory"
 	"github.com/switchyard-dev/switchyard/runtime/model"

@@ -12,11 +12,10 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/switchyard-dev/switchyard/runtime/arch"
-
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/switchyard-dev/switchyard/runtime/adapters"
+	"github.com/switchyard-dev/switchyard/runtime/arch"
 	"github.com/switchyard-dev/switchyard/runtime/batcher"
 	"github.com/switchyard-dev/switchyard/runtime/engine"
 	"github.com/switchyard-dev/switchyard/runtime/model"

@@ -10,10 +10,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/switchyard-dev/switchyard/runtime/arch"
-
 	"gorgonia.org/tensor"
 
+	"github.com/switchyard-dev/switchyard/runtime/arch"
 	"github.com/switchyard-dev/switchyard/runtime/engine"
 	"github.com/switchyard-dev/switchyard/runtime/model"
 	"github.com/switchyard-dev/switchyard/runtime/peft"

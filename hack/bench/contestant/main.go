@@ -10,11 +10,10 @@ import (
 	"runtime"
 	"time"
 
-	"github.com/switchyard-dev/switchyard/runtime/arch"
-
 	"gorgonia.org/tensor"
 
 	"github.com/switchyard-dev/switchyard/runtime/adapters"
+	"github.com/switchyard-dev/switchyard/runtime/arch"
 	"github.com/switchyard-dev/switchyard/runtime/engine"
 	"github.com/switchyard-dev/switchyard/runtime/kernels"
 	"github.com/switchyard-dev/switchyard/runtime/model"
