@@ -22,7 +22,7 @@ func rounded(x []float32) []float32 {
 	return all
 }
 
-// The largest of a type is its largest number: what is larger rounds to infinity, if there is anything.
+// The largest of a type is its largest number that is finite.
 func TestTheLargestOfAType(t *testing.T) {
 	for dtype, want := range map[kernels.DType]float32{
 		kernels.Float32: math.MaxFloat32, kernels.BFloat16: math.Float32frombits(0x7f7f0000),
