@@ -2,6 +2,7 @@ package kernels_test
 
 import (
 	"math/rand/v2"
+	"os"
 	"slices"
 	"testing"
 
@@ -16,6 +17,9 @@ func TestNothingBehindAnOperandIsTouched(t *testing.T) {
 }
 
 func testNothingBehindAnOperandIsTouched(t *testing.T) {
+	if !memory.OffHeap {
+		t.Skip("there is heap behind a region")
+	}
 	const page = 1024 // values
 	p := newPool(t, 1)
 	var regions []*memory.Region
@@ -76,22 +80,47 @@ func testNothingBehindAnOperandIsTouched(t *testing.T) {
 	}
 }
 
-// The panels of packed weights are read to their end alone, too.
+// The panels of packed weights are read to their end alone, too, whole words where an odd K ends within one.
 func TestNothingBehindPackedWeightsIsTouched(t *testing.T) {
+	if !memory.OffHeap {
+		t.Skip("there is heap behind a region")
+	}
 	kernels.EachVariant(t, func(t *testing.T) {
 		p := newPool(t, 1)
-		for _, n := range []int{8, 16, 24, 64} {
-			const k = 128 // whole pages
-			var r memory.Region
-			w := random(rand.New(rand.NewPCG(7, 7)), n*k)
-			packed := kernels.Pack(&r, w, n, k)
-			r.Seal()
-			x := random(rand.New(rand.NewPCG(8, 8)), 7*k)
-			got := gemm(p, kernels.Gemm{X: x, Rows: 7, W: packed})
-			if !slices.Equal(got, gemm(p, kernels.Gemm{X: x, Rows: 7, W: kernels.Pack(nil, w, n, k)})) {
-				t.Errorf("%d outputs: expected what the same weights make elsewhere", n)
+		for _, c := range []struct {
+			dtype kernels.DType
+			k     int // 64 or 128 words long, so that what is packed ends where it can end a page
+		}{{kernels.Float32, 128}, {kernels.BFloat16, 128}, {kernels.BFloat16, 127}} {
+			for _, n := range []int{1, 8, 15, 16, 24, 64} {
+				w := random(rand.New(rand.NewPCG(7, 7)), n*c.k)
+				elsewhere := kernels.PackAs(nil, c.dtype, w, n, c.k)
+				var r memory.Region
+				packed := packedAtTheEnd(t, &r, elsewhere, c.dtype, w)
+				x := random(rand.New(rand.NewPCG(8, 8)), 7*c.k)
+				for _, rows := range []int{1, 7} {
+					got := gemm(p, kernels.Gemm{X: x, Rows: rows, W: packed})
+					if !sameBits(got, gemm(p, kernels.Gemm{X: x, Rows: rows, W: elsewhere})) {
+						t.Errorf("type %v, %d x %d: expected what the same weights make elsewhere", c.dtype, n, c.k)
+					}
+				}
+				r.Free()
 			}
-			r.Free()
 		}
 	})
+}
+
+// packedAtTheEnd packs weights as others are packed, so that their last word is the last of the region.
+func packedAtTheEnd(
+	t *testing.T, r *memory.Region, as *kernels.Packed, dtype kernels.DType, w []float32,
+) *kernels.Packed {
+	t.Helper()
+	page := int64(os.Getpagesize())
+	size := (as.Bytes() + page - 1) / page * page
+	memory.Make[float32](r, int(size-as.Bytes())/4)
+	packed := kernels.PackAs(r, dtype, w, as.N, as.K)
+	r.Seal()
+	if r.Bytes() != size || as.Bytes()%64 != 0 {
+		t.Fatalf("expected %d bytes at the end of %d, found %d", as.Bytes(), size, r.Bytes())
+	}
+	return packed
 }

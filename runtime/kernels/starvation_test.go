@@ -8,24 +8,33 @@ import (
 )
 
 // While every worker is in a product that takes about a second, goroutines go on talking and garbage is collected: all
-// of it before the product has ended. Assembly cannot be preempted; it returns to Go often enough for that.
+// of it before the product has ended. Assembly cannot be preempted; it returns to Go often enough for that, whichever
+// it is.
 func TestGoGoesOnBesideKernels(t *testing.T) {
 	if testing.Short() {
 		t.Skip("not in the short form")
 	}
+	kernels.EachVariant(t, func(t *testing.T) {
+		if variant, _ := kernels.Variant(); variant == "portable" {
+			t.Skip("no assembly")
+		}
+		for name, dtype := range map[string]kernels.DType{"float32": kernels.Float32, "bfloat16": kernels.BFloat16} {
+			t.Run(name, func(t *testing.T) { testGoGoesOnBesideKernels(t, dtype) })
+		}
+	})
+}
+
+func testGoGoesOnBesideKernels(t *testing.T, dtype kernels.DType) {
 	const (
 		k, n, rows  = 4096, 4096, 1024 // of each worker: 34 GFLOP
 		collections = 20
 		roundTrips  = 200
 	)
-	if variant, err := kernels.Variant(); err != nil || variant == "portable" {
-		t.Skipf("no assembly here: %s, %v", variant, err)
-	}
 	workers := runtime.GOMAXPROCS(0)
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(workers + 2)) // as cmd/runtime does
 	p := newPool(t, workers)
 	op := kernels.Gemm{
-		X: make([]float32, workers*rows*k), Rows: workers * rows, W: kernels.Pack(nil, make([]float32, n*k), n, k),
+		X: make([]float32, workers*rows*k), Rows: workers * rows, W: kernels.NewPacked(nil, dtype, n, k),
 		Dst: make([]float32, workers*rows*n),
 	}
 	computed := make(chan struct{})
