@@ -28,6 +28,8 @@ import (
 	"github.com/switchyard-dev/switchyard/runtime/arch"
 	"github.com/switchyard-dev/switchyard/runtime/batcher"
 	"github.com/switchyard-dev/switchyard/runtime/engine"
+	"github.com/switchyard-dev/switchyard/runtime/memory"
+	"github.com/switchyard-dev/switchyard/runtime/model"
 	"github.com/switchyard-dev/switchyard/runtime/peft"
 	"github.com/switchyard-dev/switchyard/runtime/server"
 	"github.com/switchyard-dev/switchyard/test/oip"
@@ -539,8 +541,9 @@ func TestReadinessWaitsForItsReport(t *testing.T) {
 	p.ready(t)
 }
 
-func TestABaseThatIsNotOneIsRefused(t *testing.T) {
-	r, _, digest := shelf(t)
+// openBase opens a base as a new pod does.
+func openBase(t *testing.T, r *registrytest.Registry, digest string, dtype arch.DType) (*model.Base, error) {
+	t.Helper()
 	registry, err := artifacts.NewRegistry(r.Options())
 	if err != nil {
 		t.Fatal(err)
@@ -549,7 +552,12 @@ func TestABaseThatIsNotOneIsRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = agent.OpenBase(t.Context(), store, digest["parity"], arch.Float32, slog.New(slog.DiscardHandler))
+	return agent.OpenBase(t.Context(), store, digest, dtype, slog.New(slog.DiscardHandler))
+}
+
+func TestABaseThatIsNotOneIsRefused(t *testing.T) {
+	r, _, digest := shelf(t)
+	_, err := openBase(t, r, digest["parity"], arch.Float32)
 	const want = "artifactType: expected application/vnd.switchyard.base.v1"
 	if err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("expected %q, found %v", want, err)
@@ -564,15 +572,7 @@ func TestABaseOfSeveralFiles(t *testing.T) {
 		"intermediate_size": 8, "max_position_embeddings": 16
 	}`).Sharded(3).File("tokenizer.json", []byte("{}")).File("vocab.txt", []byte("[PAD]")).Write()
 	digest := r.Base(dir)
-	registry, err := artifacts.NewRegistry(r.Options())
-	if err != nil {
-		t.Fatal(err)
-	}
-	store, err := artifacts.NewStore(t.TempDir(), registry)
-	if err != nil {
-		t.Fatal(err)
-	}
-	base, err := agent.OpenBase(t.Context(), store, digest, arch.Float32, slog.New(slog.DiscardHandler))
+	base, err := openBase(t, r, digest, arch.Float32)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -580,6 +580,45 @@ func TestABaseOfSeveralFiles(t *testing.T) {
 		base.TokenizerConfig != nil {
 		t.Errorf("expected %s with its tokenizer, found %s with %s, %s, %s", digest, base.Digest,
 			base.Tokenizer, base.Vocab, base.TokenizerConfig)
+	}
+}
+
+// A base as bfloat16 takes half the memory of one as float32, has the same digest, and answers as rounded weights do:
+// nearly the same.
+func TestABaseIsKeptAsItIsAsked(t *testing.T) {
+	r := registrytest.New(t)
+	digest := r.Base(wrappers.Base(t, `{
+		"model_type": "bert", "vocab_size": 3000, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+		"intermediate_size": 256, "max_position_embeddings": 16, "num_labels": 4
+	}`).Write())
+	took, answers := make(map[arch.DType]int64), make(map[arch.DType][]float32)
+	for _, dtype := range []arch.DType{arch.Float32, arch.BFloat16} {
+		before := memory.Held()
+		base, err := openBase(t, r, digest, dtype)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer base.Close()
+		if took[dtype] = memory.Held() - before; base.DType != dtype || base.Digest != digest {
+			t.Errorf("expected %s as %s, found %s as %s", digest, dtype, base.Digest, base.DType)
+		}
+		e := engine.New(base, 1)
+		defer e.Close()
+		answer, err := e.Run(engine.Batch{Inputs: []engine.Input{{IDs: []int32{2, 7, 18}}}, Rows: []engine.Row{{}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		answers[dtype] = answer[0].Float32s()
+	}
+	if share := float64(took[arch.BFloat16]) / float64(took[arch.Float32]); share < 0.45 || share > 0.55 {
+		t.Errorf("expected half the memory as bfloat16, found %v", took)
+	}
+	largest, off := float32(0), float32(0)
+	for i, v := range answers[arch.Float32] {
+		largest, off = max(largest, v, -v), max(off, v-answers[arch.BFloat16][i], answers[arch.BFloat16][i]-v)
+	}
+	if off == 0 || off > largest/20 {
+		t.Errorf("expected an answer that is nearly float32's, found %v", answers)
 	}
 }
 

@@ -338,6 +338,15 @@ func TestBadFlagsAndBadBases(t *testing.T) {
 	}
 }
 
+// GOMEMLIMIT is for what the process takes in all: weights off the heap, too.
+func TestTheMemoryLimitIsTheWholeProcess(t *testing.T) {
+	t.Setenv("GOMEMLIMIT", "777MiB")
+	s := start(t, t.TempDir())
+	if want := "msg=\"memory limit\" bytes=814743552"; !strings.Contains(s.Log(), want) {
+		t.Errorf("expected %s in the log, found:\n%s", want, s.Log())
+	}
+}
+
 func TestKernelsThatNoProcessorHas(t *testing.T) {
 	path, err := binary()
 	if err != nil {
