@@ -16,6 +16,7 @@ import (
 	"github.com/switchyard-dev/switchyard/runtime/arch"
 	"github.com/switchyard-dev/switchyard/runtime/engine"
 	"github.com/switchyard-dev/switchyard/runtime/kernels"
+	"github.com/switchyard-dev/switchyard/runtime/memory"
 	"github.com/switchyard-dev/switchyard/runtime/model"
 	"github.com/switchyard-dev/switchyard/runtime/weights"
 )
@@ -42,7 +43,8 @@ type answer struct {
 type contestant struct {
 	base     *model.Base
 	engine   *engine.Engine
-	adapters []*engine.Adapter
+	set      *adapters.Set
+	adapters []*engine.Adapter // of the set
 	inputs   []engine.Input
 }
 
@@ -75,10 +77,26 @@ func main() {
 	}
 }
 
+// close gives back all that was opened: what stays would be memory that the next base is measured beside.
+func (c *contestant) close() error {
+	if c.engine == nil {
+		return nil
+	}
+	for _, entry := range c.set.List() {
+		c.set.Drop(entry.Name)
+	}
+	c.engine.Close()
+	c.base.Close()
+	*c = contestant{}
+	if held := memory.Held(); held != 0 {
+		return fmt.Errorf("expected no memory to be held by the base before, found %d bytes", held)
+	}
+	return nil
+}
+
 func (c *contestant) open(cmd command, workers int) (answer, error) {
-	if c.engine != nil {
-		c.engine.Close()
-		c.base.Close()
+	if err := c.close(); err != nil {
+		return answer{}, err
 	}
 	folder, err := weights.OpenFolder(cmd.Open)
 	if err != nil {
@@ -93,14 +111,14 @@ func (c *contestant) open(cmd command, workers int) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	*c = contestant{base: base, engine: engine.New(base, workers)}
+	e := engine.New(base, workers)
+	*c = contestant{base: base, engine: e, set: adapters.New(e)}
 	var a answer
 	if a.Variant, err = kernels.Variant(); err != nil {
 		return answer{}, err
 	}
-	set := adapters.New(c.engine)
 	for _, path := range cmd.Adapters {
-		entry := set.Load(path, func() (*weights.Folder, error) { return weights.OpenFolder(path) })
+		entry := c.set.Load(path, func() (*weights.Folder, error) { return weights.OpenFolder(path) })
 		if entry.Err != nil {
 			return answer{}, entry.Err
 		}
