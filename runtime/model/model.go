@@ -87,6 +87,9 @@ const (
 // preprocessor_config.json, tokenizer.json, tokenizer_config.json, vocab.txt, added_tokens.json and
 // special_tokens_map.json. The weights are mapped only while they are packed, as dtype; that is no part of the digest.
 func Open(folder *weights.Folder, dtype arch.DType) (*Base, error) {
+	if _, err := arch.ParseDType(string(dtype)); err != nil {
+		return nil, fmt.Errorf("dtype: %w", err)
+	}
 	config, err := folder.ReadFile("config.json", maxConfig)
 	if err != nil {
 		return nil, err

@@ -75,6 +75,19 @@ func mustOpen(t *testing.T, base *wrappers.BaseFolder) *model.Base {
 	return opened
 }
 
+// A type of weights that nobody knows is refused, and not taken for another.
+func TestAnUnknownDTypeIsRefused(t *testing.T) {
+	folder, err := weights.OpenFolder(wrappers.Base(t, configs["bert"]).Write())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = folder.Close() }()
+	const want = `dtype: expected float32 or bfloat16, found "bf16"`
+	if _, err := model.Open(folder, "bf16"); err == nil || err.Error() != want {
+		t.Errorf("expected %q, found %v", want, err)
+	}
+}
+
 // What arch says of an architecture without arithmetic is what its forward pass asks for: adapters are checked against
 // the one and run by the other. It is so whatever heads the base has.
 func TestDescriptionAndModelAgree(t *testing.T) {
