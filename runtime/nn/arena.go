@@ -25,8 +25,17 @@ type Place struct{ block, used, total int }
 
 // take is n values, of whatever was there.
 func (a *Arena) take(n int) []float32 {
+	taken := a.find(n)
+	if taken == nil {
+		taken = a.grow(n)
+	}
 	a.at.total += n
 	a.most = max(a.most, a.at.total)
+	return taken
+}
+
+// find is n values of the blocks that there are, or nil.
+func (a *Arena) find(n int) []float32 {
 	for a.at.block < len(a.blocks) {
 		values, end := a.blocks[a.at.block].values, a.at.used+n
 		switch {
@@ -40,15 +49,21 @@ func (a *Arena) take(n int) []float32 {
 			a.free(a.at.block, a.at.block+1)
 		}
 	}
+	return nil
+}
+
+// grow is n values of a new block. The first block has room for all that was taken at once before. Where the system has
+// none for that, it is forgotten: the next batch takes no more than it needs.
+func (a *Arena) grow(n int) []float32 {
 	size := n
 	if len(a.blocks) == 0 {
-		size = a.most
+		size, a.most = max(n, a.most), 0
 	}
 	region := &memory.Region{}
 	values := memory.Make[float32](region, size)
 	region.Seal()
 	a.blocks = append(a.blocks, block{values, region})
-	a.at.used = n
+	a.at.used, a.most = n, max(size, a.most)
 	return values[:n:n]
 }
 

@@ -83,6 +83,30 @@ func TestAnArenaThatGrowsDropsWhatIsTooSmall(t *testing.T) {
 	}
 }
 
+// What the system had no memory for fails once: the batches that follow find room for what they need.
+func TestAnArenaOutlivesWhatItCannotMap(t *testing.T) {
+	const beyond = 1 << 50 // values, more than there are addresses
+	var arena nn.Arena
+	defer arena.Free()
+	take := func(sizes ...int) (refused bool) {
+		defer arena.Reset()
+		defer func() { refused = recover() != nil }()
+		b := nn.NewBatch(nil, &arena, nil, nil, nil, 0)
+		for _, n := range sizes {
+			fill(b.Floats(n), 1)
+		}
+		return false
+	}
+	for _, before := range [][]int{nil, {1000}, {1000, 200_000}} {
+		if !take(append(before, beyond)...) {
+			t.Fatal("expected no memory for so much")
+		}
+		if take(1) || take(1000, 2000) {
+			t.Errorf("behind %v and too much: expected room for a few values", before)
+		}
+	}
+}
+
 func fill(x []float32, v float32) {
 	for i := range x {
 		x[i] = v
