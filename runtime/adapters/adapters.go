@@ -176,13 +176,11 @@ func (s *Set) checkTokenizer(folder *weights.Folder) error {
 func (s *Set) Try(l *Lease) error {
 	s.trial.Lock()
 	defer s.trial.Unlock()
-	answers, err := s.engine.Run(engine.Batch{
-		Inputs: []engine.Input{s.engine.Zeros()}, Rows: []engine.Row{{Input: 0, Adapter: l.Adapter()}},
-	})
+	answer, err := s.engine.Try(l.Adapter())
 	if err != nil {
 		return err
 	}
-	for i, v := range answers[0].Float32s() {
+	for i, v := range answer.Float32s() {
 		if math.IsNaN(float64(v)) || math.IsInf(float64(v), 0) {
 			return fmt.Errorf("an input of zeros: logit %d: expected a finite number, found %v", i, v)
 		}

@@ -98,15 +98,21 @@ func (c *DeBERTa) work(rank int) work {
 	w := work{
 		tokens: c.MaxPositions, embed: int64(c.HiddenSize), layer: encoderWork(c.HiddenSize, c.IntermediateSize, rank),
 	}
+	if n := c.ConvKernelSize; n > 0 { // what came into the first layer is kept, and then unfolded beside what it made
+		hidden := int64(c.HiddenSize)
+		w.layer = max(w.layer+hidden, int64(2+n)*hidden+int64(rank))
+	}
 	if !c.Relative {
 		return w
 	}
 	span, _ := c.Span()
 	embeddings := 2 * int64(span) * int64(c.HiddenSize)
+	w.batch = embeddings
+	w.row = 2 * embeddings // an adapter's own, and a copy while they are projected
 	for _, term := range []bool{c.C2P, c.P2C} {
 		if term {
 			w.kept += int64(c.NumHiddenLayers) * embeddings
-			w.input += 2 * embeddings // before and after
+			w.row += embeddings
 		}
 	}
 	return w

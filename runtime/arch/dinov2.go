@@ -93,7 +93,7 @@ func (c *DINOv2) work(rank int) work {
 	rows, cols := c.Patches()
 	inner := c.Inner()
 	if c.SwiGLU {
-		inner *= 2
+		inner *= 3
 	}
 	return c.patches.work(1+rows*cols, c.HiddenSize, encoderWork(c.HiddenSize, inner, rank))
 }

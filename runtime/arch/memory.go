@@ -48,32 +48,33 @@ func (d *Description) MaxTokens() int {
 }
 
 // BatchBytes is the memory that computing so many rows takes at once beside the weights, with updates of at most that
-// rank in every layer: what a layer works with, an eighth more for what does not fit side by side until an arena has
-// grown, a row of an adapter that is tried meanwhile (a text of one token is nothing), and the inputs. Heads are not
+// rank in every layer: what a layer works with, the same of a row of an adapter that is tried meanwhile (a text of one
+// token), an eighth more for what does not fit side by side until an arena has grown, and the inputs. Heads are not
 // counted: they are small. Where images may have any size, there may be as many tokens as are computed together.
 func (d *Description) BatchBytes(rows, rank int) int64 {
 	w := d.work(rank)
 	most, input := int64(max(MaxBatchTokens, w.tokens)), int64(rows)*w.input
-	tokens := min(int64(rows)*int64(w.tokens), most)
-	if i := d.Image; i != nil && i.Patch != [2]int{} {
-		tokens, input = most, most*int64(i.Channels*i.Patch[0]*i.Patch[1])
+	tokens, tried := min(int64(rows)*int64(w.tokens), most), int64(1)
+	if i := d.Image; i != nil {
+		tried = int64(w.tokens)
+		if i.Patch != [2]int{} {
+			tokens, input = most, most*int64(i.Channels*i.Patch[0]*i.Patch[1])
+		}
 	}
-	tokens += tokens / 8
-	if d.Image != nil {
-		tokens += int64(w.tokens)
-	}
-	return bytesPerValue * (tokens*(w.layer+w.embed) + input + w.kept)
+	arenas := (tokens+tried)*(w.layer+w.embed) + int64(rows+1)*w.row + 2*w.batch
+	return bytesPerValue * (arenas + arenas/8 + input + w.input + w.kept)
 }
 
 const bytesPerValue = 4 // of float32
 
-// work is how many values a forward pass works with at once: tokens of a row at most, values of its input, values of a
-// token in the embeddings and in a layer. What is kept is counted once.
+// work is how many values a forward pass works with at once.
 type work struct {
-	tokens       int
-	input        int64
-	embed, layer int64
-	kept         int64 // of one batch for the next
+	tokens       int   // of a row at most
+	input        int64 // values of a row's input
+	embed, layer int64 // of a token, in the embeddings and in a layer
+	row          int64 // of a row, however many tokens it has
+	batch        int64 // of a batch, however many rows it has
+	kept         int64 // of one batch for all that follow
 }
 
 // encoderWork is that of a transformer's layer: the hidden state, its norm, query, key, value and the intermediate

@@ -112,6 +112,7 @@ func parseModernBERT(raw []byte, labels int) (*architecture, error) {
 			return work{
 				tokens: c.MaxPositions, embed: int64(c.HiddenSize),
 				layer: encoderWork(c.HiddenSize, 3*c.IntermediateSize, rank),
+				batch: 2 * int64(c.MaxPositions) * int64(c.HiddenSize/c.NumHeads), // the angles of both kinds of layers
 			}
 		},
 	}, nil

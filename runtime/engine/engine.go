@@ -150,13 +150,49 @@ func fill(compiled *nn.Adapter, a *peft.Adapter) error {
 // Run answers a batch, in the order of its rows: logits [labels] of each, or [tokens, labels] of one whose head answers
 // for each token. A panic in it is this batch's error, with its stack, and nobody else's.
 func (e *Engine) Run(batch Batch) (answers []*tensor.Dense, err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			answers, err = nil, fmt.Errorf("engine: panic: %v\n%s", v, debug.Stack())
-		}
-	}()
+	defer failed(&err)
+	asked, err := e.lay(batch)
+	if err != nil {
+		return nil, err
+	}
+	arena := e.arenas.get()
+	defer e.arenas.put(arena)
+	return e.answer(asked, arena), nil
+}
+
+// Try answers one row of zeros. Its memory is its own and as small as the row, so that it may run beside batches: it
+// neither takes theirs, which they would have to replace, nor waits for it.
+func (e *Engine) Try(a *Adapter) (answer *tensor.Dense, err error) {
+	defer failed(&err)
+	asked, err := e.lay(Batch{Inputs: []Input{e.Zeros()}, Rows: []Row{{Input: 0, Adapter: a}}})
+	if err != nil {
+		return nil, err
+	}
+	arena := &nn.Arena{}
+	defer arena.Free()
+	return e.answer(asked, arena)[0], nil
+}
+
+// failed, deferred, makes a panic an error.
+func failed(err *error) {
+	if v := recover(); v != nil {
+		*err = fmt.Errorf("engine: panic: %v\n%s", v, debug.Stack())
+	}
+}
+
+// asked is a batch that was checked, its rows sorted by adapter.
+type asked struct {
+	inputs []nn.Input
+	rows   []nn.Row
+	order  []int // of each of the rows, its place in the batch
+	whole  bool
+}
+
+// lay checks a batch and sorts its rows.
+func (e *Engine) lay(batch Batch) (*asked, error) {
 	inputs := make([]nn.Input, len(batch.Inputs))
 	for i, in := range batch.Inputs {
+		var err error
 		if inputs[i], err = e.input(in); err != nil {
 			return nil, fmt.Errorf("engine: input %d: %w", i, err)
 		}
@@ -179,17 +215,18 @@ func (e *Engine) Run(batch Batch) (answers []*tensor.Dense, err error) {
 		}
 		rows[i].Input = same[r.Input]
 	}
-	arena := e.arenas.get()
-	defer e.arenas.put(arena)
-	sizes := e.base.Model.Tokens
-	laid := nn.NewBatch(e.pool, arena, inputs, rows, sizes, e.base.Description.Own)
-	laid.Whole = batch.Whole
-	found := e.base.Model.Forward(laid)
-	answers = make([]*tensor.Dense, len(order))
-	for i, row := range order {
-		answers[row] = found[i]
+	return &asked{inputs: inputs, rows: rows, order: order, whole: batch.Whole}, nil
+}
+
+// answer computes what was asked, in the batch's order, with an arena that nobody else works with.
+func (e *Engine) answer(a *asked, arena *nn.Arena) []*tensor.Dense {
+	b := nn.NewBatch(e.pool, arena, a.inputs, a.rows, e.base.Model.Tokens, e.base.Description.Own)
+	b.Whole = a.whole
+	answers := make([]*tensor.Dense, len(a.order))
+	for i, found := range e.base.Model.Forward(b) {
+		answers[a.order[i]] = found
 	}
-	return answers, nil
+	return answers
 }
 
 // firstOfEach tells of each input which is the first that is the same, bit by bit.
@@ -212,8 +249,7 @@ func firstOfEach(inputs []nn.Input) []int {
 	return first
 }
 
-// arenas keep one for the next batch, the largest: what adapters are tried with beside batches must not leave an arena
-// of each that ran at once.
+// arenas keep one for the next batch, the largest: of batches that run at once each has one, and all others are freed.
 type arenas struct {
 	mu   sync.Mutex
 	idle *nn.Arena // nil while a batch works with it

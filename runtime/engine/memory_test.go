@@ -7,6 +7,7 @@ import (
 	"runtime/metrics"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -49,12 +50,17 @@ func peak(run func()) int64 {
 	defer debug.SetGCPercent(debug.SetGCPercent(2))
 	runtime.GC()
 	before := inUse()
+	return most(inUse, run) - before
+}
+
+// most is the largest of what is measured again and again while run runs.
+func most(measure func() int64, run func()) int64 {
 	var most atomic.Int64
 	done, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
 		for {
-			most.Store(max(most.Load(), inUse()))
+			most.Store(max(most.Load(), measure()))
 			select {
 			case <-done:
 				return
@@ -66,7 +72,7 @@ func peak(run func()) int64 {
 	run()
 	close(done)
 	<-ended
-	return most.Load() - before
+	return most.Load()
 }
 
 // What a pod is sized by (arch.BatchBytes) is more than what a full batch holds at once, and less than twice that.
@@ -104,6 +110,54 @@ func TestABatchTakesWhatItIsSaidToTake(t *testing.T) {
 		if most > said || said > 2*most {
 			t.Errorf("%s: expected %d to %d bytes, found %d", name, said/2, said, most)
 		}
+	}
+}
+
+// An adapter that is tried beside batches takes a row's memory, and never the batches' arena: they would have to make
+// another as large. Whatever runs at once, it is no more than a pod is sized by.
+func TestATryBesideABatchTakesWhatItIsSaidToTake(t *testing.T) {
+	const rank, batches = 16, 4
+	base := open(t, `{"model_type": "vit", "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+		"intermediate_size": 256, "image_size": 96, "patch_size": 8, "num_labels": 4}`)
+	defer base.Close()
+	e := engine.New(base, 2)
+	defer e.Close()
+	adapter := lowRank(t, e, rank)
+	defer adapter.Free()
+	batch := fullBatch(base.Description, adapter)
+	before := memory.Held()
+	run(t, e, batch)
+	run(t, e, batch) // whose arena is one block
+	arena := memory.Held() - before
+	held := most(memory.Held, func() {
+		var tries sync.WaitGroup
+		var done atomic.Bool
+		var begun atomic.Int64
+		tries.Go(func() {
+			for !done.Load() {
+				begun.Add(1)
+				if _, err := e.Try(adapter); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+		for range batches {
+			for seen := begun.Load(); begun.Load() == seen; { // a try is under way when the batch begins
+				runtime.Gosched()
+			}
+			run(t, e, batch)
+		}
+		done.Store(true)
+		tries.Wait()
+	}) - before
+	said := base.Description.BatchBytes(arch.MaxBatchRows, rank)
+	inputs := 4 * int64(len(batch.Inputs)) * int64(batch.Inputs[0].Pixels.Shape().TotalSize()) // on the heap
+	t.Logf("an arena of %d bytes, %d with tries beside it, and %d said with the inputs' %d", arena, held, said, inputs)
+	if held <= arena || held > said-inputs {
+		t.Errorf("expected more than %d bytes and at most %d, found %d", arena, said-inputs, held)
+	}
+	if left := memory.Held() - before; left != arena {
+		t.Errorf("expected the tries to leave no memory behind, found %d bytes beside the arena's %d", left-arena, arena)
 	}
 }
 
@@ -194,7 +248,9 @@ func lowRank(t *testing.T, e *engine.Engine, rank int) *engine.Adapter {
 	a := wrappers.Adapter(t).Rank(rank).Set("modules_to_save", nil)
 	updates := 0
 	for _, m := range e.Description().Modules {
-		for _, name := range []string{"query", "key", "value", "query_proj", "key_proj", "value_proj", "Wqkv"} {
+		for _, name := range []string{
+			"query", "key", "value", "query_proj", "key_proj", "value_proj", "q_lin", "k_lin", "v_lin", "Wqkv",
+		} {
 			if strings.HasSuffix(m.Path, "."+name) {
 				a.Update(m.Path, m.Params[0].Shape[0], m.Params[0].Shape[1])
 				updates++
