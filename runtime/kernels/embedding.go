@@ -61,11 +61,11 @@ func (p *Pool) Embedding(ops ...Embedding) {
 	for i := range ops {
 		tasks[i] = ceilDiv(len(ops[i].IDs), rowsPerTask)
 	}
-	p.runEach(tasks, func(_ *worker, i, task int) {
+	p.runEach(tasks, func(w *worker, i, task int) {
 		op := &ops[i]
-		buf := make([]float32, op.Width)
+		w.vector = atLeast(w.vector, op.Width)
 		for r := task * rowsPerTask; r < min((task+1)*rowsPerTask, len(op.IDs)); r++ {
-			op.row(op.Dst[r*op.Width:(r+1)*op.Width], buf, op.IDs[r])
+			op.row(op.Dst[r*op.Width:(r+1)*op.Width], w.vector[:op.Width], op.IDs[r])
 		}
 	})
 }

@@ -29,6 +29,7 @@ type worker struct {
 	product []float32 // a block of a product
 	rows    []float32 // rows of a matrix, copied
 	rounded []uint32  // the same as bfloat16
+	vector  []float32 // of a table
 	heads   heads
 }
 

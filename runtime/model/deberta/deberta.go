@@ -6,7 +6,6 @@ package deberta
 import (
 	"fmt"
 	"math"
-	"slices"
 	"strconv"
 
 	"github.com/switchyard-dev/switchyard/runtime/arch"
@@ -156,9 +155,11 @@ func (m *Model) Forward(b *nn.Batch) nn.Answers {
 	r := m.positions(b)
 	for i := range m.layers {
 		x = b.Enter(1+i, x, hidden)
+		mark := b.Mark()
 		var before []float32
 		if i == 0 && m.conv != nil {
-			before = append(before, x...)
+			before = b.Floats(len(x))
+			copy(before, x)
 		} else if i == len(m.layers)-1 {
 			b.LookAt(nn.FirstOf(sequence))
 		}
@@ -166,6 +167,7 @@ func (m *Model) Forward(b *nn.Batch) nn.Answers {
 		if before != nil {
 			m.conv.forward(b, before, x, c)
 		}
+		b.Free(mark)
 	}
 	answers := b.NewAnswers()
 	if first := b.FirstTokens(sequence); !first.Empty() {
@@ -200,7 +202,9 @@ func (m *Model) positions(b *nn.Batch) *positions {
 		return nil
 	}
 	of := func(a *nn.Adapter) []float32 {
-		values := slices.Clone(m.relative.Of(a)) // [2·span, hidden]
+		relative := m.relative.Of(a)
+		values := b.Floats(len(relative)) // [2·span, hidden]
+		copy(values, relative)
 		if m.norm != nil {
 			span, _ := m.config.Span()
 			b.LayerNorm([]nn.Segment{{End: 2 * span, Adapter: a}}, m.norm, values, values)
@@ -218,15 +222,19 @@ func (m *Model) positions(b *nn.Batch) *positions {
 
 // forward is ConvLayer: x [tokens, hidden] = norm(x + act(conv(before))), before [tokens, hidden].
 func (l *conv) forward(b *nn.Batch, before, x []float32, c *arch.DeBERTa) {
+	defer b.Free(b.Mark())
 	hidden, width := c.HiddenSize, c.ConvKernelSize
-	unfolded := make([]float32, b.NumTokens()*hidden*width) // of each token, channel by channel, its neighbours
+	unfolded := b.Floats(b.NumTokens() * hidden * width) // of each token, channel by channel, its neighbours
 	for _, span := range b.Spans {
 		for token := span.Start; token < span.End; token++ {
 			own := unfolded[token*hidden*width : (token+1)*hidden*width]
 			for i := range width {
 				from := token + i - width/2
 				if from < span.Start || from >= span.End {
-					continue // zeros beyond the text
+					for channel := range hidden {
+						own[channel*width+i] = 0 // beyond the text
+					}
+					continue
 				}
 				for channel, v := range before[from*hidden : (from+1)*hidden] {
 					own[channel*width+i] = v

@@ -24,6 +24,14 @@ type projection struct {
 	base   []float32 // [2·span, hidden]; nil before
 }
 
+// embeddings are those of an adapter: the base's, if it has none of its own.
+func (p *positions) embeddings(a *nn.Adapter) []float32 {
+	if own, ok := p.own[a]; ok {
+		return own
+	}
+	return p.base
+}
+
 // of projects them as a layer does: the relative terms of each segment.
 func (p *positions) of(b *nn.Batch, l *layer) []*kernels.Relative {
 	keys, queries := l.posKey.of(b, p), l.posQuery.of(b, p)
@@ -42,30 +50,29 @@ func (p *projection) of(b *nn.Batch, r *positions) [][]float32 {
 		return projected // there is no such term
 	}
 	size := len(r.base)
-	var embeddings []float32 // of the other segments, one's behind the other's
+	rows := size / p.linear.In()
+	var others []int // of the segments
 	var segments []nn.Segment
-	var whose []int
 	for i, s := range b.Tokens {
-		own, changed := r.own[s.Adapter]
-		if !changed && !p.linear.ChangedBy(s.Adapter) {
+		if _, own := r.own[s.Adapter]; !own && !p.linear.ChangedBy(s.Adapter) {
 			projected[i] = p.ofBase(b, r)
 			continue
 		}
-		if !changed {
-			own = r.base
-		}
-		rows := size / p.linear.In()
-		segments = append(segments, nn.Segment{Start: len(whose) * rows, End: (len(whose) + 1) * rows, Adapter: s.Adapter})
-		embeddings, whose = append(embeddings, own...), append(whose, i)
+		n := len(others)
+		segments = append(segments, nn.Segment{Start: n * rows, End: (n + 1) * rows, Adapter: s.Adapter})
+		others = append(others, i)
 	}
-	if len(whose) == 0 {
+	if len(others) == 0 {
 		return projected
 	}
-	all := make([]float32, len(embeddings))
-	b.Linear(segments, embeddings, nn.Product{Layer: p.linear, Dst: all})
-	for n, i := range whose {
+	all := b.Floats(len(others) * size)
+	defer b.Free(b.Mark())
+	embeddings := b.Floats(len(all))[:0] // one's behind the other's
+	for n, i := range others {
+		embeddings = append(embeddings, r.embeddings(b.Tokens[i].Adapter)...)
 		projected[i] = all[n*size : (n+1)*size]
 	}
+	b.Linear(segments, embeddings, nn.Product{Layer: p.linear, Dst: all})
 	return projected
 }
 

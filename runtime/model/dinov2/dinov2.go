@@ -128,7 +128,7 @@ func (m *Model) embed(b *nn.Batch) []float32 {
 	defer b.Free(b.Mark())
 	projected := b.Patches(e.projection, c.NumChannels, c.PatchSize) // [patches of all rows, hidden]
 	for _, s := range b.Rows {
-		positions := positions{config: c, trained: e.positionEmbeddings.Of(s.Adapter)}
+		positions := positions{batch: b, config: c, trained: e.positionEmbeddings.Of(s.Adapter)}
 		for row := s.Start; row < s.End; row++ {
 			span := b.Spans[row]
 			own := x[span.Start*hidden : span.End*hidden]

@@ -7,9 +7,10 @@ import (
 	"github.com/switchyard-dev/switchyard/runtime/nn"
 )
 
-// positions are the position embeddings for images of any size: those trained, or resized to the grid of the image's
-// patches.
+// positions are the position embeddings of a batch's images, of any size: those trained, or resized to the grid of the
+// image's patches.
 type positions struct {
+	batch   *nn.Batch
 	config  *arch.DINOv2
 	trained []float32 // [1 + patches, hidden]
 	resized map[[2]int][]float32
@@ -29,7 +30,7 @@ func (p *positions) of(in nn.Input) []float32 {
 		return known
 	}
 	side := int(math.Sqrt(float64(trained)))
-	out := make([]float32, (1+rows*cols)*hidden)
+	out := p.batch.Floats((1 + rows*cols) * hidden)
 	copy(out, p.trained[:hidden])
 	bicubic(out[hidden:], rows, cols, p.trained[hidden:], side, hidden)
 	if p.resized == nil {
@@ -46,6 +47,7 @@ func bicubic(dst []float32, rows, cols int, src []float32, side, width int) {
 	for y, v := range down {
 		for x, h := range across {
 			out := dst[(y*cols+x)*width : (y*cols+x+1)*width]
+			clear(out)
 			for i, wy := range v.weight {
 				for j, wx := range h.weight {
 					at := (v.index[i]*side + h.index[j]) * width

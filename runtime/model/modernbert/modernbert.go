@@ -117,7 +117,7 @@ func (m *Model) Forward(b *nn.Batch) nn.Answers {
 	b.LayerNorm(b.Tokens, m.norm, x, x)
 	angles := map[*rotary]angles{}
 	for _, r := range []*rotary{&m.global, &m.local} {
-		angles[r] = r.angles(b.Longest())
+		angles[r] = r.angles(b)
 	}
 	for i := range m.layers {
 		l := &m.layers[i]

@@ -4,6 +4,7 @@ import (
 	"math"
 
 	"github.com/switchyard-dev/switchyard/runtime/arch"
+	"github.com/switchyard-dev/switchyard/runtime/nn"
 )
 
 // rotary is a rotary embedding: how fast each pair of a head turns, and what cosine and sine are multiplied by.
@@ -65,10 +66,10 @@ func attentionFactor(y *arch.YaRN) float64 {
 	}
 }
 
-// angles computes so many places.
-func (r *rotary) angles(places int) angles {
-	half := len(r.frequencies)
-	a := angles{make([]float32, places*half), make([]float32, places*half)}
+// angles computes those of a batch's longest row.
+func (r *rotary) angles(b *nn.Batch) angles {
+	places, half := b.Longest(), len(r.frequencies)
+	a := angles{b.Floats(places * half), b.Floats(places * half)}
 	for place := range places {
 		for i, f := range r.frequencies {
 			angle := float64(float32(place) * f)
