@@ -9,11 +9,27 @@ type DType uint8
 const (
 	Float32  DType = iota
 	BFloat16       // the upper half of a float32: its sign, all of its exponent, and 7 bits of its fraction
+	Widened        // BFloat16 that is always multiplied as Float32 is: products are the same, to the bit
 )
+
+// Lossless is the type that keeps all of these finite values in the least memory.
+func Lossless(values ...[]float32) DType {
+	for _, some := range values {
+		for _, v := range some {
+			if math.Float32bits(v)<<16 != 0 {
+				return Float32
+			}
+		}
+	}
+	return Widened
+}
+
+// halves tells whether a value of the type has 16 bits.
+func (d DType) halves() bool { return d != Float32 }
 
 // Largest is the largest number of the type.
 func (d DType) Largest() float32 {
-	if d == BFloat16 {
+	if d.halves() {
 		return widen(0x7f7f)
 	}
 	return math.MaxFloat32

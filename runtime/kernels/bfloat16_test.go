@@ -24,8 +24,10 @@ func rounded(x []float32) []float32 {
 
 // The largest of a type is its largest number that is finite.
 func TestTheLargestOfAType(t *testing.T) {
+	const largest = 0x7f7f0000
 	for dtype, want := range map[kernels.DType]float32{
-		kernels.Float32: math.MaxFloat32, kernels.BFloat16: math.Float32frombits(0x7f7f0000),
+		kernels.Float32: math.MaxFloat32, kernels.BFloat16: math.Float32frombits(largest),
+		kernels.Widened: math.Float32frombits(largest),
 	} {
 		if got := dtype.Largest(); got != want {
 			t.Errorf("%v: expected %g, found %g", dtype, want, got)
@@ -134,6 +136,68 @@ func TestPartsOfAProductOfBFloat16(t *testing.T) {
 			t.Error("expected the product of the rounded weights")
 		}
 	})
+}
+
+// Values are kept as bfloat16 only where each of them is one, be it the least or the largest that there is.
+func TestLossless(t *testing.T) {
+	bits := math.Float32frombits
+	some := []float32{0, bits(1 << 31), 1, -1.5, bits(0x10000), bits(0x7f7f0000), bits(0x80010000)}
+	for _, c := range []struct {
+		name   string
+		values [][]float32
+		want   kernels.DType
+	}{
+		{"nothing", nil, kernels.Widened},
+		{"bfloat16", [][]float32{some, nil, some}, kernels.Widened},
+		{"a bit more than bfloat16 has", [][]float32{some, {1, bits(0x3f808000)}}, kernels.Float32},
+		{"the last bit of float32, first", [][]float32{{bits(0x3f800001), 1}, some}, kernels.Float32},
+		{"less than bfloat16 has", [][]float32{{bits(1)}}, kernels.Float32},
+		{"more than bfloat16 has", [][]float32{{-math.MaxFloat32}}, kernels.Float32},
+	} {
+		if got := kernels.Lossless(c.values...); got != c.want {
+			t.Errorf("%s: expected the type %d, found %d", c.name, c.want, got)
+		}
+	}
+}
+
+// Weights and updates that are kept as Widened multiply as those kept as Float32, to the bit, on processors that
+// multiply bfloat16 themselves, too: what they are multiplied with is not rounded.
+func TestProductsOfWidened(t *testing.T) {
+	kernels.EachVariant(t, testProductsOfWidened)
+	kernels.Rounding(t, func(t *testing.T) {
+		testProductsOfWidened(t)
+		g := kernels.Gemm{X: []float32{1.001}, Rows: 1, W: kernels.PackAs(nil, kernels.BFloat16, []float32{1}, 1, 1)}
+		if got := gemm(newPool(t, 1), g); got[0] != 1 {
+			t.Errorf("of bfloat16: expected what it is multiplied with rounded to 1, found %g", got[0])
+		}
+	})
+}
+
+func testProductsOfWidened(t *testing.T) {
+	p := newPool(t, 2)
+	rng := rand.New(rand.NewPCG(28, 28))
+	for _, k := range []int{1, 2, 37, 515, 1024} {
+		for _, r := range []int{1, 2, 7, 8} {
+			for _, m := range []int{1, 5, 13} {
+				for _, n := range []int{1, 8, 17, 33, 130} {
+					w, b := rounded(random(rng, n*k)), rounded(random(rng, n*r))
+					stride := r + rng.IntN(3)
+					g := kernels.Gemm{X: random(rng, m*k), Rows: m, Bias: random(rng, n), Act: kernels.GELU, Parts: []kernels.Part{
+						{Start: m / 3, End: m, T: random(rng, m*stride), TStride: stride, Gain: random(rng, n)},
+					}}
+					product := func(w, b *kernels.Packed) []float32 {
+						g.W, g.Parts[0].B = w, b
+						return gemm(p, g)
+					}
+					want := product(kernels.Pack(nil, w, n, k), kernels.Pack(nil, b, n, r))
+					widened := product(kernels.PackAs(nil, kernels.Widened, w, n, k), kernels.PackAs(nil, kernels.Widened, b, n, r))
+					if !sameBits(widened, want) {
+						t.Fatalf("%d x %d x %d, rank %d: expected the product of float32", m, n, k, r)
+					}
+				}
+			}
+		}
+	}
 }
 
 func TestAPackedMatrixOfBFloat16GivesItsRowsBack(t *testing.T) {

@@ -16,19 +16,30 @@ func newTable(dtype kernels.DType, values []float32, width int) *kernels.Table {
 	return table
 }
 
+func vector(table *kernels.Table, id, width int) []float32 {
+	row := make([]float32, width)
+	table.Row(id, row)
+	return row
+}
+
+const rank = 3 // of updates
+
 // lookUp is a lookup by its definition, in float64.
 func lookUp(op kernels.Embedding) []float64 {
 	var out []float64
 	for i, id := range op.IDs {
-		row, ok := op.Own[id]
-		if !ok {
-			row = make([]float32, op.Width)
-			op.Table.Row(int(id), row)
+		row := vector(op.Table, int(id), op.Width)
+		if own, ok := op.Own[id]; ok {
+			row = vector(op.Rows, own, op.Width)
+		}
+		var a []float32
+		if op.A != nil {
+			a = vector(op.A, int(id), rank)
 		}
 		for j := range op.Width {
 			v := float64(row[j])
-			for k := range op.Rank {
-				v += float64(op.A[int(id)*op.Rank+k]) * float64(op.B[k*op.Width+j])
+			for k, factor := range a {
+				v += float64(factor) * float64(vector(op.B, k, op.Width)[j])
 			}
 			if op.Gain != nil {
 				v *= float64(op.Gain[j])
@@ -43,11 +54,13 @@ func lookUp(op kernels.Embedding) []float64 {
 }
 
 func TestEmbedding(t *testing.T) {
-	const num, width, rank = 9, 13, 3
+	const num, width = 9, 13
 	rng := rand.New(rand.NewPCG(12, 12))
-	values, a, b := random(rng, num*width), random(rng, num*rank), random(rng, rank*width)
+	values := random(rng, num*width)
 	table, rounded := newTable(kernels.Float32, values, width), newTable(kernels.BFloat16, values, width)
-	own := map[int32][]float32{2: random(rng, width), 8: random(rng, width)}
+	a := newTable(kernels.Float32, random(rng, num*rank), rank)
+	b := newTable(kernels.BFloat16, random(rng, rank*width), width)
+	own, rows := map[int32]int{2: 1, 8: 0}, newTable(kernels.Float32, random(rng, 2*width), width)
 	gain := random(rng, width)
 	var ids []int32 // of some tasks, each id in all of them
 	for i := range int32(70) {
@@ -60,10 +73,10 @@ func TestEmbedding(t *testing.T) {
 	}{
 		{"a table", kernels.Embedding{Table: table}},
 		{"a table of bfloat16", kernels.Embedding{Table: rounded}},
-		{"own rows", kernels.Embedding{Table: table, Own: own}},
-		{"an update", kernels.Embedding{Table: table, A: a, B: b, Rank: rank}},
+		{"own rows", kernels.Embedding{Table: table, Own: own, Rows: rows}},
+		{"an update", kernels.Embedding{Table: table, A: a, B: b}},
 		{"a gain", kernels.Embedding{Table: table, Gain: gain}},
-		{"all of it", kernels.Embedding{Table: rounded, Own: own, A: a, B: b, Rank: rank, Gain: gain}},
+		{"all of it", kernels.Embedding{Table: rounded, Own: own, Rows: rows, A: a, B: b, Gain: gain}},
 	} {
 		for _, add := range []bool{false, true} {
 			op := c.op
@@ -74,6 +87,30 @@ func TestEmbedding(t *testing.T) {
 			want := lookUp(op)
 			p.Embedding(op)
 			near(t, c.name, op.Dst, want, 1e-5)
+		}
+	}
+}
+
+// Of values that all are bfloat16 a lookup is to the bit the same, however they are kept.
+func TestALookupOfBFloat16(t *testing.T) {
+	const num, width = 9, 13
+	rng := rand.New(rand.NewPCG(16, 16))
+	values, own := rounded(random(rng, num*width)), rounded(random(rng, 2*width))
+	a, b := rounded(random(rng, num*rank)), rounded(random(rng, rank*width))
+	before, p := random(rng, num*width), newPool(t, 1)
+	looked := func(dtype kernels.DType) []float32 {
+		op := kernels.Embedding{
+			IDs: []int32{8, 0, 1, 2, 3, 4, 5, 6, 7}, Table: newTable(dtype, values, width), Width: width, Add: true,
+			Own: map[int32]int{2: 1, 8: 0}, Rows: newTable(dtype, own, width),
+			A: newTable(dtype, a, rank), B: newTable(dtype, b, width), Dst: slices.Clone(before),
+		}
+		p.Embedding(op)
+		return op.Dst
+	}
+	want := looked(kernels.Float32)
+	for _, dtype := range []kernels.DType{kernels.BFloat16, kernels.Widened} {
+		if got := looked(dtype); !sameBits(got, want) {
+			t.Errorf("as the type %d: expected %v, as of float32, found %v", dtype, want, got)
 		}
 	}
 }
@@ -110,7 +147,7 @@ func TestEmbeddingsTogether(t *testing.T) {
 
 // What other ids and other rows have is nothing to a row.
 func TestALookupDoesNotDependOnItsNeighbours(t *testing.T) {
-	const num, width, rank = 6, 5, 2
+	const num, width = 6, 5
 	rng := rand.New(rand.NewPCG(14, 14))
 	row, a, b, before := random(rng, width), random(rng, rank), random(rng, rank*width), random(rng, width)
 	p := newPool(t, 2)
@@ -122,8 +159,8 @@ func TestALookupDoesNotDependOnItsNeighbours(t *testing.T) {
 		ids := slices.Repeat([]int32{int32(num - 1)}, rows)
 		ids[at] = id
 		p.Embedding(kernels.Embedding{
-			IDs: ids, Table: newTable(kernels.Float32, table, width), A: down, B: b, Rank: rank, Width: width, Add: true,
-			Dst: dst,
+			IDs: ids, Table: newTable(kernels.Float32, table, width), Width: width, Add: true, Dst: dst,
+			A: newTable(kernels.Float32, down, rank), B: newTable(kernels.Float32, b, width),
 		})
 		return dst[at*width : (at+1)*width]
 	}

@@ -65,7 +65,7 @@ func packTransposed(wt []float32, n, k int) *Packed {
 func NewPacked(in *memory.Region, dtype DType, n, k int) *Packed {
 	fill := active.fill()
 	p := &Packed{N: n, K: k, dtype: dtype}
-	if dtype == BFloat16 {
+	if dtype.halves() {
 		p.pairs = memory.Make[uint32](in, ceilDiv(n, fill)*fill*ceilDiv(k, 2))
 	} else {
 		p.panels = memory.Make[float32](in, ceilDiv(n, fill)*fill*k)
@@ -84,7 +84,7 @@ func (p *Packed) panel(j int) (first, width int) {
 func (p *Packed) at(j, k int) (at, width int) {
 	first, width := p.panel(j)
 	long := p.K
-	if p.dtype == BFloat16 {
+	if p.dtype.halves() {
 		long, k = ceilDiv(long, 2), k/2
 	}
 	return first*long + k*width, width
@@ -94,7 +94,7 @@ func (p *Packed) at(j, k int) (at, width int) {
 func (p *Packed) SetRow(j int, row []float32) {
 	first, width := p.panel(j)
 	at := j - first
-	if p.dtype == BFloat16 {
+	if p.dtype.halves() {
 		panel := p.pairs[first*ceilDiv(p.K, 2):]
 		for i, v := range row {
 			panel[i/2*width+at] |= uint32(round(v)) << (i % 2 * 16)
@@ -111,7 +111,7 @@ func (p *Packed) SetRow(j int, row []float32) {
 func (p *Packed) Row(j int, dst []float32) {
 	first, width := p.panel(j)
 	at := j - first
-	if p.dtype == BFloat16 {
+	if p.dtype.halves() {
 		panel := p.pairs[first*ceilDiv(p.K, 2):]
 		for i := range dst[:p.K] {
 			dst[i] = half(panel[i/2*width+at], i)
@@ -332,7 +332,7 @@ func (f *factors) multiply(w *worker, acc []float32, add bool) {
 		if f.dst != nil {
 			t.dst = f.dst[c-f.cols.Start:]
 		}
-		if m.dtype == BFloat16 {
+		if m.dtype.halves() {
 			t.pairs = m.pairs[at:]
 			active.tilePairs(w, t)
 		} else {

@@ -30,6 +30,7 @@ type worker struct {
 	rows    []float32 // rows of a matrix, copied
 	rounded []uint32  // the same as bfloat16
 	vector  []float32 // of a table
+	reduced []float32 // of a table's A
 	heads   heads
 }
 

@@ -47,26 +47,26 @@ type Adapter struct {
 // change is what an adapter does to one module. What it leaves alone is nil, and as the base has it.
 type change struct {
 	update    *lowRank
-	gain      []float32  // [out]: DoRA's m/‖W + s·B·A‖
-	bias      []float32  // [out] of a Linear, that of an update included
-	linear    *Linear    // another weight
-	norm      *LayerNorm // another gain or bias
-	embedding *Embedding // another table
-	rows      map[int32][]float32
+	gain      []float32      // [out]: DoRA's m/‖W + s·B·A‖
+	bias      []float32      // [out] of a Linear, that of an update included
+	linear    *Linear        // another weight
+	norm      *LayerNorm     // another gain or bias
+	embedding *Embedding     // another table
+	rows      map[int32]int  // ids whose vector is another: which of own
+	own       *kernels.Table // [ids, dim]
 	params    map[string][]float32
 }
 
 // lowRank is y += (x·aᵀ)·bᵀ. The scale is in a, once and for all.
 type lowRank struct {
-	rank int
-
 	// Of a Linear: rows [at, at+rank) of the shrink are a, [r, in], which is kept until there is a shrink.
+	rank   int
 	a      []float32
 	shrink *shrink
 	at     int
 	b      *kernels.Packed // [out, r]
 
-	byID, up []float32 // of an Embedding: [num, r], [r, dim]
+	byID, up *kernels.Table // of an Embedding: [num, r], [r, dim]
 }
 
 // shrink is the a of all updates of layers that take the same input, side by side: one pass over the input serves all.
@@ -119,7 +119,7 @@ func (a *Adapter) updateLinear(l *Linear, c *change, u Update) error {
 	if err != nil {
 		return err
 	}
-	c.update = &lowRank{rank: r, a: scaled, b: kernels.Pack(&a.memory, up, l.out, r)}
+	c.update = &lowRank{rank: r, a: scaled, b: a.pack(up, l.out, r)}
 	if u.Bias != nil {
 		inner, err := scale(values(u.Bias), u.Scale)
 		if err != nil {
@@ -172,15 +172,16 @@ func (a *Adapter) shrink(l *Linear) {
 		layers = []*Linear{l}
 	}
 	var updates []*lowRank
+	var parts [][]float32
 	rank := 0
 	for _, other := range layers {
 		if u := a.changes[other.slot].update; u != nil && u.a != nil {
-			updates = append(updates, u)
+			updates, parts = append(updates, u), append(parts, u.a)
 			u.at = rank
 			rank += u.rank
 		}
 	}
-	all := &shrink{kernels.NewPacked(&a.memory, kernels.Float32, rank, l.in)}
+	all := &shrink{kernels.NewPacked(&a.memory, kernels.Lossless(parts...), rank, l.in)}
 	for _, u := range updates {
 		for row := range u.rank {
 			all.a.SetRow(u.at+row, u.a[row*l.in:(row+1)*l.in])
@@ -204,9 +205,7 @@ func (a *Adapter) updateEmbedding(l *Embedding, c *change, u Update) error {
 	if err != nil {
 		return err
 	}
-	c.update = &lowRank{
-		rank: r, byID: a.transposed(scaled, r, l.num), up: a.transposed(up, l.dim, r),
-	}
+	c.update = &lowRank{byID: a.transposed(scaled, r, l.num), up: a.transposed(up, l.dim, r)}
 	if u.Magnitude == nil {
 		return nil
 	}
@@ -218,13 +217,11 @@ func (a *Adapter) updateEmbedding(l *Embedding, c *change, u Update) error {
 		for j, v := range vector {
 			row[j] = float64(v)
 		}
-		for k, v := range c.update.byID[id*r : (id+1)*r] {
-			for j, b := range c.update.up[k*l.dim : (k+1)*l.dim] {
-				row[j] += float64(v) * float64(b)
+		for j := range row {
+			for k, b := range up[j*r : (j+1)*r] {
+				row[j] += float64(scaled[k*l.num+id]) * float64(b)
 			}
-		}
-		for j, v := range row {
-			squares[j] += v * v
+			squares[j] += row[j] * row[j]
 		}
 	}
 	c.gain = memory.Make[float32](&a.memory, l.dim)
@@ -260,7 +257,7 @@ func (a *Adapter) Replace(path string, params map[string]*tensor.Dense) error {
 	case *Linear:
 		if weight, ok := params["weight"]; ok {
 			out := weight.Shape()[0]
-			c.linear = &Linear{slot: l.slot, in: l.in, out: out, weight: kernels.Pack(&a.memory, values(weight), out, l.in)}
+			c.linear = &Linear{slot: l.slot, in: l.in, out: out, weight: a.pack(values(weight), out, l.in)}
 			if out == l.out {
 				c.linear.bias = l.bias
 			}
@@ -276,9 +273,7 @@ func (a *Adapter) Replace(path string, params map[string]*tensor.Dense) error {
 		}
 		c.norm = &norm
 	case *Embedding:
-		table := kernels.NewTable(&a.memory, kernels.Float32, l.num, l.dim)
-		table.Set(0, values(params["weight"]))
-		c.embedding = &Embedding{slot: l.slot, num: l.num, dim: l.dim, table: table}
+		c.embedding = &Embedding{slot: l.slot, num: l.num, dim: l.dim, table: a.table(values(params["weight"]), l.dim)}
 	default:
 		c.params = make(map[string][]float32, len(params))
 		for name := range params {
@@ -299,10 +294,9 @@ func (a *Adapter) ReplaceRows(path string, ids []int, rows *tensor.Dense) error 
 		return fmt.Errorf("module %s: rows %s do not fit it", quote.Name(path), quote.Shape(rows.Shape()))
 	}
 	c := &a.changes[slot]
-	own := memory.Copy(&a.memory, values(rows))
-	c.rows = make(map[int32][]float32, len(ids))
+	c.rows, c.own = make(map[int32]int, len(ids)), a.table(values(rows), l.dim)
 	for i, id := range ids {
-		c.rows[int32(id)] = own[i*l.dim : (i+1)*l.dim] //nolint:gosec // an id of the vocabulary
+		c.rows[int32(id)] = i //nolint:gosec // an id of the vocabulary
 	}
 	return nil
 }
@@ -370,13 +364,27 @@ func finite(gain []float32) error {
 	return nil
 }
 
-// transposed is x [rows, cols] as [cols, rows].
-func (a *Adapter) transposed(x []float32, rows, cols int) []float32 {
-	t := memory.Make[float32](&a.memory, len(x))
-	for i := range rows {
-		for j := range cols {
-			t[j*rows+i] = x[i*cols+j]
+// pack keeps a matrix w [n, k] as the kernels read it. Its values are as they are in the file, whatever the base's type.
+func (a *Adapter) pack(w []float32, n, k int) *kernels.Packed {
+	return kernels.PackAs(&a.memory, kernels.Lossless(w), w, n, k)
+}
+
+// table keeps vectors [n, width], likewise.
+func (a *Adapter) table(vectors []float32, width int) *kernels.Table {
+	t := kernels.NewTable(&a.memory, kernels.Lossless(vectors), len(vectors)/width, width)
+	t.Set(0, vectors)
+	return t
+}
+
+// transposed keeps x [rows, cols] as vectors [cols, rows], likewise.
+func (a *Adapter) transposed(x []float32, rows, cols int) *kernels.Table {
+	t := kernels.NewTable(&a.memory, kernels.Lossless(x), cols, rows)
+	vector := make([]float32, rows)
+	for j := range cols {
+		for i := range vector {
+			vector[i] = x[i*cols+j]
 		}
+		t.Set(j, vector)
 	}
 	return t
 }

@@ -146,11 +146,11 @@ func (b *Batch) embed(segments []Segment, e *Embedding, ids []int32, dst []float
 	for i, s := range segments {
 		own, c := e.of(s.Adapter), s.Adapter.change(e.slot)
 		ops[i] = kernels.Embedding{
-			IDs: ids[s.Start:s.End], Table: own.table, Own: c.rows, Gain: c.gain, Width: e.dim, Add: add,
+			IDs: ids[s.Start:s.End], Table: own.table, Own: c.rows, Rows: c.own, Gain: c.gain, Width: e.dim, Add: add,
 			Dst: dst[s.Start*e.dim : s.End*e.dim],
 		}
 		if u := c.update; u != nil {
-			ops[i].Rank, ops[i].A, ops[i].B = u.rank, u.byID, u.up
+			ops[i].A, ops[i].B = u.byID, u.up
 		}
 	}
 	b.Pool.Embedding(ops...)

@@ -412,7 +412,8 @@ func TestWhatTheBaseLacksAnAdapterBrings(t *testing.T) {
 	near(t, "norm", dst, []float64{-2, 12}, 1e-6)
 }
 
-// What an adapter holds in memory is told, and hardly more than its values; it is given back when the adapter is freed.
+// What an adapter holds in memory is told, and hardly more than its values: of matrices whose values all are bfloat16
+// two bytes each. It is given back when the adapter is freed.
 func TestBytesOfAnAdapter(t *testing.T) {
 	const width, rank, words = 256, 8, 128
 	root := nn.NewScope(newSource(t,
@@ -431,50 +432,80 @@ func TestBytesOfAnAdapter(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer layers.Free()
-	zeros := func(shape ...int) *tensor.Dense {
-		return dense(make([]float32, tensor.Shape(shape).TotalSize()), shape...)
-	}
-	ones := dense(slices.Repeat([]float32{1}, width), width)
-	low := nn.Update{Down: dense(slices.Repeat([]float32{1}, rank*width), rank, width), Up: dense(
-		slices.Repeat([]float32{1}, rank*width), width, rank), Scale: 1}
-	whole := low
-	whole.Bias, whole.Magnitude = zeros(width), ones
 	for what, c := range map[string]struct {
-		change func(a *nn.Adapter)
-		values int64
+		change            func(a *nn.Adapter, of func(shape ...int) *tensor.Dense)
+		matrices, vectors int64 // values of both
 	}{
-		"nothing": {func(*nn.Adapter) {}, 0},
-		"updates side by side, one with a bias and a magnitude": {func(a *nn.Adapter) {
+		"nothing": {func(*nn.Adapter, func(...int) *tensor.Dense) {}, 0, 0},
+		"updates side by side, one with a bias and a magnitude": {func(a *nn.Adapter, of func(...int) *tensor.Dense) {
+			low := nn.Update{Down: of(rank, width), Up: of(width, rank), Scale: 0.5}
+			whole := low
+			whole.Bias, whole.Magnitude = of(width), of(width)
 			update(t, a, "query", whole)
 			update(t, a, "key", low)
-		}, 4*rank*width + 2*width},
-		"an Embedding's update": {func(a *nn.Adapter) {
-			update(t, a, "words", nn.Update{Down: zeros(rank, words), Up: zeros(width, rank)})
-		}, rank*words + rank*width},
-		"an Embedding's rows": {func(a *nn.Adapter) {
-			if err := a.ReplaceRows("words", []int{1, 3}, zeros(2, width)); err != nil {
+		}, 4 * rank * width, 2 * width},
+		"an Embedding's update": {func(a *nn.Adapter, of func(...int) *tensor.Dense) {
+			update(t, a, "words", nn.Update{Down: of(rank, words), Up: of(width, rank), Scale: 2})
+		}, rank*words + rank*width, 0},
+		"an Embedding's rows": {func(a *nn.Adapter, of func(...int) *tensor.Dense) {
+			if err := a.ReplaceRows("words", []int{1, 3}, of(2, width)); err != nil {
 				t.Fatal(err)
 			}
-		}, 2 * width},
-		"a table, a norm and a Linear": {func(a *nn.Adapter) {
-			replace(t, a, "words", map[string]*tensor.Dense{"weight": zeros(words, width)})
-			replace(t, a, "norm", map[string]*tensor.Dense{"weight": ones})
-			replace(t, a, "key", map[string]*tensor.Dense{"weight": zeros(width, width)})
-		}, words*width + width + width*width},
+		}, 2 * width, 0},
+		"a table, a norm and a Linear": {func(a *nn.Adapter, of func(...int) *tensor.Dense) {
+			replace(t, a, "words", map[string]*tensor.Dense{"weight": of(words, width)})
+			replace(t, a, "norm", map[string]*tensor.Dense{"weight": of(width)})
+			replace(t, a, "key", map[string]*tensor.Dense{"weight": of(width, width)})
+		}, words*width + width*width, width},
 	} {
-		const page, line, most = 4 << 10, 64, 8 // what is rounded up to; values that lie by themselves
-		before := memory.Held()
+		for bytes, value := range map[int64]float32{4: 1.001, 2: 1.5} {
+			const page, line, most = 4 << 10, 64, 8 // what is rounded up to; values that lie by themselves
+			before := memory.Held()
+			a := layers.NewAdapter()
+			c.change(a, func(shape ...int) *tensor.Dense {
+				return dense(slices.Repeat([]float32{value}, tensor.Shape(shape).TotalSize()), shape...)
+			})
+			a.Seal()
+			if held := memory.Held() - before; held != a.Bytes() {
+				t.Errorf("%s of %g: told are %d bytes, held are %d", what, value, a.Bytes(), held)
+			}
+			if least := bytes*c.matrices + 4*c.vectors; a.Bytes() < least || a.Bytes() > least+page+most*line {
+				t.Errorf("%s of %g: expected hardly more than %d bytes, found %d", what, value, least, a.Bytes())
+			}
+			if a.Free(); memory.Held() != before {
+				t.Errorf("%s of %g: freed, and %d bytes are still held", what, value, memory.Held()-before)
+			}
+		}
+	}
+}
+
+// An update is bfloat16 in memory only where nothing is lost: its scale may make it more than that, and so may an update
+// that it lies beside.
+func TestUpdatesLoseNothing(t *testing.T) {
+	zero := []float32{0}
+	root := nn.NewScope(newSource(t, wrappers.F32("q.weight", zero, 1, 1), wrappers.F32("k.weight", zero, 1, 1)),
+		kernels.Float32)
+	q, k := root.Linear("q", 1, 1, false), root.Linear("k", 1, 1, false)
+	root.Beside(q, k)
+	layers, err := root.Layers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ down, up, scale float32 }{
+		{1.5, -0.25, 0.5},
+		{1.5, 1, 1.001},
+		{1.001, 1, 2},
+		{1, 1.001, 4},
+		{0x1.02p-120, 1, 0x1p-20}, // too small to have all its digits
+	} {
 		a := layers.NewAdapter()
-		c.change(a)
-		a.Seal()
-		if held := memory.Held() - before; held != a.Bytes() {
-			t.Errorf("%s: told are %d bytes, held are %d", what, a.Bytes(), held)
-		}
-		if least := 4 * c.values; a.Bytes() < least || a.Bytes() > least+page+most*line {
-			t.Errorf("%s: expected hardly more than %d bytes, found %d", what, least, a.Bytes())
-		}
-		if a.Free(); memory.Held() != before {
-			t.Errorf("%s: freed, and %d bytes are still held", what, memory.Held()-before)
+		update(t, a, "q", nn.Update{Down: dense([]float32{c.down}, 1, 1), Up: dense([]float32{c.up}, 1, 1), Scale: c.scale})
+		update(t, a, "k", nn.Update{Down: dense([]float32{3}, 1, 1), Up: dense([]float32{5}, 1, 1), Scale: 0.5})
+		b := batch(t, nn.Segment{0, 1, a})
+		ofQ, ofK := make([]float32, 1), make([]float32, 1)
+		b.Linear(b.Rows, []float32{1}, nn.Product{Layer: q, Dst: ofQ}, nn.Product{Layer: k, Dst: ofK})
+		if want := float32(c.down*c.scale) * c.up; ofQ[0] != want || ofK[0] != 7.5 {
+			t.Errorf("%g·%g·%g: expected %g, and 7.5 beside it, found %g and %g", c.scale, c.up, c.down, want, ofQ[0], ofK[0])
 		}
 	}
 }

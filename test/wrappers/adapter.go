@@ -83,7 +83,8 @@ func (a *AdapterFolder) Saved(path string, out, in int) *AdapterFolder {
 	return a.Zip(path+".weight", out, in).Zip(path+".bias", out)
 }
 
-// Zip adds a tensor of small values, different from element to element, under PEFT's prefix.
+// Zip adds a tensor of small values, different from element to element, under PEFT's prefix. As those of training they
+// are no numbers of bfloat16.
 func (a *AdapterFolder) Zip(name string, shape ...int) *AdapterFolder {
 	n := 1
 	for _, dim := range shape {
@@ -91,9 +92,17 @@ func (a *AdapterFolder) Zip(name string, shape ...int) *AdapterFolder {
 	}
 	values := make([]float32, n)
 	for i := range values {
-		values[i] = float32((i+len(name))%13-6) / 64
+		values[i] = float32((i+len(name))%13-6) / 60
 	}
 	return a.Tensor(F32("base_model.model."+name, values, shape...))
+}
+
+// BFloat16 has the tensors so far kept as bfloat16, of their values what it has of them.
+func (a *AdapterFolder) BFloat16() *AdapterFolder {
+	for i, t := range a.tensors {
+		a.tensors[i] = t.bfloat16()
+	}
+	return a
 }
 
 // Tensor adds a tensor as it is.

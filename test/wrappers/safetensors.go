@@ -24,6 +24,15 @@ func F32(name string, values []float32, shape ...int) Tensor {
 	return Tensor{name, "F32", shape, data}
 }
 
+// bfloat16 is a tensor of float32 as one of bfloat16: the upper halves of its values.
+func (t Tensor) bfloat16() Tensor {
+	data := make([]byte, 0, len(t.Data)/2)
+	for i := 0; i < len(t.Data); i += 4 {
+		data = append(data, t.Data[i+2], t.Data[i+3])
+	}
+	return Tensor{t.Name, "BF16", t.Shape, data}
+}
+
 // Safetensors writes the tensors one behind the other in the order given, as the format's own library does: with its
 // metadata, and the header padded to a multiple of eight bytes.
 func Safetensors(tensors ...Tensor) []byte {
