@@ -21,11 +21,20 @@ const vitS = `{"model_type": "vit", "hidden_size": 384, "num_hidden_layers": 12,
 // One more adapter of a ViT-S, r=8 on query and value and a classifier of its own, beside none and beside a thousand:
 // how long it takes from disk until it is served, and how much memory beside the size of its file.
 func BenchmarkOneMoreAdapter(b *testing.B) {
+	for name, as := range map[string]func(*wrappers.AdapterFolder) *wrappers.AdapterFolder{
+		"float32":  func(a *wrappers.AdapterFolder) *wrappers.AdapterFolder { return a },
+		"bfloat16": (*wrappers.AdapterFolder).BFloat16,
+	} {
+		b.Run(name, func(b *testing.B) { benchmarkOneMoreAdapter(b, as) })
+	}
+}
+
+func benchmarkOneMoreAdapter(b *testing.B, as func(*wrappers.AdapterFolder) *wrappers.AdapterFolder) {
 	set := newSetOf(b, wrappers.Base(b, vitS).Write())
 	fileBytes := int64(0)
 	folders := make([]string, 1000)
 	for i := range folders {
-		folders[i] = small(b, i)
+		folders[i] = as(small(b, i)).Write()
 		info, err := os.Stat(filepath.Join(folders[i], "adapter_model.safetensors"))
 		if err != nil {
 			b.Fatal(err)
@@ -52,11 +61,14 @@ func BenchmarkOneMoreAdapter(b *testing.B) {
 	b.ReportMetric(milliseconds(took), "ms/median")
 	b.ReportMetric(float64(memory.Held()-held)/float64(fileBytes), "held/file")
 	b.ReportMetric(float64(residentBytes(b)-resident)/float64(fileBytes), "resident/file")
+	for i := range folders {
+		set.Drop(strconv.Itoa(i))
+	}
 	b.ReportMetric(0, "ns/op")
 }
 
-// small is the folder of an adapter that is like no other.
-func small(b *testing.B, i int) string {
+// small is an adapter that is like no other.
+func small(b *testing.B, i int) *wrappers.AdapterFolder {
 	b.Helper()
 	const width = 384
 	a := wrappers.Adapter(b).Saved("classifier", 10, width)
@@ -65,7 +77,7 @@ func small(b *testing.B, i int) string {
 			a.Update(fmt.Sprintf("vit.encoder.layer.%d.attention.attention.%s", layer, name), width, width)
 		}
 	}
-	return a.Set("lora_alpha", 1+i).Set("target_modules", []string{"query", "value"}).Write()
+	return a.Set("base_model_name_or_path", strconv.Itoa(i)).Set("target_modules", []string{"query", "value"})
 }
 
 func milliseconds(took []time.Duration) float64 {

@@ -35,7 +35,7 @@ func BenchmarkAThousandAdapters(b *testing.B) {
 	set := adapters.New(e)
 	all := make([]*engine.Adapter, loaded)
 	for i := range all {
-		entry := set.Load(strconv.Itoa(i), func() (*weights.Folder, error) { return weights.OpenFolder(small(b, i)) })
+		entry := set.Load(strconv.Itoa(i), func() (*weights.Folder, error) { return weights.OpenFolder(small(b, i).Write()) })
 		if entry.Err != nil {
 			b.Fatal(entry.Err)
 		}

@@ -167,3 +167,103 @@ func TestABaseTakesItsParameters(t *testing.T) {
 		}
 	}
 }
+
+// digits is more of them than bfloat16 has.
+const digits = 1.001
+
+// inHalves are the folders of adapters whose matrices are bfloat16; or longer ones, which have digits, too, where no
+// answer depends on them: in the A of one more rank, whose B is zero, in the B of another, whose A is, and in a label, a
+// word and a place that nobody asks for.
+func inHalves(t *testing.T, longer bool) []string {
+	t.Helper()
+	const words, places = "bert.embeddings.word_embeddings", "bert.embeddings.position_embeddings"
+	rank, labels, ids, place := 3, 2, []int{1, 5}, -1
+	all := rank
+	if longer {
+		all, labels, ids, place = rank+2, labels+1, append(ids, 29), 15
+	}
+	matrix := func(name string, rows, cols int, value func(i, j int, v float32) float32) wrappers.Tensor {
+		values := make([]float32, rows*cols)
+		for i := range rows {
+			for j := range cols {
+				values[i*cols+j] = value(i, j, float32((i*131+j*57+len(name))%255-127)/128)
+			}
+		}
+		return wrappers.F32("base_model.model."+name, values, rows, cols)
+	}
+	// beyond has v up to the rank, and of the two that follow digits in one alone.
+	beyond := func(k, one int, v float32) float32 {
+		switch {
+		case k < rank:
+			return v
+		case k == one:
+			return digits
+		}
+		return 0
+	}
+	down := func(name string, in int) wrappers.Tensor {
+		return matrix(name, all, in, func(i, _ int, v float32) float32 { return beyond(i, rank, v) })
+	}
+	up := func(name string, out int) wrappers.Tensor {
+		return matrix(name, out, all, func(_, j int, v float32) float32 { return beyond(j, rank+1, v) })
+	}
+	rows := func(name string, n, last int) wrappers.Tensor {
+		return matrix(name, n, 8, func(i, _ int, v float32) float32 {
+			if i == last {
+				return digits
+			}
+			return v
+		})
+	}
+	adapter := func(targets ...string) *wrappers.AdapterFolder {
+		a := wrappers.Adapter(t).Set("task_type", "SEQ_CLS").Set("target_modules", targets).Rank(all).
+			Set("lora_alpha", 2*all).Tensor(rows("classifier.weight", labels, 2)).Zip("classifier.bias", labels)
+		for _, layer := range []string{"0", "1"} {
+			path := "bert.encoder.layer." + layer + ".attention.self.query"
+			a.Tensor(down(path+".lora_A.weight", 8)).Tensor(up(path+".lora_B.weight", 8))
+		}
+		return a
+	}
+	dora := adapter("query").Set("use_dora", true)
+	for _, layer := range []string{"0", "1"} {
+		dora.Zip("bert.encoder.layer."+layer+".attention.self.query.lora_magnitude_vector", 8)
+	}
+	return []string{
+		adapter("query", "word_embeddings").Tensor(down(words+".lora_embedding_A", 30)).
+			Tensor(up(words+".lora_embedding_B", 8)).Write(),
+		adapter("query").Set("trainable_token_indices", map[string][]int{"word_embeddings": ids}).
+			Set("modules_to_save", []string{"classifier", "position_embeddings"}).
+			Tensor(rows(words+".token_adapter.trainable_tokens_delta", len(ids), 2)).
+			Tensor(rows(places+".weight", 16, place)).Write(),
+		dora.Write(),
+	}
+}
+
+// What an adapter answers does not depend on how it is kept: what lies in memory as bfloat16 because all of its values
+// are answers to the bit as what is float32 for digits that no answer has. The base may be of either type.
+func TestAnAdapterAsBFloat16(t *testing.T) {
+	dir := wrappers.Base(t, bert).Write()
+	for _, dtype := range []arch.DType{arch.Float32, arch.BFloat16} {
+		e := openAs(t, dir, dtype)
+		var halves, floats []*engine.Adapter
+		for _, folder := range inHalves(t, false) {
+			halves = append(halves, compileFolder(t, e, folder))
+		}
+		for _, folder := range inHalves(t, true) {
+			floats = append(floats, compileFolder(t, e, folder))
+		}
+		for i := range halves {
+			batch := engine.Batch{
+				Inputs: []engine.Input{text(1, 5, 2, 6), text(9), text(3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 1, 14)},
+				Rows:   []engine.Row{{0, halves[i]}, {1, halves[i]}, {2, halves[i]}, {0, floats[i]}, {1, floats[i]}, {2, floats[i]}},
+			}
+			answers := run(t, e, batch)
+			for row := range 3 {
+				half, float := answers[row].Float32s(), answers[row+3].Float32s()[:2]
+				if !sameBits(half, float) {
+					t.Errorf("adapter %d, row %d: expected %v, found %v", i, row, float, half)
+				}
+			}
+		}
+	}
+}

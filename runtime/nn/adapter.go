@@ -39,12 +39,12 @@ type Adapter struct {
 	Head int
 
 	layers  *Layers
-	changes []change
-	first   int // stage in which it changes anything
+	changes []*change // nil of what it leaves alone
+	first   int       // stage in which it changes anything
 	memory  memory.Region
 }
 
-// change is what an adapter does to one module. What it leaves alone is nil, and as the base has it.
+// change is what an adapter does to one module. What of it is nil is as the base has it.
 type change struct {
 	update    *lowRank
 	gain      []float32      // [out]: DoRA's m/‖W + s·B·A‖
@@ -85,17 +85,16 @@ type Update struct {
 
 // NewAdapter is an adapter of the model that changes nothing yet. It is complete, and sealed, before it is used.
 func (ls *Layers) NewAdapter() *Adapter {
-	return &Adapter{layers: ls, changes: make([]change, len(ls.bySlot)), first: Heads}
+	return &Adapter{layers: ls, changes: make([]*change, len(ls.bySlot)), first: Heads}
 }
 
 // Update adds an update of a Linear, of Patches or of an Embedding. What else the adapter changes of the module (its
 // bias) has been given before.
 func (a *Adapter) Update(path string, u Update) error {
-	layer, slot, err := a.find(path)
+	layer, c, err := a.find(path)
 	if err != nil {
 		return err
 	}
-	c := &a.changes[slot]
 	switch l := layer.(type) {
 	case *Linear:
 		err = a.updateLinear(l, c, u)
@@ -158,7 +157,7 @@ func (a *Adapter) updateLinear(l *Linear, c *change, u Update) error {
 // Seal ends the changes: what adapters take from one input is laid side by side, and room that is left is given back.
 func (a *Adapter) Seal() {
 	for slot := range a.changes {
-		if u := a.changes[slot].update; u != nil && u.a != nil {
+		if u := a.change(slot).update; u != nil && u.a != nil {
 			a.shrink(a.layers.bySlot[slot].(*Linear))
 		}
 	}
@@ -175,7 +174,7 @@ func (a *Adapter) shrink(l *Linear) {
 	var parts [][]float32
 	rank := 0
 	for _, other := range layers {
-		if u := a.changes[other.slot].update; u != nil && u.a != nil {
+		if u := a.change(other.slot).update; u != nil && u.a != nil {
 			updates, parts = append(updates, u), append(parts, u.a)
 			u.at = rank
 			rank += u.rank
@@ -242,7 +241,7 @@ func norm(x []float64) float64 {
 // Replace gives rows of the adapter parameters of their own, by name; those not given stay the base's. A Linear may
 // have another number of outputs where the model lets it (its head).
 func (a *Adapter) Replace(path string, params map[string]*tensor.Dense) error {
-	layer, slot, err := a.find(path)
+	layer, c, err := a.find(path)
 	if err != nil {
 		return err
 	}
@@ -252,7 +251,6 @@ func (a *Adapter) Replace(path string, params map[string]*tensor.Dense) error {
 		}
 		return nil
 	}
-	c := &a.changes[slot]
 	switch l := layer.(type) {
 	case *Linear:
 		if weight, ok := params["weight"]; ok {
@@ -285,7 +283,7 @@ func (a *Adapter) Replace(path string, params map[string]*tensor.Dense) error {
 
 // ReplaceRows gives rows of the adapter an Embedding with these rows [n, dim] in place of those of the ids.
 func (a *Adapter) ReplaceRows(path string, ids []int, rows *tensor.Dense) error {
-	layer, slot, err := a.find(path)
+	layer, c, err := a.find(path)
 	if err != nil {
 		return err
 	}
@@ -293,7 +291,6 @@ func (a *Adapter) ReplaceRows(path string, ids []int, rows *tensor.Dense) error 
 	if !ok || !slices.Equal(rows.Shape(), []int{len(ids), l.dim}) {
 		return fmt.Errorf("module %s: rows %s do not fit it", quote.Name(path), quote.Shape(rows.Shape()))
 	}
-	c := &a.changes[slot]
 	c.rows, c.own = make(map[int32]int, len(ids)), a.table(values(rows), l.dim)
 	for i, id := range ids {
 		c.rows[int32(id)] = i //nolint:gosec // an id of the vocabulary
@@ -308,27 +305,26 @@ func (a *Adapter) IsHead() bool { return a.leaves() == Heads }
 func (a *Adapter) Bytes() int64 { return a.memory.Bytes() }
 
 func (a *Adapter) change(slot int) change {
-	if a == nil {
+	if !a.changed(slot) {
 		return change{}
 	}
-	return a.changes[slot]
+	return *a.changes[slot]
 }
 
 // changed tells whether an adapter changes anything of the module in a slot.
-func (a *Adapter) changed(slot int) bool {
-	c := a.change(slot)
-	return c.update != nil || c.gain != nil || c.bias != nil || c.linear != nil || c.norm != nil || c.embedding != nil ||
-		c.rows != nil || c.params != nil
-}
+func (a *Adapter) changed(slot int) bool { return a != nil && a.changes[slot] != nil }
 
-// find is a module that the adapter changes.
-func (a *Adapter) find(path string) (layer any, slot int, err error) {
+// find is a module that the adapter changes, and how.
+func (a *Adapter) find(path string) (layer any, c *change, err error) {
 	slot, ok := a.layers.slots[path]
 	if !ok {
-		return nil, 0, fmt.Errorf("module %s: the model has none of that name", quote.Name(path))
+		return nil, nil, fmt.Errorf("module %s: the model has none of that name", quote.Name(path))
 	}
 	a.first = min(a.first, a.layers.stages[slot])
-	return a.layers.bySlot[slot], slot, nil
+	if a.changes[slot] == nil {
+		a.changes[slot] = &change{}
+	}
+	return a.layers.bySlot[slot], a.changes[slot], nil
 }
 
 // leaves is the stage before which rows of the adapter are as the base's.
