@@ -24,8 +24,8 @@ func ParseDType(name string) (DType, error) {
 	return "", fmt.Errorf("expected %s or %s, found %s", Float32, BFloat16, quote.Name(name))
 }
 
-// bytes is what one value of a module's parameter takes.
-func (d DType) bytes(m *Module, param string) int64 {
+// ValueBytes is what one value of a module's parameter takes.
+func (d DType) ValueBytes(m *Module, param string) int64 {
 	if d == BFloat16 && param == "weight" && m.Kind != LayerNorm && m.Kind != Parameters {
 		return 2
 	}

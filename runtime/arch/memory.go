@@ -33,7 +33,7 @@ func (d *Description) Bytes(dtype DType) int64 {
 			for _, dim := range p.Shape {
 				n *= int64(dim)
 			}
-			total += n * dtype.bytes(m, p.Name)
+			total += n * dtype.ValueBytes(m, p.Name)
 		}
 	}
 	return total

@@ -12,18 +12,6 @@ const (
 	Widened        // BFloat16 that is always multiplied as Float32 is: products are the same, to the bit
 )
 
-// Lossless is the type that keeps all of these finite values in the least memory.
-func Lossless(values ...[]float32) DType {
-	for _, some := range values {
-		for _, v := range some {
-			if math.Float32bits(v)<<16 != 0 {
-				return Float32
-			}
-		}
-	}
-	return Widened
-}
-
 // halves tells whether a value of the type has 16 bits.
 func (d DType) halves() bool { return d != Float32 }
 

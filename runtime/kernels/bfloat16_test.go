@@ -138,28 +138,6 @@ func TestPartsOfAProductOfBFloat16(t *testing.T) {
 	})
 }
 
-// Values are kept as bfloat16 only where each of them is one, be it the least or the largest that there is.
-func TestLossless(t *testing.T) {
-	bits := math.Float32frombits
-	some := []float32{0, bits(1 << 31), 1, -1.5, bits(0x10000), bits(0x7f7f0000), bits(0x80010000)}
-	for _, c := range []struct {
-		name   string
-		values [][]float32
-		want   kernels.DType
-	}{
-		{"nothing", nil, kernels.Widened},
-		{"bfloat16", [][]float32{some, nil, some}, kernels.Widened},
-		{"a bit more than bfloat16 has", [][]float32{some, {1, bits(0x3f808000)}}, kernels.Float32},
-		{"the last bit of float32, first", [][]float32{{bits(0x3f800001), 1}, some}, kernels.Float32},
-		{"less than bfloat16 has", [][]float32{{bits(1)}}, kernels.Float32},
-		{"more than bfloat16 has", [][]float32{{-math.MaxFloat32}}, kernels.Float32},
-	} {
-		if got := kernels.Lossless(c.values...); got != c.want {
-			t.Errorf("%s: expected the type %d, found %d", c.name, c.want, got)
-		}
-	}
-}
-
 // Weights and updates that are kept as Widened multiply as those kept as Float32, to the bit, on processors that
 // multiply bfloat16 themselves, too: what they are multiplied with is not rounded.
 func TestProductsOfWidened(t *testing.T) {

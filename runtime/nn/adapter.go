@@ -10,6 +10,7 @@ import (
 	"github.com/switchyard-dev/switchyard/runtime/kernels"
 	"github.com/switchyard-dev/switchyard/runtime/memory"
 	"github.com/switchyard-dev/switchyard/runtime/quote"
+	"github.com/switchyard-dev/switchyard/runtime/weights"
 )
 
 // Layers is a built model's layers by path: what an adapter is compiled against.
@@ -180,7 +181,7 @@ func (a *Adapter) shrink(l *Linear) {
 			rank += u.rank
 		}
 	}
-	all := &shrink{kernels.NewPacked(&a.memory, kernels.Lossless(parts...), rank, l.in)}
+	all := &shrink{kernels.NewPacked(&a.memory, lossless(parts...), rank, l.in)}
 	for _, u := range updates {
 		for row := range u.rank {
 			all.a.SetRow(u.at+row, u.a[row*l.in:(row+1)*l.in])
@@ -360,21 +361,31 @@ func finite(gain []float32) error {
 	return nil
 }
 
+// lossless is the type that has each of these values and takes the least memory.
+func lossless(values ...[]float32) kernels.DType {
+	for _, some := range values {
+		if !weights.AreBFloat16(some, 1) {
+			return kernels.Float32
+		}
+	}
+	return kernels.Widened
+}
+
 // pack keeps a matrix w [n, k] as the kernels read it. Its values are as they are in the file, whatever the base's type.
 func (a *Adapter) pack(w []float32, n, k int) *kernels.Packed {
-	return kernels.PackAs(&a.memory, kernels.Lossless(w), w, n, k)
+	return kernels.PackAs(&a.memory, lossless(w), w, n, k)
 }
 
 // table keeps vectors [n, width], likewise.
 func (a *Adapter) table(vectors []float32, width int) *kernels.Table {
-	t := kernels.NewTable(&a.memory, kernels.Lossless(vectors), len(vectors)/width, width)
+	t := kernels.NewTable(&a.memory, lossless(vectors), len(vectors)/width, width)
 	t.Set(0, vectors)
 	return t
 }
 
 // transposed keeps x [rows, cols] as vectors [cols, rows], likewise.
 func (a *Adapter) transposed(x []float32, rows, cols int) *kernels.Table {
-	t := kernels.NewTable(&a.memory, kernels.Lossless(x), cols, rows)
+	t := kernels.NewTable(&a.memory, lossless(x), cols, rows)
 	vector := make([]float32, rows)
 	for j := range cols {
 		for i := range vector {

@@ -49,7 +49,7 @@ type read func(buffer []float32) error
 const bufferSize = 1 << 17
 
 // NewScope is the root of a base whose weights are source. The weights of Linears and the tables of Embeddings are kept
-// as dtype; all else, and what adapters bring, is float32.
+// as dtype, all else is float32. What adapters bring is none of its business.
 func NewScope(source Source, dtype kernels.DType) Scope {
 	return Scope{b: &builder{
 		source: source, dtype: dtype, layers: Layers{slots: make(map[string]int), memory: &memory.Region{}},

@@ -44,7 +44,7 @@ type Adapter struct {
 	Labels  []string     // names of its classes, as many as its head has outputs
 	Problem arch.Problem // what the outputs mean
 	MaxRank int          // of its updates; 0 without any
-	Bytes   int64        // of its tensors
+	Bytes   int64        // of a pod's memory that its tensors take
 }
 
 // Update is the low-rank update of one module: y += Scale · (B·(A·x) + Bias), with DoRA y = Magnitude/‖W'‖ · (W'·x).
@@ -159,6 +159,7 @@ func parse(f files, c *config, base *arch.Description, settings Settings) (*Adap
 			return nil, err
 		}
 	}
+	a.Bytes = a.bytes(base)
 	return a, nil
 }
 
@@ -284,16 +285,14 @@ func (a *Adapter) add(file *weights.Tensors, p *part) error {
 			Magnitude: r.whole(p.keys[magnitude]),
 		})
 	}
-	a.Bytes += r.bytes
 	return r.err
 }
 
 // copier copies tensors of one module and keeps the first error for the end.
 type copier struct {
-	file  *weights.Tensors
-	part  *part
-	bytes int64
-	err   error
+	file *weights.Tensors
+	part *part
+	err  error
 }
 
 // whole copies a tensor; nil for no name.
@@ -321,6 +320,5 @@ func (r *copier) keep(t *tensor.Dense, err error) *tensor.Dense {
 		r.err = err
 		return nil
 	}
-	r.bytes += int64(t.DataSize()) * 4
 	return t
 }

@@ -797,8 +797,34 @@ func TestHalves(t *testing.T) {
 		a := mustLoad(t, bare(t).Zip(query5+".lora_B.weight", 8, 4).Tensor(wrappers.Tensor{
 			Name: "base_model.model." + query5 + ".lora_A.weight", DType: dtype, Shape: []int{4, 8}, Data: data,
 		}))
-		if found := a.Updates[0].A.Float32s()[:4]; !slices.Equal(found, want) || a.Bytes != 4*64 {
-			t.Errorf("%s: expected %v in 256 bytes, found %v in %d", dtype, want, found, a.Bytes)
+		if found := a.Updates[0].A.Float32s()[:4]; !slices.Equal(found, want) {
+			t.Errorf("%s: expected %v, found %v", dtype, want, found)
+		}
+	}
+}
+
+// A matrix whose values all are bfloat16, once they are scaled, is said to take half the memory, but no bias, norm or
+// bare tensor, and no A beside one that has more digits.
+func TestBytesOfBFloat16(t *testing.T) {
+	const key, embeddings = "vit.layers.0.attention.k_proj", "vit.embeddings"
+	query := func() *wrappers.AdapterFolder { return bare(t).Update(query5, 8, 8) }
+	saving := func(module string) *wrappers.AdapterFolder { return bare(t).Set("modules_to_save", []string{module}) }
+	for name, c := range map[string]struct {
+		a              *wrappers.AdapterFolder
+		halves, floats int64 // values
+	}{
+		"an update":                 {query().BFloat16(), 64, 0},
+		"scaled by a power of two":  {query().Set("lora_alpha", 1).BFloat16(), 64, 0},
+		"scaled by another number":  {query().Set("lora_alpha", 28).BFloat16(), 32, 32},
+		"with a bias":               {query().Set("lora_bias", true).Zip(query5+".lora_B.bias", 8).BFloat16(), 64, 8},
+		"beside one of more digits": {query().BFloat16().Update(key, 8, 8), 32, 32 + 64},
+		"a classifier":              {saving("classifier").Saved("classifier", 3, 8).BFloat16(), 24, 3},
+		"a norm":                    {saving("vit.layernorm").Zip("vit.layernorm.weight", 8).Zip("vit.layernorm.bias", 8).BFloat16(), 0, 16},
+		"bare tensors": {saving("embeddings").Zip(embeddings+".cls_token", 1, 1, 8).
+			Zip(embeddings+".position_embeddings", 1, 5, 8).Zip(projection+".weight", 8, 3, 2, 2).Zip(projection+".bias", 8).BFloat16(), 96, 8 + 40 + 8},
+	} {
+		if a := mustLoad(t, c.a); a.Bytes != 2*c.halves+4*c.floats {
+			t.Errorf("%s: expected %d bytes, found %d", name, 2*c.halves+4*c.floats, a.Bytes)
 		}
 	}
 }

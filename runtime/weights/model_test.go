@@ -77,6 +77,33 @@ func TestAllHalves(t *testing.T) {
 	}
 }
 
+// What is bfloat16 is told of values, times a factor, whatever type their file is of: be it the least or the largest.
+func TestAreBFloat16(t *testing.T) {
+	bits := math.Float32frombits
+	some := []float32{0, bits(1 << 31), 1, -1.5, bits(0x10000), bits(0x7f7f0000), bits(0x80010000)}
+	for _, c := range []struct {
+		name   string
+		values []float32
+		factor float32
+		want   bool
+	}{
+		{"nothing", nil, 1, true},
+		{"bfloat16", some, 1, true},
+		{"halved", []float32{1, -1.5}, 0.5, true},
+		{"with all digits, times three", []float32{1, bits(0x3fff0000)}, 3, false},
+		{"with few digits, times three", []float32{1, -1.5}, 3, true},
+		{"made too small", []float32{bits(0x810000)}, 0.5, false},
+		{"one bit too many, at the end", append(some, bits(0x3f808000)), 1, false},
+		{"the last bit of float32", []float32{bits(0x3f800001), 1}, 1, false},
+		{"too small", []float32{bits(1)}, 1, false},
+		{"too large", []float32{-math.MaxFloat32}, 1, false},
+	} {
+		if got := weights.AreBFloat16(c.values, c.factor); got != c.want {
+			t.Errorf("%s: expected %t, found %t", c.name, c.want, got)
+		}
+	}
+}
+
 func TestRowsOfATensor(t *testing.T) {
 	halves := func(name, dtype string) wrappers.Tensor {
 		return wrappers.Tensor{Name: name, DType: dtype, Shape: []int{3, 1, 2}, Data: []byte{

@@ -242,6 +242,17 @@ func finite(v float32) bool {
 	return math.Float32bits(v)&exponent != exponent
 }
 
+// AreBFloat16 tells whether each of some finite values, times a factor, is a number of bfloat16: a float32 whose lower
+// half is empty.
+func AreBFloat16(values []float32, factor float32) bool {
+	for _, v := range values {
+		if math.Float32bits(v*factor)<<16 != 0 {
+			return false
+		}
+	}
+	return true
+}
+
 // half is an IEEE 754 binary16: 1 bit of sign, 5 of exponent (bias 15), 10 of fraction.
 func half(bits uint16) float32 {
 	sign, exponent, fraction := uint32(bits>>15)<<31, uint32(bits>>10)&0x1f, uint32(bits)&0x3ff

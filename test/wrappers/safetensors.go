@@ -24,8 +24,11 @@ func F32(name string, values []float32, shape ...int) Tensor {
 	return Tensor{name, "F32", shape, data}
 }
 
-// bfloat16 is a tensor of float32 as one of bfloat16: the upper halves of its values.
+// bfloat16 is a tensor of float32 as one of bfloat16: the upper halves of its values. One that it is already stays so.
 func (t Tensor) bfloat16() Tensor {
+	if t.DType == "BF16" {
+		return t
+	}
 	data := make([]byte, 0, len(t.Data)/2)
 	for i := 0; i < len(t.Data); i += 4 {
 		data = append(data, t.Data[i+2], t.Data[i+3])
