@@ -266,7 +266,7 @@ func TestEachSegmentHasItsOwnEmbedding(t *testing.T) {
 		Down: dense([]float32{0, 1, 0, 2}, 1, 4), Up: dense([]float32{1, 10}, 2, 1), Scale: 0.5,
 	}
 	update(t, updated, "a.words", change)
-	if err := rows.ReplaceRows("a.words", []int{3, 0}, dense([]float32{-3, -4, -1, -2}, 2, 2)); err != nil {
+	if err := rows.ReplaceRows("a.words", []int{0, 3}, dense([]float32{-1, -2, -3, -4}, 2, 2)); err != nil {
 		t.Fatal(err)
 	}
 	replace(t, replaced, "a.words", map[string]*tensor.Dense{"weight": dense([]float32{9, 9, 8, 8, 7, 7, 6, 6}, 4, 2)})
@@ -491,21 +491,23 @@ func TestUpdatesLoseNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, c := range []struct{ down, up, scale float32 }{
-		{1.5, -0.25, 0.5},
-		{1.5, 1, 1.001},
-		{1.001, 1, 2},
-		{1, 1.001, 4},
-		{0x1.02p-120, 1, 0x1p-20}, // too small to have all its digits
+	for _, c := range []struct{ down, up, scale, beside float32 }{
+		{1.5, -0.25, 0.5, 3},
+		{1.5, 1, 1.001, 3},
+		{1.001, 1, 2, 3},
+		{1, 1.001, 4, 3},
+		{1, 1, 4, 1.001},
+		{0x1.02p-120, 1, 0x1p-20, 3}, // too small to have all its digits
 	} {
 		a := layers.NewAdapter()
 		update(t, a, "q", nn.Update{Down: dense([]float32{c.down}, 1, 1), Up: dense([]float32{c.up}, 1, 1), Scale: c.scale})
-		update(t, a, "k", nn.Update{Down: dense([]float32{3}, 1, 1), Up: dense([]float32{5}, 1, 1), Scale: 0.5})
+		update(t, a, "k", nn.Update{Down: dense([]float32{c.beside}, 1, 1), Up: dense([]float32{5}, 1, 1), Scale: 2})
 		b := batch(t, nn.Segment{0, 1, a})
 		ofQ, ofK := make([]float32, 1), make([]float32, 1)
 		b.Linear(b.Rows, []float32{1}, nn.Product{Layer: q, Dst: ofQ}, nn.Product{Layer: k, Dst: ofK})
-		if want := float32(c.down*c.scale) * c.up; ofQ[0] != want || ofK[0] != 7.5 {
-			t.Errorf("%g·%g·%g: expected %g, and 7.5 beside it, found %g and %g", c.scale, c.up, c.down, want, ofQ[0], ofK[0])
+		if want, beside := float32(c.down*c.scale)*c.up, 5*(2*c.beside); ofQ[0] != want || ofK[0] != beside {
+			t.Errorf("%g·%g·%g: expected %g, and %g beside it, found %g and %g",
+				c.scale, c.up, c.down, want, beside, ofQ[0], ofK[0])
 		}
 	}
 }
