@@ -130,7 +130,7 @@ func (t *accumulators) field(offset int) reg.GPVirtual { return read(t.args, off
 // tiles is a function of tiles [rows, vectors]; sum adds up what one is.
 func tiles(s set, name, doc string, rows, vectors int, sum func(*accumulators)) {
 	t := &accumulators{set: s, args: beginArgs(name, doc), masks: []mask{whole{}, whole{}}[:vectors]}
-	if s.lanes() == 16 { // else the panels are filled up to whole vectors
+	if s.lanes() == 16 { // else whole vectors are read
 		last := t.field(tileColumns)
 		if vectors == 2 {
 			SUBQ(operand.U8(16), last)

@@ -89,18 +89,23 @@ func TestNothingBehindPackedWeightsIsTouched(t *testing.T) {
 		p := newPool(t, 1)
 		for _, c := range []struct {
 			dtype kernels.DType
-			k     int // 64 or 128 words long, so that what is packed ends where it can end a page
-		}{{kernels.Float32, 128}, {kernels.BFloat16, 128}, {kernels.BFloat16, 127}} {
-			for _, n := range []int{1, 8, 15, 16, 24, 64} {
-				w := random(rand.New(rand.NewPCG(7, 7)), n*c.k)
-				elsewhere := kernels.PackAs(nil, c.dtype, w, n, c.k)
+			each  int // k of a word
+			less  int // of the last
+		}{{kernels.Float32, 1, 0}, {kernels.BFloat16, 2, 0}, {kernels.BFloat16, 2, 1}} {
+			// With the values that may be read behind the last they are of whole pages.
+			for _, size := range [][2]int{
+				{1, 1017}, {3, 681}, {5, 409}, {8, 128}, {9, 113}, {16, 64}, {23, 89}, {24, 128}, {31, 33}, {64, 16},
+			} {
+				n, k := size[0], size[1]*c.each-c.less
+				w := random(rand.New(rand.NewPCG(7, 7)), n*k)
+				elsewhere := kernels.PackAs(nil, c.dtype, w, n, k)
 				var r memory.Region
 				packed := packedAtTheEnd(t, &r, elsewhere, c.dtype, w)
-				x := random(rand.New(rand.NewPCG(8, 8)), 7*c.k)
+				x := random(rand.New(rand.NewPCG(8, 8)), 7*k)
 				for _, rows := range []int{1, 7} {
 					got := gemm(p, kernels.Gemm{X: x, Rows: rows, W: packed})
 					if !sameBits(got, gemm(p, kernels.Gemm{X: x, Rows: rows, W: elsewhere})) {
-						t.Errorf("type %v, %d x %d: expected what the same weights make elsewhere", c.dtype, n, c.k)
+						t.Errorf("type %v, %d x %d: expected what the same weights make elsewhere", c.dtype, n, k)
 					}
 				}
 				r.Free()

@@ -63,21 +63,21 @@ func packTransposed(wt []float32, n, k int) *Packed {
 
 // NewPacked is a matrix of zeros, in memory of that region.
 func NewPacked(in *memory.Region, dtype DType, n, k int) *Packed {
-	fill := active.fill()
 	p := &Packed{N: n, K: k, dtype: dtype}
+	spare := ceilDiv(n, 8)*8 - n // the last vector of the last panel may reach beyond it
 	if dtype.halves() {
-		p.pairs = memory.Make[uint32](in, ceilDiv(n, fill)*fill*ceilDiv(k, 2))
+		p.pairs = memory.Make[uint32](in, n*ceilDiv(k, 2)+spare)
 	} else {
-		p.panels = memory.Make[float32](in, ceilDiv(n, fill)*fill*k)
+		p.panels = memory.Make[float32](in, n*k+spare)
 	}
 	return p
 }
 
 // panel is where the panel with row j begins, in rows, and how wide it is.
 func (p *Packed) panel(j int) (first, width int) {
-	size, fill := active.panel(), active.fill()
+	size := active.panel()
 	first = j / size * size
-	return first, min(size, ceilDiv(p.N-first, fill)*fill)
+	return first, min(size, p.N-first)
 }
 
 // at is where the values, or words, of the panel with row j begin from a k on, which is even, and how wide it is.

@@ -8,7 +8,6 @@ type portable struct{}
 
 func (portable) name() string { return "portable" }
 func (portable) panel() int   { return 2 }
-func (portable) fill() int    { return 2 }
 func (portable) rows() int    { return 4 }
 
 func (portable) tile(_ *worker, t tile) {

@@ -14,12 +14,11 @@ type variant interface {
 	name() string
 	// panel is the number of columns of a full panel of packed weights, and of a block of queries.
 	panel() int
-	// fill is what the columns of a packed matrix are filled up to a multiple of.
-	fill() int
 	// rows is how many rows are computed at once.
 	rows() int
 	// tile is c [rows, cols] = a [rows, k] · b [k, cols], or += that: one accumulator for each element, over all of k in
-	// order. rows may be any number; cols is at most a panel; c has room for a whole one, of which all may be written.
+	// order. rows may be any number; cols is at most a panel; c has room for a whole one, of which all may be written, and
+	// b has as many values behind its last as fill its last eight columns up, which may be read.
 	tile(w *worker, t tile)
 	// tilePairs is tile of a b of bfloat16, two k a word. Of an a of float32 it has the same bits as with b widened. Of a
 	// rounded a each sum gains the two products of a word in turn, and numbers too small to be normal count as zero. ldk

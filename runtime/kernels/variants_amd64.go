@@ -29,8 +29,8 @@ func variants() []variant {
 type vector struct {
 	is        string
 	lanes     int
-	most      int // rows of a tile
-	filled    int
+	most      int              // rows of a tile
+	reads     int              // columns of b that are read at once
 	tiles     [2][]func(*byte) // by vectors - 1 and rows - 1
 	pairs     [2][]func(*byte) // the same of a b of bfloat16
 	dots      [2][]func(*byte) // the same of an a and a b of bfloat16; in place of pairs where there are some
@@ -42,7 +42,7 @@ type vector struct {
 }
 
 var avx2 = vector{
-	is: "avx2", lanes: 8, most: 6, filled: 8,
+	is: "avx2", lanes: 8, most: 6, reads: 8,
 	tiles: [2][]func(*byte){
 		{tileAVX2_1x1, tileAVX2_2x1, tileAVX2_3x1, tileAVX2_4x1, tileAVX2_5x1, tileAVX2_6x1},
 		{tileAVX2_1x2, tileAVX2_2x2, tileAVX2_3x2, tileAVX2_4x2, tileAVX2_5x2, tileAVX2_6x2},
@@ -59,7 +59,7 @@ var avx2 = vector{
 }
 
 var avx512 = vector{
-	is: "avx512", lanes: 16, most: 12, filled: 8,
+	is: "avx512", lanes: 16, most: 12, reads: 1,
 	tiles: [2][]func(*byte){
 		{
 			tileAVX512_1x1, tileAVX512_2x1, tileAVX512_3x1, tileAVX512_4x1, tileAVX512_5x1, tileAVX512_6x1,
@@ -173,23 +173,25 @@ func optional(x []float32, n int) *float32 {
 
 func (v *vector) name() string { return v.is }
 func (v *vector) panel() int   { return 2 * v.lanes }
-func (v *vector) fill() int    { return v.filled }
 func (v *vector) rows() int    { return v.most }
 
 func (v *vector) tile(w *worker, t tile) {
 	a := address(matrix(t.a, t.rows, (t.k-1)*t.ldk+1, t.lda))
-	v.compute(w, &v.tiles, &t, a, address(matrix(t.b, t.k, t.cols, t.ldb)), t.k)
+	v.compute(w, &v.tiles, &t, a, address(matrix(t.b, t.k, v.read(&t), t.ldb)), t.k)
 }
 
 func (v *vector) tilePairs(w *worker, t tile) {
 	words := ceilDiv(t.k, 2)
-	b := address(matrix(t.pairs, words, t.cols, t.ldb))
+	b := address(matrix(t.pairs, words, v.read(&t), t.ldb))
 	if t.rounded != nil {
 		v.compute(w, &v.dots, &t, address(matrix(t.rounded, t.rows, words, t.lda)), b, words)
 		return
 	}
 	v.compute(w, &v.pairs, &t, address(matrix(t.a, t.rows, t.k, t.lda)), b, t.k)
 }
+
+// read is how many columns of b are read: those of whole vectors, or those alone that there are, by a mask.
+func (v *vector) read(t *tile) int { return ceilDiv(t.cols, v.reads) * v.reads }
 
 // compute computes a tile of any number of rows as tiles of sizes that differ by one row at most.
 func (v *vector) compute(w *worker, kinds *[2][]func(*byte), t *tile, a, b uintptr, k int) {
