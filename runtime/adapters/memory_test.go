@@ -12,8 +12,8 @@ import (
 	"github.com/switchyard-dev/switchyard/test/wrappers"
 )
 
-// An adapter holds hardly more memory than its file, of float32 or bfloat16, and than it is said to take, where its ranks
-// fill words; whatever they are, much less of bfloat16.
+// An adapter holds hardly more memory than its file, of float32 or bfloat16, and than it is said to take, where its
+// ranks fill words; whatever they are, much less of bfloat16.
 func TestAnAdapterTakesTheMemoryOfItsFile(t *testing.T) {
 	if !memory.OffHeap {
 		t.Skip("on the heap no part of a block is given back")
@@ -57,7 +57,7 @@ func TestAnAdapterTakesTheMemoryOfItsFile(t *testing.T) {
 		floats := held(fmt.Sprintf("float32, rank %d", rank), a.Write(), true)
 		halves := held(fmt.Sprintf("bfloat16, rank %d", rank), a.BFloat16().Write(), rank%2 == 0)
 		if 4*halves > 3*floats {
-			t.Errorf("rank %d: expected at most three quarters of float32's %d bytes of bfloat16, found %d", rank, floats, halves)
+			t.Errorf("rank %d of bfloat16: expected at most 3/4 of float32's %d bytes, found %d", rank, floats, halves)
 		}
 	}
 }

@@ -172,8 +172,8 @@ func TestABaseTakesItsParameters(t *testing.T) {
 const digits = 1.001
 
 // inHalves are the folders of adapters whose matrices are bfloat16; or longer ones, which have digits, too, where no
-// answer depends on them: in the A of one more rank, whose B is zero, in the B of another, whose A is, and in a label, a
-// word and a place that nobody asks for.
+// answer depends on them: in the A of one more rank, whose B is zero, in the B of another, whose A is, and in a label,
+// a word and a place that nobody asks for.
 func inHalves(t *testing.T, longer bool) []string {
 	t.Helper()
 	const words, places = "bert.embeddings.word_embeddings", "bert.embeddings.position_embeddings"
@@ -255,7 +255,9 @@ func TestAnAdapterAsBFloat16(t *testing.T) {
 		for i := range halves {
 			batch := engine.Batch{
 				Inputs: []engine.Input{text(1, 5, 2, 6), text(9), text(3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 1, 14)},
-				Rows:   []engine.Row{{0, halves[i]}, {1, halves[i]}, {2, halves[i]}, {0, floats[i]}, {1, floats[i]}, {2, floats[i]}},
+				Rows: []engine.Row{
+					{0, halves[i]}, {1, halves[i]}, {2, halves[i]}, {0, floats[i]}, {1, floats[i]}, {2, floats[i]},
+				},
 			}
 			answers := run(t, e, batch)
 			for row := range 3 {

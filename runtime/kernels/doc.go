@@ -9,8 +9,8 @@
 //
 // Weights may be kept as bfloat16 (DType), in half the memory. They are widened where they are used, and computed with
 // as float32: the result is that of float32 weights which had been rounded, to the bit. The variant avx512bf16 rounds
-// what they are multiplied with, too, and adds up the products, which are exact, as float32; but not of Widened weights,
-// whose results are those of float32 on every processor.
+// what they are multiplied with, too, and adds up the products, which are exact, as float32; but not of Widened
+// weights, whose results are those of float32 on every processor.
 //
 // The kernels trust their callers: shapes are checked where they come in (weights, peft, engine), not here, and a
 // mistake panics. Panics are handed to the caller of the pool.

@@ -371,7 +371,8 @@ func lossless(values ...[]float32) kernels.DType {
 	return kernels.Widened
 }
 
-// pack keeps a matrix w [n, k] as the kernels read it. Its values are as they are in the file, whatever the base's type.
+// pack keeps a matrix w [n, k] as the kernels read it. Its values are as they are in the file, whatever the base's
+// type.
 func (a *Adapter) pack(w []float32, n, k int) *kernels.Packed {
 	return kernels.PackAs(&a.memory, lossless(w), w, n, k)
 }

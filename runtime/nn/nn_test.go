@@ -479,8 +479,8 @@ func TestBytesOfAnAdapter(t *testing.T) {
 	}
 }
 
-// An update is bfloat16 in memory only where nothing is lost: its scale may make it more than that, and so may an update
-// that it lies beside.
+// An update is bfloat16 in memory only where nothing is lost: its scale may make it more than that, and so may an
+// update that it lies beside.
 func TestUpdatesLoseNothing(t *testing.T) {
 	zero := []float32{0}
 	root := nn.NewScope(newSource(t, wrappers.F32("q.weight", zero, 1, 1), wrappers.F32("k.weight", zero, 1, 1)),

@@ -819,9 +819,13 @@ func TestBytesOfBFloat16(t *testing.T) {
 		"with a bias":               {query().Set("lora_bias", true).Zip(query5+".lora_B.bias", 8).BFloat16(), 64, 8},
 		"beside one of more digits": {query().BFloat16().Update(key, 8, 8), 32, 32 + 64},
 		"a classifier":              {saving("classifier").Saved("classifier", 3, 8).BFloat16(), 24, 3},
-		"a norm":                    {saving("vit.layernorm").Zip("vit.layernorm.weight", 8).Zip("vit.layernorm.bias", 8).BFloat16(), 0, 16},
-		"bare tensors": {saving("embeddings").Zip(embeddings+".cls_token", 1, 1, 8).
-			Zip(embeddings+".position_embeddings", 1, 5, 8).Zip(projection+".weight", 8, 3, 2, 2).Zip(projection+".bias", 8).BFloat16(), 96, 8 + 40 + 8},
+		"a norm": {
+			saving("vit.layernorm").Zip("vit.layernorm.weight", 8).Zip("vit.layernorm.bias", 8).BFloat16(), 0, 16,
+		},
+		"bare tensors": {
+			saving("embeddings").Zip(embeddings+".cls_token", 1, 1, 8).Zip(embeddings+".position_embeddings", 1, 5, 8).
+				Zip(projection+".weight", 8, 3, 2, 2).Zip(projection+".bias", 8).BFloat16(), 96, 8 + 40 + 8,
+		},
 	} {
 		if a := mustLoad(t, c.a); a.Bytes != 2*c.halves+4*c.floats {
 			t.Errorf("%s: expected %d bytes, found %d", name, 2*c.halves+4*c.floats, a.Bytes)
