@@ -207,7 +207,10 @@ func TestAHundredAdaptersSomeOfThemBad(t *testing.T) {
 func TestSIGTERMDrains(t *testing.T) {
 	s := start(t, digits.Adapters(sample))
 	images, _ := heldOut(t)
-	pngs := slices.Repeat([][]byte{images[0].PNG}, 256)
+	pngs := make([][]byte, 256)
+	for i := range pngs {
+		pngs[i] = images[i%len(images)].PNG // one image in all rows would be computed once
+	}
 	answered := make(chan error, 1)
 	go func() {
 		answers, err := oip.Infer(t.Context(), s.URL, "parity", oip.Request{Inputs: []oip.Tensor{oip.Images(pngs...)}})
