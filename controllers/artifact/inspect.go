@@ -43,7 +43,7 @@ func InspectAdapter(folder *weights.Folder, base BaseModel, settings peft.Settin
 	if err != nil {
 		return AdapterInfo{}, err
 	}
-	return AdapterInfo{a.Digest, a.MaxRank, len(a.Labels), a.Bytes}, nil
+	return AdapterInfo{a.Digest, a.MaxRank, len(a.Labels), a.Bytes(base.Description)}, nil
 }
 
 // InspectBase checks the base model in a folder: its config.json, what its files say of images or texts, and that its

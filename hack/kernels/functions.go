@@ -140,7 +140,7 @@ func tiles(s set, name, doc string, rows, vectors int, sum func(*accumulators)) 
 	Label("tile")
 	t.begin(rows)
 	sum(t)
-	t.end(rows)
+	t.end()
 	DECQ(operand.Mem{Base: t.args, Disp: tileCount})
 	JNZ(operand.LabelRef("tile"))
 	end()
@@ -217,14 +217,14 @@ func (t *accumulators) add(disp int, load func(j int, to reg.VecVirtual)) {
 }
 
 // end writes the accumulators to c, and has the fields where the next tile begins.
-func (t *accumulators) end(rows int) {
+func (t *accumulators) end() {
 	MOVQ(t.rows(tileC, tileLdC, func(i int, at reg.GPVirtual) {
 		for j := range t.acc[i] {
 			VMOVUPS(t.acc[i][j], operand.Mem{Base: at, Disp: 4 * t.set.lanes() * j})
 		}
 	}), operand.Mem{Base: t.args, Disp: tileC})
 	below := GP64()
-	IMUL3Q(operand.U8(rows), t.lda, below) //nolint:gosec // at most 12
+	IMUL3Q(operand.U8(len(t.acc)), t.lda, below) //nolint:gosec // at most 12
 	ADDQ(below, operand.Mem{Base: t.args, Disp: tileA})
 	MOVQ(t.soon, operand.Mem{Base: t.args, Disp: tileSoon})
 }

@@ -44,7 +44,6 @@ type Adapter struct {
 	Labels  []string     // names of its classes, as many as its head has outputs
 	Problem arch.Problem // what the outputs mean
 	MaxRank int          // of its updates; 0 without any
-	Bytes   int64        // of a pod's memory that its tensors take
 }
 
 // Update is the low-rank update of one module: y += Scale · (B·(A·x) + Bias), with DoRA y = Magnitude/‖W'‖ · (W'·x).
@@ -159,7 +158,6 @@ func parse(f files, c *config, base *arch.Description, settings Settings) (*Adap
 			return nil, err
 		}
 	}
-	a.Bytes = a.bytes(base)
 	return a, nil
 }
 

@@ -112,8 +112,8 @@ func TestLoad(t *testing.T) {
 		t.Errorf("max rank: expected 2, found %d", a.MaxRank)
 	}
 	// The first B is of small integers, which are bfloat16, and so is the first A, but no other.
-	if expected := int64(4*(2*8+2*16+8*2+5*8+5) + 2*8*2); a.Bytes != expected {
-		t.Errorf("bytes: expected %d, found %d", expected, a.Bytes)
+	if expected := int64(4*(2*8+2*16+8*2+5*8+5) + 2*8*2); a.Bytes(tinyViT(t)) != expected {
+		t.Errorf("bytes: expected %d, found %d", expected, a.Bytes(tinyViT(t)))
 	}
 }
 

@@ -390,9 +390,9 @@ func TestUpdatesByKind(t *testing.T) {
 				t.Fatalf("expected one update, found %+v", a)
 			}
 			u := a.Updates[0]
-			if u.Module != c.module || u.Scale != c.scale || a.MaxRank != c.maxRank || a.Bytes != int64(c.bytes) {
+			if u.Module != c.module || u.Scale != c.scale || a.MaxRank != c.maxRank || a.Bytes(base) != int64(c.bytes) {
 				t.Errorf("expected %s by %g of rank %d, %d bytes, found %s by %g of %d, %d",
-					c.module, c.scale, c.maxRank, c.bytes, u.Module, u.Scale, a.MaxRank, a.Bytes)
+					c.module, c.scale, c.maxRank, c.bytes, u.Module, u.Scale, a.MaxRank, a.Bytes(base))
 			}
 			if !slices.Equal(u.A.Shape(), c.shapeA) || !slices.Equal(u.B.Shape(), c.shapeB) {
 				t.Errorf("expected %v and %v, found %v and %v", c.shapeA, c.shapeB, u.A.Shape(), u.B.Shape())
@@ -554,8 +554,8 @@ func TestReplacedRows(t *testing.T) {
 				t.Errorf("%s: expected %v of %s, found %+v", c.name, c.ids[i], c.paths[i], r)
 			}
 		}
-		if expected := int64(4 * (64 + 16*len(c.paths))); loaded.Bytes != expected {
-			t.Errorf("%s: expected %d bytes, found %d", c.name, expected, loaded.Bytes)
+		if expected := int64(4 * (64 + 16*len(c.paths))); loaded.Bytes(base) != expected {
+			t.Errorf("%s: expected %d bytes, found %d", c.name, expected, loaded.Bytes(base))
 		}
 	}
 
@@ -827,8 +827,8 @@ func TestBytesOfBFloat16(t *testing.T) {
 				Zip(projection+".weight", 8, 3, 2, 2).Zip(projection+".bias", 8).BFloat16(), 96, 8 + 40 + 8,
 		},
 	} {
-		if a := mustLoad(t, c.a); a.Bytes != 2*c.halves+4*c.floats {
-			t.Errorf("%s: expected %d bytes, found %d", name, 2*c.halves+4*c.floats, a.Bytes)
+		if found := mustLoad(t, c.a).Bytes(tinyViT(t)); found != 2*c.halves+4*c.floats {
+			t.Errorf("%s: expected %d bytes, found %d", name, 2*c.halves+4*c.floats, found)
 		}
 	}
 }

@@ -79,8 +79,8 @@ func FuzzModel(f *testing.F) {
 				continue
 			}
 			// Values of 16 bits take twice the memory; what two modules share is there twice.
-			if a.Bytes > 4*int64(len(model)) {
-				t.Fatalf("expected at most four times the file's %d bytes, found %d", len(model), a.Bytes)
+			if bytes := a.Bytes(p.base); bytes > 4*int64(len(model)) {
+				t.Fatalf("expected at most four times the file's %d bytes, found %d", len(model), bytes)
 			}
 			for _, u := range a.Updates {
 				if !fits(p.base, u) {

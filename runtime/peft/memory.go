@@ -7,10 +7,10 @@ import (
 	"github.com/switchyard-dev/switchyard/runtime/weights"
 )
 
-// bytes is how much memory the adapter takes in a pod, as runtime/nn keeps it, half words and the ends of pages aside:
-// matrices as bfloat16 where each of their values is one, all else as float32. Where layers take the same input their
-// A's are one matrix, so all A's count as the largest type among them.
-func (a *Adapter) bytes(base *arch.Description) int64 {
+// Bytes is how much memory the adapter takes in a pod of its base, as runtime/nn keeps it, half words and the ends of
+// pages aside: matrices as bfloat16 where each of their values is one, all else as float32. Where layers take the same
+// input their A's are one matrix, so all A's count as the largest type among them. All values are looked at.
+func (a *Adapter) Bytes(base *arch.Description) int64 {
 	downs := arch.BFloat16
 	for _, u := range a.Updates {
 		if lossless(u.A, u.Scale) == arch.Float32 {
