@@ -73,17 +73,11 @@ func NewPacked(in *memory.Region, dtype DType, n, k int) *Packed {
 	return p
 }
 
-// panel is where the panel with row j begins, in rows, and how wide it is.
-func (p *Packed) panel(j int) (first, width int) {
-	size := active.panel()
-	first = j / size * size
-	return first, min(size, p.N-first)
-}
-
 // at is where the values, or words, of the panel with row j begin from a k on, which is even, and how wide it is.
 func (p *Packed) at(j, k int) (at, width int) {
-	first, width := p.panel(j)
-	long := p.K
+	size, long := active.panel(), p.K
+	first := j / size * size
+	width = min(size, p.N-first)
 	if p.dtype.halves() {
 		long, k = ceilDiv(long, 2), k/2
 	}
@@ -92,35 +86,31 @@ func (p *Packed) at(j, k int) (at, width int) {
 
 // SetRow writes row j of a matrix of zeros, the K values of W.
 func (p *Packed) SetRow(j int, row []float32) {
-	first, width := p.panel(j)
-	at := j - first
+	first, width := p.at(j, 0)
+	first += j % active.panel()
 	if p.dtype.halves() {
-		panel := p.pairs[first*ceilDiv(p.K, 2):]
 		for i, v := range row {
-			panel[i/2*width+at] |= uint32(round(v)) << (i % 2 * 16)
+			p.pairs[first+i/2*width] |= uint32(round(v)) << (i % 2 * 16)
 		}
 		return
 	}
-	panel := p.panels[first*p.K:]
 	for i, v := range row {
-		panel[i*width+at] = v
+		p.panels[first+i*width] = v
 	}
 }
 
 // Row copies row j of W, its K values, to dst.
 func (p *Packed) Row(j int, dst []float32) {
-	first, width := p.panel(j)
-	at := j - first
+	first, width := p.at(j, 0)
+	first += j % active.panel()
 	if p.dtype.halves() {
-		panel := p.pairs[first*ceilDiv(p.K, 2):]
 		for i := range dst[:p.K] {
-			dst[i] = half(panel[i/2*width+at], i)
+			dst[i] = half(p.pairs[first+i/2*width], i)
 		}
 		return
 	}
-	panel := p.panels[first*p.K:]
 	for i := range dst[:p.K] {
-		dst[i] = panel[i*width+at]
+		dst[i] = p.panels[first+i*width]
 	}
 }
 

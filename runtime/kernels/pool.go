@@ -15,7 +15,7 @@ type Pool struct {
 	wake   *sync.Cond // jobs or closed has changed
 	jobs   []*job     // with tasks that nobody has taken yet
 	idle   []*worker  // that work on no job
-	closed bool
+	closed atomic.Bool
 	// open is the number of jobs, for those who look without the lock.
 	open atomic.Int64
 	// workers is how many compute at once.
@@ -73,7 +73,7 @@ func NewPool(workers int) *Pool {
 // Close ends the workers, and returns when they have ended. No Run may be under way or follow.
 func (p *Pool) Close() {
 	p.mu.Lock()
-	p.closed = true
+	p.closed.Store(true)
 	p.mu.Unlock()
 	p.wake.Broadcast()
 	p.helpers.Wait()
@@ -122,12 +122,12 @@ func (p *Pool) runEach(tasks []int, run func(w *worker, op, task int)) {
 // help is a worker: it works on whatever job there is.
 func (p *Pool) help() {
 	for {
-		await(func() bool { return p.open.Load() > 0 }) // the next operation is near, within a batch
+		await(func() bool { return p.open.Load() > 0 || p.closed.Load() }) // the next operation is near, within a batch
 		p.mu.Lock()
-		for len(p.jobs) == 0 && !p.closed {
+		for len(p.jobs) == 0 && !p.closed.Load() {
 			p.wake.Wait()
 		}
-		if p.closed {
+		if p.closed.Load() {
 			p.mu.Unlock()
 			return
 		}
