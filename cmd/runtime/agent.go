@@ -20,6 +20,7 @@ import (
 	"github.com/switchyard-dev/switchyard/runtime/agent/artifacts"
 	"github.com/switchyard-dev/switchyard/runtime/arch"
 	"github.com/switchyard-dev/switchyard/runtime/server"
+	"github.com/switchyard-dev/switchyard/runtime/server/rest"
 )
 
 type agentFlags struct {
@@ -100,7 +101,7 @@ func runAgent(ctx context.Context, args []string, log *slog.Logger) error {
 	// It listens before there is a base model: to pull that may take longer than the kubelet waits for a sign of life.
 	registry := newRegistry()
 	var front door
-	front.handler.Store(new(server.Starting()))
+	front.handler.Store(new(rest.Starting()))
 	group, ctx := errgroup.WithContext(ctx)
 	drain := func() { front.leave(f.drainDelay) }
 	if err := listen(ctx, group, "http", f.httpAddress, &front, drain, log); err != nil {
@@ -122,7 +123,7 @@ func runAgent(ctx context.Context, args []string, log *slog.Logger) error {
 			Set: plane.set, Store: store, Source: client, BaseDigest: f.baseDigest,
 			Reserved: []string{f.pool, server.BaseName}, StartedAt: startedAt, Log: log,
 		})
-		front.open(plane.front(f.pool, a.Ready, registry, log))
+		front.open(plane.front(f.pool, a.Ready, registry), log)
 		return a.Run(ctx)
 	})
 	err = group.Wait()
@@ -173,9 +174,9 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	(*d.handler.Load()).ServeHTTP(w, r)
 }
 
-func (d *door) open(s *server.Server) {
+func (d *door) open(s *server.Server, log *slog.Logger) {
 	d.server.Store(s)
-	d.handler.Store(new(s.Handler()))
+	d.handler.Store(new(overHTTP(s, log)))
 }
 
 // leave turns readiness off, goes on answering for a while, and then drains.

@@ -28,6 +28,7 @@ import (
 	"github.com/switchyard-dev/switchyard/runtime/preprocess/text"
 	"github.com/switchyard-dev/switchyard/runtime/preprocess/tokenfiles"
 	"github.com/switchyard-dev/switchyard/runtime/server"
+	"github.com/switchyard-dev/switchyard/runtime/server/rest"
 )
 
 const (
@@ -107,14 +108,16 @@ func openTokenizer(ctx context.Context, base *model.Base, cacheDir string) (*tex
 }
 
 // front is the server; name is the base's in requests.
-func (p *dataPlane) front(
-	name string, ready func() error, registry *prometheus.Registry, log *slog.Logger,
-) *server.Server {
+func (p *dataPlane) front(name string, ready func() error, registry *prometheus.Registry) *server.Server {
 	return server.New(p.set, p.queue, p.images, server.Options{
-		Name: name, MaxBodyBytes: maxBodyBytes, RequestBytes: arch.RequestBytes,
-		MaxRows: maxRequestRows, MaxRowsInFlight: maxRowsInFlight,
-		Ready: ready, Log: log, Registry: registry, Texts: p.texts,
+		Name: name, RequestBytes: arch.RequestBytes, MaxRows: maxRequestRows, MaxRowsInFlight: maxRowsInFlight,
+		Ready: ready, Registry: registry, Texts: p.texts,
 	})
+}
+
+// overHTTP is what a server answers over HTTP.
+func overHTTP(front *server.Server, log *slog.Logger) http.Handler {
+	return rest.New(front, rest.Options{MaxBodyBytes: maxBodyBytes, Log: log})
 }
 
 // close answers what was admitted and ends the engine.

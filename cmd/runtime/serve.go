@@ -87,7 +87,7 @@ func serve(ctx context.Context, args []string, log *slog.Logger) error {
 		return fmt.Errorf("base model %s: %w", f.baseModel, err)
 	}
 	defer plane.close(ctx)
-	front := plane.front(name, nil, registry, log)
+	front := plane.front(name, nil, registry)
 	// The names are known before the first request is answered: an adapter still loading is a 503, not a 404.
 	load, err := plane.set.FromFolder(dir, []string{name, server.BaseName}, log)
 	if err != nil {
@@ -100,7 +100,7 @@ func serve(ctx context.Context, args []string, log *slog.Logger) error {
 		log.Info("ready")
 		return nil
 	})
-	if err := listen(ctx, group, "http", f.httpAddress, front.Handler(), front.Drain, log); err != nil {
+	if err := listen(ctx, group, "http", f.httpAddress, overHTTP(front, log), front.Drain, log); err != nil {
 		return err
 	}
 	if err := listen(ctx, group, "metrics", f.metricsAddress, metricsHandler(registry), func() {}, log); err != nil {

@@ -19,6 +19,7 @@ import (
 	"github.com/switchyard-dev/switchyard/runtime/batcher"
 	"github.com/switchyard-dev/switchyard/runtime/engine"
 	"github.com/switchyard-dev/switchyard/runtime/server"
+	"github.com/switchyard-dev/switchyard/runtime/server/rest"
 )
 
 // healthAtFullLoad prints how long a health request takes while the engine is never idle, and while garbage is
@@ -29,10 +30,9 @@ func healthAtFullLoad(e *engine.Engine, workers int, batch engine.Batch, request
 		MaxBatchRows: arch.MaxBatchRows, MaxBatchTokens: arch.MaxBatchTokens, MaxQueueRows: 1 << 10,
 	})
 	defer queue.Close()
-	front := httptest.NewServer(server.New(adapters.New(e), queue, nil, server.Options{
-		Name: "base", MaxBodyBytes: 1 << 20, RequestBytes: 1 << 20, MaxRows: rows, MaxRowsInFlight: 1 << 10,
-		Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(),
-	}).Handler())
+	front := httptest.NewServer(rest.New(server.New(adapters.New(e), queue, nil, server.Options{
+		Name: "base", RequestBytes: 1 << 20, MaxRows: rows, MaxRowsInFlight: 1 << 10, Registry: prometheus.NewRegistry(),
+	}), rest.Options{MaxBodyBytes: 1 << 20, Log: slog.New(slog.DiscardHandler)}))
 	defer front.Close()
 
 	ctx, stop := context.WithCancel(context.Background())

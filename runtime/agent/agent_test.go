@@ -32,6 +32,7 @@ import (
 	"github.com/switchyard-dev/switchyard/runtime/model"
 	"github.com/switchyard-dev/switchyard/runtime/peft"
 	"github.com/switchyard-dev/switchyard/runtime/server"
+	"github.com/switchyard-dev/switchyard/runtime/server/rest"
 	"github.com/switchyard-dev/switchyard/test/oip"
 	"github.com/switchyard-dev/switchyard/test/wrappers"
 )
@@ -195,10 +196,9 @@ func start(t *testing.T, source agent.Source, r *registrytest.Registry, dir, bas
 		Set: p.set, Store: store, Source: source, BaseDigest: base, Reserved: []string{"digits"},
 		StartedAt: time.Now(), Log: log, Backoff: func(int) time.Duration { return time.Millisecond },
 	})
-	front := httptest.NewServer(server.New(p.set, queue, nil, server.Options{
-		Name: "digits", MaxBodyBytes: 1 << 20, RequestBytes: 64 << 20, MaxRows: 8, MaxRowsInFlight: 64,
-		Ready: p.agent.Ready, Log: log, Registry: metrics,
-	}).Handler())
+	front := httptest.NewServer(rest.New(server.New(p.set, queue, nil, server.Options{
+		Name: "digits", RequestBytes: 64 << 20, MaxRows: 8, MaxRowsInFlight: 64, Ready: p.agent.Ready, Registry: metrics,
+	}), rest.Options{MaxBodyBytes: 1 << 20, Log: log}))
 	p.url = front.URL
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)

@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"math"
 	"net/http"
-	"net/http/httptest"
 	"reflect"
 	"strings"
 	"testing"
@@ -19,6 +17,7 @@ import (
 	"github.com/switchyard-dev/switchyard/runtime/batcher"
 	"github.com/switchyard-dev/switchyard/runtime/engine"
 	basemodel "github.com/switchyard-dev/switchyard/runtime/model"
+	"github.com/switchyard-dev/switchyard/runtime/protocol"
 	"github.com/switchyard-dev/switchyard/runtime/weights"
 	"github.com/switchyard-dev/switchyard/test/wrappers"
 )
@@ -31,7 +30,7 @@ func TestEveryErrorHasItsStatus(t *testing.T) {
 		retry bool
 	}{
 		{badRequest("bad"), http.StatusBadRequest, false},
-		{tryLater(http.StatusTooManyRequests, errors.New("full")), http.StatusTooManyRequests, true},
+		{TryLater(http.StatusTooManyRequests, errors.New("full")), http.StatusTooManyRequests, true},
 		{&adapters.UnknownError{Name: "x"}, http.StatusNotFound, false},
 		{&adapters.UntoldError{Name: "x"}, http.StatusServiceUnavailable, true},
 		{&adapters.LoadingError{Name: "x"}, http.StatusServiceUnavailable, true},
@@ -39,12 +38,12 @@ func TestEveryErrorHasItsStatus(t *testing.T) {
 		{batcher.ErrOverloaded, http.StatusTooManyRequests, true},
 		{batcher.ErrClosed, http.StatusServiceUnavailable, true},
 		{context.DeadlineExceeded, http.StatusGatewayTimeout, false},
-		{context.Canceled, statusClientGone, false},
+		{context.Canceled, StatusClientGone, false},
 		{errors.New("a secret"), http.StatusInternalServerError, false},
 	} {
-		got := statusOf(fmt.Errorf("row 7: %w", c.err))
-		if got.code != c.code || got.retry != c.retry {
-			t.Errorf("%v: expected %d, retry %v, found %d, retry %v", c.err, c.code, c.retry, got.code, got.retry)
+		got := StatusOf(fmt.Errorf("row 7: %w", c.err))
+		if got.Code != c.code || (got.RetryAfter > 0) != c.retry {
+			t.Errorf("%v: expected %d, retry %v, found %d, retry %v", c.err, c.code, c.retry, got.Code, got.RetryAfter)
 		}
 		if strings.Contains(got.Error(), "secret") {
 			t.Errorf("%v: its text leaks: %s", c.err, got.Error())
@@ -53,42 +52,42 @@ func TestEveryErrorHasItsStatus(t *testing.T) {
 }
 
 func TestTheAnswerToARow(t *testing.T) {
-	abcd := model{labels: []string{"a", "b", "c", "d"}, problem: arch.SingleLabel}
+	abcd := Model{Labels: []string{"a", "b", "c", "d"}, Problem: arch.SingleLabel}
 	sum := math.Exp(-2) + 1 + 1 + math.Exp(-1)
 	for _, c := range []struct {
 		name          string
-		answer        answer
+		answer        Answer
 		probabilities []float64
 		label         string
 		score         float64
 	}{
 		{
 			"one class of several, the first of the likeliest",
-			answer{model: abcd, logits: []float32{1, 3, 3, 2}},
+			Answer{Model: abcd, Logits: []float32{1, 3, 3, 2}},
 			[]float64{math.Exp(-2) / sum, 1 / sum, 1 / sum, math.Exp(-1) / sum},
 			"b", 1 / sum,
 		},
 		{
 			"logits beyond what exp can take",
-			answer{model: model{labels: []string{"a", "b"}, problem: arch.SingleLabel}, logits: []float32{1000, 999}},
+			Answer{Model: Model{Labels: []string{"a", "b"}, Problem: arch.SingleLabel}, Logits: []float32{1000, 999}},
 			[]float64{1 / (1 + math.Exp(-1)), 1 / (1 + math.E)},
 			"a", 1 / (1 + math.Exp(-1)),
 		},
 		{
 			"each class or not",
-			answer{model: model{labels: []string{"a", "b", "c"}, problem: arch.MultiLabel}, logits: []float32{-1000, 0, 2}},
+			Answer{Model: Model{Labels: []string{"a", "b", "c"}, Problem: arch.MultiLabel}, Logits: []float32{-1000, 0, 2}},
 			[]float64{0, 0.5, 1 / (1 + math.Exp(-2))},
 			"c", 1 / (1 + math.Exp(-2)),
 		},
 		{
 			"numbers",
-			answer{model: model{labels: []string{"a", "b"}, problem: arch.Regression}, logits: []float32{-3, -7}},
+			Answer{Model: Model{Labels: []string{"a", "b"}, Problem: arch.Regression}, Logits: []float32{-3, -7}},
 			[]float64{-3, -7},
 			"a", -3,
 		},
-		{"an answer for each token", answer{model: abcd, tokens: []float32{1, 3, 3, 2}}, nil, "", 0},
+		{"an answer for each token", Answer{Model: abcd, Tokens: []float32{1, 3, 3, 2}}, nil, "", 0},
 	} {
-		found := c.answer.probabilities()
+		found := c.answer.Probabilities()
 		if len(found) != len(c.probabilities) {
 			t.Errorf("%s: expected %d probabilities, found %v", c.name, len(c.probabilities), found)
 			continue
@@ -98,7 +97,7 @@ func TestTheAnswerToARow(t *testing.T) {
 				t.Errorf("%s: probability %d: expected %g, found %g", c.name, i, want, found[i])
 			}
 		}
-		label, score := c.answer.best()
+		label, score := c.answer.Best()
 		if label != c.label || math.Abs(float64(score)-c.score) > 1e-7 {
 			t.Errorf("%s: expected %q with the score %g, found %q with %g", c.name, c.label, c.score, label, score)
 		}
@@ -107,34 +106,37 @@ func TestTheAnswerToARow(t *testing.T) {
 
 // Rows of several widths, tasks and lengths are filled up to one size, each output by its own.
 func TestTheOutputsOfRows(t *testing.T) {
-	two := model{revision: "two", labels: []string{"a", "b"}, problem: arch.SingleLabel}
-	three := model{revision: "three", labels: []string{"x", "y", "z"}, problem: arch.SingleLabel, task: arch.Token}
-	rows := []answer{
-		{model: two, logits: []float32{0, 0}},
-		{model: three, tokens: []float32{1, 2, 3, 4, 5, 6}},
-		{model: two, tokens: []float32{7, 8}},
+	two := Model{Revision: "two", Labels: []string{"a", "b"}, Problem: arch.SingleLabel}
+	three := Model{Revision: "three", Labels: []string{"x", "y", "z"}, Problem: arch.SingleLabel, Task: arch.Token}
+	rows := []Answer{
+		{Model: two, Logits: []float32{0, 0}},
+		{Model: three, Tokens: []float32{1, 2, 3, 4, 5, 6}},
+		{Model: two, Tokens: []float32{7, 8}},
 	}
 	p := float32(padding)
-	chosen, err := chooseOutputs([]outputRequest{
-		{Name: "token_logits"},
-		{Name: "logits"},
-		{Name: "num_labels"},
-		{Name: "probabilities"},
-		{Name: "label"},
-		{Name: "score"},
-		{Name: "revision"},
+	chosen, err := chooseOutputs([]string{
+		"token_logits",
+		"logits",
+		"num_labels",
+		"probabilities",
+		"label",
+		"score",
+		"revision",
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i, want := range []outputTensor{
-		{"token_logits", "FP32", []int{3, 2, 3}, []float32{p, p, p, p, p, p, 1, 2, 3, 4, 5, 6, 7, 8, p, p, p, p}},
-		{"logits", "FP32", []int{3, 3}, []float32{0, 0, p, p, p, p, p, p, p}},
-		{"num_labels", "INT32", []int{3}, []int32{2, 0, 0}},
-		{"probabilities", "FP32", []int{3, 3}, []float32{0.5, 0.5, 0, 0, 0, 0, 0, 0, 0}},
-		{"label", "BYTES", []int{3}, []string{"a", "", ""}},
-		{"score", "FP32", []int{3}, []float32{0.5, 0, 0}},
-		{"revision", "BYTES", []int{3}, []string{"two", "three", "two"}},
+	for i, want := range []protocol.Output{
+		{
+			Name: "token_logits", Datatype: "FP32", Shape: []int{3, 2, 3},
+			Data: []float32{p, p, p, p, p, p, 1, 2, 3, 4, 5, 6, 7, 8, p, p, p, p},
+		},
+		{Name: "logits", Datatype: "FP32", Shape: []int{3, 3}, Data: []float32{0, 0, p, p, p, p, p, p, p}},
+		{Name: "num_labels", Datatype: "INT32", Shape: []int{3}, Data: []int32{2, 0, 0}},
+		{Name: "probabilities", Datatype: "FP32", Shape: []int{3, 3}, Data: []float32{0.5, 0.5, 0, 0, 0, 0, 0, 0, 0}},
+		{Name: "label", Datatype: "BYTES", Shape: []int{3}, Data: []string{"a", "", ""}},
+		{Name: "score", Datatype: "FP32", Shape: []int{3}, Data: []float32{0.5, 0, 0}},
+		{Name: "revision", Datatype: "BYTES", Shape: []int{3}, Data: []string{"two", "three", "two"}},
 	} {
 		if got := tensors(chosen, rows)[i]; !reflect.DeepEqual(got, want) {
 			t.Errorf("%s: expected %v, found %v", want.Name, want, got)
@@ -156,31 +158,31 @@ func TestOutputsOfTokensAreAskedFor(t *testing.T) {
 }
 
 func TestTheSizeOfAnAnswerIsBounded(t *testing.T) {
-	wide, narrow := model{labels: make([]string, 1<<16)}, model{labels: make([]string, 2)}
+	wide, narrow := Model{Labels: make([]string, 1<<16)}, Model{Labels: make([]string, 2)}
 	plain, err := chooseOutputs(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	each, err := chooseOutputs([]outputRequest{{Name: "label"}, {Name: "token_logits"}})
+	each, err := chooseOutputs([]string{"label", "token_logits"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []struct {
 		name    string
-		rows    []model
+		rows    []Model
 		tokens  int
 		outputs []output
 		want    string
 	}{
-		{"as many as may be", append(make([]model, 15), wide), 512, plain, ""},
+		{"as many as may be", append(make([]Model, 15), wide), 512, plain, ""},
 		{
-			"a row more", append(make([]model, 16), wide), 1, plain,
+			"a row more", append(make([]Model, 16), wide), 1, plain,
 			"expected an answer of at most 1048576 logits, found 17 rows of 65536: ask for fewer rows",
 		},
-		{"as many as may be, for each token", []model{narrow, wide}, 8, each, ""},
+		{"as many as may be, for each token", []Model{narrow, wide}, 8, each, ""},
 		{
 			"a token more",
-			[]model{narrow, wide},
+			[]Model{narrow, wide},
 			9, each,
 			"expected an answer of at most 1048576 logits, found 2 rows of 589824: ask for fewer rows",
 		},
@@ -189,7 +191,7 @@ func TestTheSizeOfAnAnswerIsBounded(t *testing.T) {
 		switch {
 		case c.want == "" && err != nil:
 			t.Errorf("%s: %v", c.name, err)
-		case c.want != "" && (err == nil || err.Error() != c.want || statusOf(err).code != http.StatusBadRequest):
+		case c.want != "" && (err == nil || err.Error() != c.want || StatusOf(err).Code != http.StatusBadRequest):
 			t.Errorf("%s: expected 400 with %q, found %v", c.name, c.want, err)
 		}
 	}
@@ -203,11 +205,11 @@ func TestAnAnswerTooLargeIsRefusedFirst(t *testing.T) {
 		adapters: adapters.New(e),
 		takes:    e.Description(),
 		metrics:  &metrics{rows: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "r"}, []string{"code"})},
-		inputs:   []input{{name: "input_ids", datatype: "INT64", shape: []int{anySize, anySize}}},
+		inputs:   []input{{name: "input_ids", datatype: "INT64", shape: []int{protocol.AnySize, protocol.AnySize}}},
 	}
-	request := &inferRequest{Inputs: []inputTensor{{Name: "input_ids", Datatype: "INT64", Shape: []int64{2, 3}}}}
-	m := &model{labels: make([]string, maxLogits/2+1), task: arch.Sequence}
-	_, err := s.answer(t.Context(), m, "", request, nil, nil)
+	request := &Request{Inputs: []protocol.Tensor{{Name: "input_ids", Datatype: "INT64", Shape: []int64{2, 3}}}}
+	m := &Model{Labels: make([]string, maxLogits/2+1), Task: arch.Sequence}
+	_, err := s.answer(t.Context(), m, request, nil, nil)
 	if err == nil || err.Error() !=
 		"expected an answer of at most 1048576 logits, found 2 rows of 524289: ask for fewer rows" {
 		t.Errorf("expected the answer to be too large, found %v", err)
@@ -279,24 +281,6 @@ func TestTheLabelsOfEntities(t *testing.T) {
 		if group := groupOf(c.label); begins != c.begins || class != c.class || group != c.group {
 			t.Errorf("%q: expected %v, %q in the group %q, found %v, %q, %q",
 				c.label, c.begins, c.class, c.group, begins, class, group)
-		}
-	}
-}
-
-func TestAPanicIsA500AndTheServerLives(t *testing.T) {
-	s := &Server{
-		options: Options{Log: slog.New(slog.DiscardHandler)},
-		metrics: &metrics{
-			requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "r"}, []string{"route", "code"}),
-			seconds:  prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "s"}, []string{"route"}),
-		},
-	}
-	handler := s.route("GET /", func(http.ResponseWriter, *http.Request) error { panic("a secret") })
-	for range 2 {
-		recorder := httptest.NewRecorder()
-		handler.ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, "/", nil))
-		if body := recorder.Body.String(); recorder.Code != 500 || body != `{"error":"internal error"}` {
-			t.Errorf("expected a 500 in the protocol's shape, found %d: %s", recorder.Code, body)
 		}
 	}
 }

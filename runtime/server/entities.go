@@ -12,9 +12,9 @@ import (
 	"github.com/switchyard-dev/switchyard/runtime/preprocess/text"
 )
 
-// entity is a run of a text's tokens of one class, as transformers' token-classification pipeline gives it with
+// Entity is a run of a text's tokens of one class, as transformers' token-classification pipeline gives it with
 // aggregation_strategy "simple".
-type entity struct {
+type Entity struct {
 	Group string  `json:"entity_group"`
 	Score float32 `json:"score"`
 	Word  string  `json:"word"`
@@ -36,15 +36,15 @@ type run struct {
 // class, unless its label begins one ("B-…"). What is outside of all classes is left out.
 func entities(
 	ctx context.Context, t *text.Tokenizer, input *textInput, labels []string, logits []float32,
-) (string, error) {
+) ([]Entity, error) {
 	var groups []run
 	for token := range input.encoding.IDs {
 		if input.encoding.Special[token] {
 			continue
 		}
-		row := answer{logits: logits[token*len(labels) : (token+1)*len(labels)]}
-		row.model.labels, row.model.problem = labels, arch.SingleLabel
-		label, score := row.best()
+		row := Answer{Logits: logits[token*len(labels) : (token+1)*len(labels)]}
+		row.Model.Labels, row.Model.Problem = labels, arch.SingleLabel
+		label, score := row.Best()
 		begins, class := tag(label)
 		if n := len(groups); n > 0 && !begins {
 			g := &groups[n-1]
@@ -62,22 +62,33 @@ func entities(
 	}
 	words, err := t.Words(ctx, input.text, input.encoding, runs)
 	if err != nil {
-		return "", fmt.Errorf("the words of its entities: %w", err)
+		return nil, fmt.Errorf("the words of its entities: %w", err)
 	}
-	found := make([]entity, len(groups))
+	found := make([]Entity, len(groups))
 	for i, g := range groups {
 		sum := float32(0)
 		for _, score := range g.scores {
 			sum += score
 		}
 		first, last := g.tokens[0], g.tokens[len(g.tokens)-1]
-		found[i] = entity{
+		found[i] = Entity{
 			Group: groupOf(g.first), Score: sum / float32(len(g.scores)), Word: words[i],
 			Start: input.encoding.Offsets[first][0], End: input.encoding.Offsets[last][1],
 		}
 	}
+	return found, nil
+}
+
+// entitiesJSON is the list as the output of that name has it; nothing where none were looked for.
+func entitiesJSON(found []Entity) string {
+	if found == nil {
+		return ""
+	}
 	raw, err := json.Marshal(found)
-	return string(raw), err
+	if err != nil { // numbers that are finite and texts that are UTF-8 are always JSON
+		panic(err)
+	}
+	return string(raw)
 }
 
 // tag takes a label apart: whether it begins an entity, and of which class.

@@ -5,70 +5,71 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/switchyard-dev/switchyard/runtime/adapters"
 	"github.com/switchyard-dev/switchyard/runtime/batcher"
+	"github.com/switchyard-dev/switchyard/runtime/protocol"
 )
 
-// statusError is an error with its HTTP status.
-type statusError struct {
-	code  int
-	retry bool // worth another try soon: Retry-After is sent
-	err   error
+// Error is an error as a client may see it.
+type Error struct {
+	Code       int           // the HTTP status; gRPC's code follows from it
+	RetryAfter time.Duration // 0: another try soon is of no use
+	err        error
 }
 
-func (e *statusError) Error() string { return e.err.Error() }
-func (e *statusError) Unwrap() error { return e.err }
+func (e *Error) Error() string { return e.err.Error() }
+func (e *Error) Unwrap() error { return e.err }
 
-func failure(code int, format string, args ...any) error {
-	return &statusError{code: code, err: fmt.Errorf(format, args...)}
+// Errorf makes an Error that no other try would spare.
+func Errorf(code int, format string, args ...any) error {
+	return &Error{Code: code, err: fmt.Errorf(format, args...)}
 }
+
+// soon is when to try again where nobody knows better.
+const soon = time.Second
+
+// TryLater makes an Error of one that another try may spare.
+func TryLater(code int, err error) error { return &Error{Code: code, RetryAfter: soon, err: err} }
 
 func badRequest(format string, args ...any) error {
-	return failure(http.StatusBadRequest, format, args...)
+	return Errorf(http.StatusBadRequest, format, args...)
 }
 
-func tryLater(code int, err error) error { return &statusError{code: code, retry: true, err: err} }
-
-// statusOf gives every error its status. What is nobody's fault but ours is a 500 without its text.
-func statusOf(err error) *statusError {
+// StatusOf gives every error its status. What is nobody's fault but ours is a 500 without its text.
+func StatusOf(err error) *Error {
 	var (
-		status  *statusError
-		unknown *adapters.UnknownError
-		untold  *adapters.UntoldError
-		loading *adapters.LoadingError
-		refused *adapters.RefusedError
+		status    *Error
+		malformed *protocol.Error
+		unknown   *adapters.UnknownError
+		untold    *adapters.UntoldError
+		loading   *adapters.LoadingError
+		refused   *adapters.RefusedError
 	)
 	switch {
 	case errors.As(err, &status):
-		return &statusError{code: status.code, retry: status.retry, err: err}
+		return &Error{Code: status.Code, RetryAfter: status.RetryAfter, err: err}
+	case errors.As(err, &malformed):
+		return &Error{Code: http.StatusBadRequest, err: err}
 	case errors.As(err, &unknown):
-		return &statusError{code: http.StatusNotFound, err: err}
+		return &Error{Code: http.StatusNotFound, err: err}
 	case errors.As(err, &untold), errors.As(err, &loading):
-		return &statusError{code: http.StatusServiceUnavailable, retry: true, err: err}
+		return &Error{Code: http.StatusServiceUnavailable, RetryAfter: soon, err: err}
 	case errors.As(err, &refused):
-		return &statusError{code: http.StatusServiceUnavailable, err: err}
+		return &Error{Code: http.StatusServiceUnavailable, err: err}
 	case errors.Is(err, batcher.ErrOverloaded):
-		return &statusError{code: http.StatusTooManyRequests, retry: true, err: err}
+		return &Error{Code: http.StatusTooManyRequests, RetryAfter: soon, err: err}
 	case errors.Is(err, batcher.ErrClosed):
-		return &statusError{code: http.StatusServiceUnavailable, retry: true, err: err}
+		return &Error{Code: http.StatusServiceUnavailable, RetryAfter: soon, err: err}
 	case errors.Is(err, context.DeadlineExceeded):
-		return &statusError{code: http.StatusGatewayTimeout, err: errors.New("the request's deadline has passed")}
+		return &Error{Code: http.StatusGatewayTimeout, err: errors.New("the request's deadline has passed")}
 	case errors.Is(err, context.Canceled):
-		return &statusError{code: statusClientGone, err: errors.New("the client has gone")}
+		return &Error{Code: StatusClientGone, err: errors.New("the client has gone")}
 	default:
-		return &statusError{code: http.StatusInternalServerError, err: errors.New("internal error")}
+		return &Error{Code: http.StatusInternalServerError, err: errors.New("internal error")}
 	}
 }
 
-// statusClientGone is nginx's code for a client that closed the connection; only metrics see it.
-const statusClientGone = 499
-
-func writeError(w http.ResponseWriter, err *statusError) {
-	if err.retry {
-		w.Header().Set("Retry-After", "1")
-	}
-	writeJSON(w, err.code, struct {
-		Error string `json:"error"`
-	}{err.Error()})
-}
+// StatusClientGone is nginx's code for a client that closed the connection; only metrics see it.
+const StatusClientGone = 499

@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"maps"
@@ -10,13 +9,13 @@ import (
 	"runtime"
 	"slices"
 
-	"github.com/go-json-experiment/json/jsontext"
 	"gorgonia.org/tensor"
 
 	"github.com/switchyard-dev/switchyard/runtime/arch"
 	"github.com/switchyard-dev/switchyard/runtime/engine"
 	"github.com/switchyard-dev/switchyard/runtime/preprocess"
 	"github.com/switchyard-dev/switchyard/runtime/preprocess/text"
+	"github.com/switchyard-dev/switchyard/runtime/protocol"
 	"github.com/switchyard-dev/switchyard/runtime/quote"
 )
 
@@ -44,7 +43,7 @@ type textInput struct {
 // given is an input of a request, and those beside it by name.
 type given struct {
 	source  *input
-	tensors map[string]*inputTensor
+	tensors map[string]*protocol.Tensor
 	shape   []int
 	most    int // tokens of a text; 1 of an image
 	times   int // that each row is asked: of so many adapters
@@ -53,22 +52,21 @@ type given struct {
 // inputsFor are the inputs that the base takes.
 func (s *Server) inputsFor() []input {
 	if s.takes.Text != nil {
-		inputs := []input{{
-			"input_ids", "INT64", []int{anySize, anySize}, []string{"attention_mask", "token_type_ids"}, s.tokens,
-		}}
+		shape := []int{protocol.AnySize, protocol.AnySize}
+		inputs := []input{{"input_ids", protocol.INT64, shape, []string{"attention_mask", "token_type_ids"}, s.tokens}}
 		if s.options.Texts != nil {
-			inputs = append(inputs, input{"text", "BYTES", []int{anySize}, []string{"text_pair"}, s.texts})
+			inputs = append(inputs, input{"text", protocol.BYTES, []int{protocol.AnySize}, []string{"text_pair"}, s.texts})
 		}
 		return inputs
 	}
 	size := s.takes.Image
-	shape := []int{anySize, size.Channels, size.Height, size.Width}
+	shape := []int{protocol.AnySize, size.Channels, size.Height, size.Width}
 	if size.Patch[0] > 0 {
-		shape[2], shape[3] = anySize, anySize
+		shape[2], shape[3] = protocol.AnySize, protocol.AnySize
 	}
-	inputs := []input{{"pixel_values", "FP32", shape, nil, s.pixels}}
+	inputs := []input{{"pixel_values", protocol.FP32, shape, nil, s.pixels}}
 	if s.preprocess != nil {
-		inputs = append(inputs, input{"image", "BYTES", []int{anySize}, nil, s.images})
+		inputs = append(inputs, input{"image", protocol.BYTES, []int{protocol.AnySize}, nil, s.images})
 	}
 	return inputs
 }
@@ -88,8 +86,8 @@ func (s *Server) inputNames() []string {
 
 // inputsOf finds the one input that the rows are made of with what stands beside it, and the adapter tensor if there is
 // one.
-func (s *Server) inputsOf(request *inferRequest) (g *given, asked *inputTensor, err error) {
-	tensors := map[string]*inputTensor{}
+func (s *Server) inputsOf(request *Request) (g *given, asked *protocol.Tensor, err error) {
+	tensors := map[string]*protocol.Tensor{}
 	for i := range request.Inputs {
 		in := &request.Inputs[i]
 		if in.Name == adapterInput {
@@ -127,12 +125,12 @@ func (s *Server) mostTokens() int {
 // rows checks the tensors' types and shapes, and returns how many rows they are.
 func (g *given) rows() (n int, err error) {
 	in := g.tensors[g.source.name]
-	if g.shape, err = in.expect(g.source.datatype, g.source.shape); err != nil {
+	if g.shape, err = in.Expect(g.source.datatype, g.source.shape); err != nil {
 		return 0, err
 	}
 	for _, name := range g.source.beside {
 		if beside := g.tensors[name]; beside != nil {
-			if _, err := beside.expect(g.source.datatype, g.shape); err != nil {
+			if _, err := beside.Expect(g.source.datatype, g.shape); err != nil {
 				return 0, err
 			}
 		}
@@ -140,15 +138,8 @@ func (g *given) rows() (n int, err error) {
 	return g.shape[0], nil
 }
 
-// plausible refuses a shape that has more elements than its data can be: each takes two bytes at least, with its comma.
-// What is computed of a shape later has no more than that.
-func (g *given) plausible() error {
-	in := g.tensors[g.source.name]
-	if product(g.shape) <= len(in.Data)/2 {
-		return nil
-	}
-	return in.each(g.shape, func(int, jsontext.Value) error { return nil }) // says where one is missing
-}
+// holds refuses a shape that has more elements than its data can be.
+func (g *given) holds() error { return g.tensors[g.source.name].Holds(g.shape) }
 
 // tokens is how many a row of a text has at most.
 func (g *given) tokens() int {
@@ -160,7 +151,7 @@ func (g *given) tokens() int {
 
 // pixels reads pixel_values: FP32 [B, C, H, W].
 func (s *Server) pixels(_ context.Context, g *given) ([]decoded, error) {
-	values, err := g.tensors[g.source.name].floats(g.shape)
+	values, err := g.tensors[g.source.name].Floats(g.shape)
 	if err != nil {
 		return nil, err
 	}
@@ -178,23 +169,19 @@ func (s *Server) pixels(_ context.Context, g *given) ([]decoded, error) {
 // take seconds to decode.
 const maxArea = 1 << 28
 
-// images reads image: BYTES [B], each an encoded image in base64.
+// images reads image: BYTES [B], each an encoded image.
 func (s *Server) images(ctx context.Context, g *given) ([]decoded, error) {
 	in := g.tensors[g.source.name]
-	encoded, err := in.strings(g.shape)
+	encoded, err := in.Blobs(g.shape)
 	if err != nil {
 		return nil, err
 	}
 	rows := make([]decoded, len(encoded))
 	area := int64(0)
-	for i, row := range encoded {
-		image, err := base64.StdEncoding.DecodeString(row)
-		if err != nil {
-			return nil, badRequest("input %s: row %d: expected an image in base64: %v", quote.Name(in.Name), i, err)
-		}
+	for i, image := range encoded {
 		pixelsOf := preprocess.Area(image)
 		if area += pixelsOf; area > maxArea {
-			return nil, failure(http.StatusRequestEntityTooLarge,
+			return nil, Errorf(http.StatusRequestEntityTooLarge,
 				"input %s: row %d: expected images of at most %d pixels in a request, found more", quote.Name(in.Name), i, maxArea)
 		}
 		pixels, err := s.decodeImage(ctx, image, pixelsOf)
@@ -219,7 +206,7 @@ func (s *Server) decodeImage(ctx context.Context, image []byte, area int64) (*te
 	defer s.decoding.Release(room)
 	pixels, err := s.preprocess.Pixels(image)
 	if err != nil {
-		return nil, &statusError{code: http.StatusUnprocessableEntity, err: err}
+		return nil, &Error{Code: http.StatusUnprocessableEntity, err: err}
 	}
 	return pixels, nil
 }
@@ -233,7 +220,7 @@ func (s *Server) tokens(_ context.Context, g *given) ([]decoded, error) {
 		if in == nil {
 			continue
 		}
-		values, err := in.integers(g.shape)
+		values, err := in.Integers(g.shape)
 		if err != nil {
 			return nil, err
 		}
@@ -260,13 +247,13 @@ func (s *Server) tokens(_ context.Context, g *given) ([]decoded, error) {
 // texts reads text: BYTES [B], with text_pair of the same shape.
 func (s *Server) texts(ctx context.Context, g *given) ([]decoded, error) {
 	in := g.tensors[g.source.name]
-	texts, err := in.strings(g.shape)
+	texts, err := in.Texts(g.shape)
 	if err != nil {
 		return nil, err
 	}
 	pairs := make([]*string, len(texts))
 	if second := g.tensors["text_pair"]; second != nil {
-		all, err := second.strings(g.shape)
+		all, err := second.Texts(g.shape)
 		if err != nil {
 			return nil, err
 		}
@@ -279,7 +266,7 @@ func (s *Server) texts(ctx context.Context, g *given) ([]decoded, error) {
 		encoding, err := s.options.Texts.Encode(ctx, texts[i], pairs[i], true)
 		var refused *text.InputError
 		if errors.As(err, &refused) {
-			err = &statusError{code: http.StatusUnprocessableEntity, err: err}
+			err = &Error{Code: http.StatusUnprocessableEntity, err: err}
 		}
 		if err != nil {
 			return nil, fmt.Errorf("input %s: row %d: %w", quote.Name(in.Name), i, err)

@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/switchyard-dev/switchyard/runtime/arch"
+	"github.com/switchyard-dev/switchyard/runtime/protocol"
 	"github.com/switchyard-dev/switchyard/runtime/quote"
 )
 
@@ -54,15 +55,15 @@ func (s *share) keep(n int64) {
 func (s *share) giveBack() { s.keep(0) }
 
 // takeRows takes what the rows and their answers take beside the body. What could never be had is refused for good.
-func (s *Server) takeRows(own *share, held *held, g *given, models []model, chosen []output) error {
+func (s *Server) takeRows(own *share, held *held, g *given, models []Model, chosen []output) error {
 	inputs, answers := s.inputBytes(g), answerBytes(g, models, chosen)
 	if most := s.options.RequestBytes - own.n; inputs+answers > most {
-		return failure(http.StatusRequestEntityTooLarge,
+		return Errorf(http.StatusRequestEntityTooLarge,
 			"input %s: expected rows that take at most %d bytes in memory, with their answers, found %d: ask for fewer rows",
 			quote.Name(g.source.name), most, inputs+answers)
 	}
 	if !held.inputs.take(inputs) || !own.take(answers) {
-		return tryLater(http.StatusTooManyRequests, errFull)
+		return TryLater(http.StatusTooManyRequests, errFull)
 	}
 	return nil
 }
@@ -73,18 +74,18 @@ func (s *Server) inputBytes(g *given) int64 {
 	case s.takes.Text != nil:
 		return tokenBytes * g.tokensInAll()
 	case len(g.shape) > 1: // pixel_values
-		return valueBytes * int64(product(g.shape))
+		return valueBytes * int64(protocol.Elements(g.shape))
 	}
 	return valueBytes * int64(g.shape[0]*s.preprocess.Values())
 }
 
 // answerBytes is what the rows' answers take, from their logits to their text.
-func answerBytes(g *given, models []model, chosen []output) int64 {
+func answerBytes(g *given, models []Model, chosen []output) int64 {
 	rows, tokens := int64(len(models)), g.tokensInAll()*int64(g.times)
 	labels, ofTokens := int64(0), false
 	for _, m := range models {
-		labels = max(labels, int64(len(m.labels)))
-		ofTokens = ofTokens || m.task == arch.Token
+		labels = max(labels, int64(len(m.Labels)))
+		ofTokens = ofTokens || m.Task == arch.Token
 	}
 	total := logitBytes * labels * rows // each as wide as the widest
 	if !ofTokens {
@@ -116,10 +117,10 @@ func (g *given) tokensInAll() int64 {
 	if len(g.shape) > 1 {
 		return most
 	}
-	text := len(g.tensors[g.source.name].Data)
+	text := g.tensors[g.source.name].Data.Size()
 	for _, name := range g.source.beside {
 		if beside := g.tensors[name]; beside != nil {
-			text += len(beside.Data)
+			text += beside.Data.Size()
 		}
 	}
 	return min(most, expansion*int64(text)+special*rows)

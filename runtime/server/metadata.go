@@ -7,38 +7,31 @@ import (
 	"runtime/debug"
 
 	"github.com/switchyard-dev/switchyard/runtime/adapters"
+	"github.com/switchyard-dev/switchyard/runtime/protocol"
 )
 
 // platform names what runs the models, as the protocol's metadata asks.
 const platform = "switchyard_peft"
 
-func (s *Server) serverMetadata(w http.ResponseWriter, _ *http.Request) error {
-	version := "devel"
+// Name is the server's, in its metadata.
+const Name = "switchyard"
+
+// Version is the server's own, as it was built.
+func Version() string {
 	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		version = info.Main.Version
+		return info.Main.Version
 	}
-	writeJSON(w, http.StatusOK, struct {
-		Name       string   `json:"name"`
-		Version    string   `json:"version"`
-		Extensions []string `json:"extensions"`
-	}{"switchyard", version, []string{}})
-	return nil
+	return "devel"
 }
 
-func (s *Server) live(w http.ResponseWriter, _ *http.Request) error {
-	writeJSON(w, http.StatusOK, map[string]bool{"live": true})
-	return nil
-}
-
-// ready is true once the server has what it should begin with, until it leaves.
-func (s *Server) ready(w http.ResponseWriter, _ *http.Request) error {
+// Ready is nil once the server has what it should begin with, until it leaves.
+func (s *Server) Ready() error {
 	if s.leaving.Load() || s.draining.Load() {
-		return tryLater(http.StatusServiceUnavailable, errDraining)
+		return TryLater(http.StatusServiceUnavailable, errDraining)
 	}
 	if err := s.options.Ready(); err != nil {
-		return tryLater(http.StatusServiceUnavailable, err)
+		return TryLater(http.StatusServiceUnavailable, err)
 	}
-	writeJSON(w, http.StatusOK, map[string]bool{"ready": true})
 	return nil
 }
 
@@ -55,95 +48,101 @@ func nothingLoading(set *adapters.Set) error {
 
 var errDraining = errors.New("the server is stopping")
 
+// admitting refuses requests while the server drains.
 func (s *Server) admitting() error {
 	if s.draining.Load() {
-		return tryLater(http.StatusServiceUnavailable, errDraining)
+		return TryLater(http.StatusServiceUnavailable, errDraining)
 	}
 	return nil
 }
 
-// modelState is one line of the list of models.
-type modelState struct {
-	Name    string `json:"name"`
-	Version string `json:"version,omitempty"`
-	State   string `json:"state"` // as in Triton's repository index: READY, LOADING, UNAVAILABLE
-	Reason  string `json:"reason,omitempty"`
+// ModelReady is nil if the model of that name and version would be answered now.
+func (s *Server) ModelReady(name, version string) error {
+	if _, err := s.Find(name, version); err != nil {
+		return err
+	}
+	return s.admitting()
 }
 
-func (s *Server) listModels(w http.ResponseWriter, _ *http.Request) error {
-	models := []modelState{{Name: s.base.name, Version: s.base.revision, State: "READY"}}
+// States of models, as in Triton's repository index.
+const (
+	StateReady       = "READY"
+	StateLoading     = "LOADING"
+	StateUnavailable = "UNAVAILABLE"
+)
+
+// ModelState is one line of the list of models.
+type ModelState struct {
+	Name    string
+	Version string // "" unless it is ready
+	State   string
+	Reason  string // why it is unavailable
+}
+
+// Models are the base and all adapters that are known, in the order of their names.
+func (s *Server) Models() []ModelState {
+	models := []ModelState{{Name: s.base.Name, Version: s.base.Revision, State: StateReady}}
 	for _, e := range s.adapters.List() {
-		if e.Name == s.base.name {
+		if e.Name == s.base.Name {
 			continue // refused: the name is the base's
 		}
-		state := modelState{Name: e.Name}
+		state := ModelState{Name: e.Name}
 		var loading *adapters.LoadingError
 		switch {
 		case e.Err == nil:
-			state.State, state.Version = "READY", e.Adapter.Digest
+			state.State, state.Version = StateReady, e.Adapter.Digest
 		case errors.As(e.Err, &loading):
-			state.State = "LOADING"
+			state.State = StateLoading
 		default:
-			state.State, state.Reason = "UNAVAILABLE", e.Err.Error()
+			state.State, state.Reason = StateUnavailable, e.Err.Error()
 		}
 		models = append(models, state)
 	}
-	writeJSON(w, http.StatusOK, map[string][]modelState{"models": models})
-	return nil
+	return models
 }
 
-// tensorMetadata describes an input or output; -1 is a dimension of any size.
-type tensorMetadata struct {
-	Name     string `json:"name"`
-	Datatype string `json:"datatype"`
-	Shape    []int  `json:"shape"`
+// TensorMetadata describes an input or output; -1 is a dimension of any size.
+type TensorMetadata struct {
+	Name     string
+	Datatype string
+	Shape    []int
 }
 
-func (s *Server) modelMetadata(w http.ResponseWriter, r *http.Request) error {
-	m, err := s.lookup(r)
+// Metadata is what a model takes and gives.
+type Metadata struct {
+	Name     string
+	Versions []string
+	Platform string
+	Inputs   []TensorMetadata
+	Outputs  []TensorMetadata
+}
+
+// Metadata describes the model of that name and version.
+func (s *Server) Metadata(name, version string) (*Metadata, error) {
+	m, err := s.Find(name, version)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	var inputs []tensorMetadata
+	d := &Metadata{Name: m.Name, Versions: []string{m.Revision}, Platform: platform}
 	for _, in := range s.inputs {
 		for _, name := range append([]string{in.name}, in.beside...) {
-			inputs = append(inputs, tensorMetadata{name, in.datatype, in.shape})
+			d.Inputs = append(d.Inputs, TensorMetadata{name, in.datatype, in.shape})
 		}
 	}
-	width := len(m.labels)
+	width := len(m.Labels)
 	if m.adapter == nil { // its rows may be any adapter's
-		inputs = append(inputs, tensorMetadata{adapterInput, "BYTES", []int{anySize}})
-		width = -1
+		d.Inputs = append(d.Inputs, TensorMetadata{adapterInput, protocol.BYTES, []int{protocol.AnySize}})
+		width = protocol.AnySize
 	}
-	writeJSON(w, http.StatusOK, struct {
-		Name     string           `json:"name"`
-		Versions []string         `json:"versions"`
-		Platform string           `json:"platform"`
-		Inputs   []tensorMetadata `json:"inputs"`
-		Outputs  []tensorMetadata `json:"outputs"`
-	}{m.name, []string{m.revision}, platform, inputs, each(outputs, func(o *output) tensorMetadata {
+	d.Outputs = each(outputs, func(o *output) TensorMetadata {
+		shape := []int{protocol.AnySize}
 		switch {
 		case o.tokens:
-			return tensorMetadata{o.name, o.datatype, []int{anySize, anySize, cmp.Or(o.last, width)}}
+			shape = append(shape, protocol.AnySize, cmp.Or(o.last, width))
 		case o.wide:
-			return tensorMetadata{o.name, o.datatype, []int{anySize, width}}
+			shape = append(shape, width)
 		}
-		return tensorMetadata{o.name, o.datatype, []int{anySize}}
-	})})
-	return nil
-}
-
-func (s *Server) modelReady(w http.ResponseWriter, r *http.Request) error {
-	m, err := s.lookup(r)
-	if err != nil {
-		return err
-	}
-	if err := s.admitting(); err != nil {
-		return err
-	}
-	writeJSON(w, http.StatusOK, struct {
-		Name  string `json:"name"`
-		Ready bool   `json:"ready"`
-	}{m.name, true})
-	return nil
+		return TensorMetadata{o.name, o.datatype, shape}
+	})
+	return d, nil
 }

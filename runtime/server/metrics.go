@@ -43,15 +43,16 @@ func newMetrics(registry prometheus.Registerer, set *adapters.Set, queue *batche
 // latencyBuckets reach from a tiny model's row to a large batch's queue, in seconds.
 var latencyBuckets = prometheus.ExponentialBuckets(0.0005, 2, 16)
 
-func (m *metrics) observe(route string, code int, took time.Duration) {
-	m.requests.WithLabelValues(route, strconv.Itoa(code)).Inc()
-	m.seconds.WithLabelValues(route).Observe(took.Seconds())
+// Observe counts and times a request. There are only so many routes: what a stranger asks is none.
+func (s *Server) Observe(route string, code int, took time.Duration) {
+	s.metrics.requests.WithLabelValues(route, strconv.Itoa(code)).Inc()
+	s.metrics.seconds.WithLabelValues(route).Observe(took.Seconds())
 }
 
 func (m *metrics) observeRows(rows int, err error) {
 	code := http.StatusOK
 	if err != nil {
-		code = statusOf(err).code
+		code = StatusOf(err).Code
 	}
 	m.rows.WithLabelValues(strconv.Itoa(code)).Add(float64(rows))
 }

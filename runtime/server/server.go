@@ -1,13 +1,8 @@
 package server
 
 import (
-	"fmt"
-	"log/slog"
 	"net/http"
-	"path"
-	"runtime/debug"
 	"sync/atomic"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/semaphore"
@@ -25,7 +20,6 @@ import (
 type Options struct {
 	Texts        *text.Tokenizer // of the base; nil where it takes no texts, or says nothing of how
 	Name         string          // of the base model in requests
-	MaxBodyBytes int64           // of one request's body
 	RequestBytes int64           // of memory that all requests may take together, but for images that are being decoded
 	MaxRows      int             // of one request
 	// MaxRowsInFlight bounds the rows of all requests, from their decoding until the batcher lets go of them.
@@ -33,7 +27,6 @@ type Options struct {
 	// Ready is nil once the server has all that it should begin with; else it says what is missing. A nil Ready asks
 	// that no adapter is still loading.
 	Ready    func() error
-	Log      *slog.Logger
 	Registry prometheus.Registerer
 }
 
@@ -43,7 +36,7 @@ type Server struct {
 	adapters   *adapters.Set
 	batcher    *batcher.Batcher
 	preprocess *preprocess.Image
-	base       model
+	base       Model
 	takes      *arch.Description // what the base takes
 	inputs     []input
 	metrics    *metrics
@@ -54,13 +47,13 @@ type Server struct {
 	draining   atomic.Bool
 }
 
-// model is what a name in a request stands for: the base, or an adapter.
-type model struct {
-	name     string
-	revision string
-	labels   []string
-	task     arch.Task       // "" for a base without a head, which answers nothing
-	problem  arch.Problem    // what its outputs mean
+// Model is what a name in a request stands for: the base, or an adapter.
+type Model struct {
+	Name     string
+	Revision string
+	Labels   []string
+	Task     arch.Task       // "" for a base without a head, which answers nothing
+	Problem  arch.Problem    // what its outputs mean
 	adapter  *engine.Adapter // nil is the base
 }
 
@@ -82,12 +75,12 @@ func New(set *adapters.Set, queue *batcher.Batcher, images *preprocess.Image, op
 	return s
 }
 
-func baseModel(name, digest string, d *arch.Description) model {
-	m := model{name: name, revision: digest}
+func baseModel(name, digest string, d *arch.Description) Model {
+	m := Model{Name: name, Revision: digest}
 	if d.Own >= 0 {
-		m.labels, m.task = d.Classes.Labels, d.Heads[d.Own].Task
-		if m.problem = d.Classes.Problem; m.problem == "" || m.task == arch.Token {
-			m.problem = arch.DefaultProblem(len(m.labels))
+		m.Labels, m.Task = d.Classes.Labels, d.Heads[d.Own].Task
+		if m.Problem = d.Classes.Problem; m.Problem == "" || m.Task == arch.Token {
+			m.Problem = arch.DefaultProblem(len(m.Labels))
 		}
 	}
 	return m
@@ -99,95 +92,16 @@ func (s *Server) Leave() { s.leaving.Store(true) }
 // Drain turns readiness off and refuses new inferences; those under way go on.
 func (s *Server) Drain() { s.draining.Store(true) }
 
-// Handler serves the protocol.
-func (s *Server) Handler() http.Handler {
-	mux := http.NewServeMux()
-	for pattern, handle := range map[string]func(http.ResponseWriter, *http.Request) error{
-		"GET /v2":                                          s.serverMetadata,
-		"GET /v2/health/live":                              s.live,
-		"GET /v2/health/ready":                             s.ready,
-		"GET /v2/models":                                   s.listModels,
-		"GET /v2/models/{model}":                           s.modelMetadata,
-		"GET /v2/models/{model}/ready":                     s.modelReady,
-		"GET /v2/models/{model}/versions/{version}":        s.modelMetadata,
-		"GET /v2/models/{model}/versions/{version}/ready":  s.modelReady,
-		"POST /v2/models/{model}/infer":                    s.infer,
-		"POST /v2/models/{model}/versions/{version}/infer": s.infer,
-	} {
-		mux.Handle(pattern, s.route(pattern, handle))
-	}
-	return s.refuseInJSON(mux)
-}
+// Base is the base model, whose name any adapter may be asked under.
+func (s *Server) Base() Model { return s.base }
 
-// route counts and times a handler, turns its error into the protocol's, and a panic into a 500.
-func (s *Server) route(pattern string, handle func(http.ResponseWriter, *http.Request) error) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		began := time.Now()
-		code := http.StatusOK
-		defer func() {
-			if v := recover(); v != nil {
-				s.options.Log.Error("panic", "route", pattern, "panic", v, "stack", string(debug.Stack()))
-				code = http.StatusInternalServerError
-				writeError(w, statusOf(fmt.Errorf("panic: %v", v)))
-			}
-			s.metrics.observe(pattern, code, time.Since(began))
-		}()
-		if err := handle(w, r); err != nil {
-			status := statusOf(err)
-			if code = status.code; code == http.StatusInternalServerError {
-				s.options.Log.Error("request failed", "route", pattern, "error", err)
-			}
-			writeError(w, status)
-		}
-	})
-}
-
-// refuseInJSON gives a request that no route takes its 404 or 405 in the protocol's shape.
-func (s *Server) refuseInJSON(mux *http.ServeMux) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		var refusal refusalWriter
-		if path.Clean(r.URL.Path) != r.URL.Path {
-			refusal.code = http.StatusNotFound // the mux would redirect, which no client of the protocol expects
-		} else if _, pattern := mux.Handler(r); pattern != "" {
-			mux.ServeHTTP(w, r)
-			return
-		} else {
-			mux.ServeHTTP(&refusal, r)
-		}
-		if allow := refusal.Header().Get("Allow"); allow != "" {
-			w.Header().Set("Allow", allow)
-		}
-		s.metrics.observe("none", refusal.code, 0)
-		writeError(w, &statusError{
-			code: refusal.code,
-			err:  fmt.Errorf("%s %s: %s", quote.Text(r.Method), quote.Name(r.URL.Path), http.StatusText(refusal.code)),
-		})
-	})
-}
-
-// refusalWriter keeps the status and header of the mux's own refusal and drops its text.
-type refusalWriter struct {
-	header http.Header
-	code   int
-}
-
-func (w *refusalWriter) Header() http.Header {
-	if w.header == nil {
-		w.header = make(http.Header)
-	}
-	return w.header
-}
-func (w *refusalWriter) WriteHeader(code int)        { w.code = code }
-func (w *refusalWriter) Write(b []byte) (int, error) { return len(b), nil }
-
-// lookup finds the model that a request's path names, in the version that it names.
-func (s *Server) lookup(r *http.Request) (model, error) {
-	name, version := r.PathValue("model"), r.PathValue("version")
+// Find is the model of a name, in the version that is asked; "" asks for the one that is served.
+func (s *Server) Find(name, version string) (Model, error) {
 	m := s.base
-	if name != s.base.name {
+	if name != s.base.Name {
 		a, err := s.adapters.Get(name)
 		if err != nil {
-			return model{}, err
+			return Model{}, err
 		}
 		m = modelOf(name, a)
 	}
@@ -195,16 +109,16 @@ func (s *Server) lookup(r *http.Request) (model, error) {
 }
 
 // checkVersion refuses any version but the one that is served; "" asks for that.
-func checkVersion(m model, version string) error {
-	if version != "" && version != m.revision {
-		return failure(http.StatusNotFound, "model %s: version: expected %s, the one now served, found %s",
-			quote.Name(m.name), m.revision, quote.Name(version))
+func checkVersion(m Model, version string) error {
+	if version != "" && version != m.Revision {
+		return Errorf(http.StatusNotFound, "model %s: version: expected %s, the one now served, found %s",
+			quote.Name(m.Name), m.Revision, quote.Name(version))
 	}
 	return nil
 }
 
-func modelOf(name string, a *engine.Adapter) model {
-	return model{name, a.Digest, a.Labels, a.Head.Task, a.Problem, a}
+func modelOf(name string, a *engine.Adapter) Model {
+	return Model{name, a.Digest, a.Labels, a.Head.Task, a.Problem, a}
 }
 
 // held is what one request's rows hold until the batcher lets go of them, and the adapters that they ask, each resolved
@@ -223,12 +137,12 @@ func (s *Server) newHeld() *held {
 	}
 }
 
-func (h *held) acquire(name string) (model, error) {
+func (h *held) acquire(name string) (Model, error) {
 	lease, ok := h.leases[name]
 	if !ok {
 		var err error
 		if lease, err = h.set.Acquire(name); err != nil {
-			return model{}, err
+			return Model{}, err
 		}
 		h.leases[name] = lease
 	}

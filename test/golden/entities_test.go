@@ -22,6 +22,7 @@ import (
 	"github.com/switchyard-dev/switchyard/runtime/preprocess/text"
 	"github.com/switchyard-dev/switchyard/runtime/preprocess/tokenfiles"
 	"github.com/switchyard-dev/switchyard/runtime/server"
+	"github.com/switchyard-dev/switchyard/runtime/server/rest"
 	"github.com/switchyard-dev/switchyard/runtime/weights"
 )
 
@@ -125,10 +126,11 @@ func listen(t *testing.T, e *engine.Engine, texts *text.Tokenizer, folders ...st
 	set.Told()
 	queue := batcher.New(e, batcher.Options{MaxBatchRows: 16, MaxBatchTokens: 1 << 10, MaxQueueRows: 64})
 	front := server.New(set, queue, nil, server.Options{
-		Name: "base", MaxBodyBytes: 1 << 20, RequestBytes: 64 << 20, MaxRows: 16, MaxRowsInFlight: 64,
-		Log: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(), Texts: texts,
+		Name: "base", RequestBytes: 64 << 20, MaxRows: 16, MaxRowsInFlight: 64,
+		Registry: prometheus.NewRegistry(), Texts: texts,
 	})
-	listening := httptest.NewServer(front.Handler())
+	options := rest.Options{MaxBodyBytes: 1 << 20, Log: slog.New(slog.DiscardHandler)}
+	listening := httptest.NewServer(rest.New(front, options))
 	t.Cleanup(func() {
 		listening.Close()
 		queue.Close()

@@ -1,0 +1,361 @@
+package protocol
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/switchyard-dev/switchyard/runtime/quote"
+)
+
+// Request is what an infer request asks.
+type Request struct {
+	ID      string
+	Model   string // that the body names; "" where it names none
+	Inputs  []Tensor
+	Outputs []Wanted      // none: all that there are
+	Binary  bool          // whether outputs that say nothing of it are answered in binary
+	Timeout time.Duration // 0: none
+}
+
+// Wanted is an output that a request names.
+type Wanted struct {
+	Name   string
+	Binary bool
+}
+
+// InBinary tells whether an output is to be answered in binary.
+func (r *Request) InBinary(output string) bool {
+	for _, w := range r.Outputs {
+		if w.Name == output {
+			return w.Binary
+		}
+	}
+	return r.Binary
+}
+
+// Names are the outputs that the request names.
+func (r *Request) Names() []string {
+	names := make([]string, len(r.Outputs))
+	for i, w := range r.Outputs {
+		names[i] = w.Name
+	}
+	return names
+}
+
+// The parameters that are known: those of the binary tensor extension, and Triton's timeout.
+const (
+	binarySize    = "binary_data_size"   // of an input: how many of the bytes behind the JSON are its
+	binaryOutput  = "binary_data"        // of an output
+	binaryOutputs = "binary_data_output" // of a request, for its outputs that say nothing
+	timeout       = "timeout"            // of a request, in microseconds; 0: none
+)
+
+// AllJSON is the length of a request's JSON where nothing is behind it.
+const AllJSON = -1
+
+const (
+	// maxMembers bounds every list and object of a request but a tensor's data. The protocol has a handful of inputs,
+	// outputs and dimensions, and an empty one takes three bytes of a body and a hundred in memory.
+	maxMembers = 16
+	// maxID bounds what a request has sent back to it.
+	maxID = 256
+)
+
+// requestJSON is a request as its JSON has it.
+type requestJSON struct {
+	ID         string              `json:"id"`
+	ModelName  string              `json:"model_name"` // as KServe's client sends it
+	Parameters parameters          `json:"parameters"`
+	Inputs     bounded[inputJSON]  `json:"inputs"`
+	Outputs    bounded[outputJSON] `json:"outputs"`
+}
+
+type inputJSON struct {
+	Name       string         `json:"name"`
+	Shape      bounded[int64] `json:"shape"`
+	Datatype   string         `json:"datatype"`
+	Parameters parameters     `json:"parameters"`
+	Data       jsontext.Value `json:"data"`
+}
+
+type outputJSON struct {
+	Name       string     `json:"name"`
+	Parameters parameters `json:"parameters"`
+}
+
+// Decode reads an infer request: jsonLength bytes of JSON and behind them the binary data of its inputs, in their
+// order; or JSON alone, if jsonLength is AllJSON. Unknown and repeated members are errors: what is accepted must count.
+func Decode(body []byte, jsonLength int) (*Request, error) {
+	text, rest := body, []byte(nil)
+	if jsonLength != AllJSON {
+		if jsonLength < 0 || jsonLength > len(body) {
+			return nil, Errorf("expected %d bytes of JSON, found a body of %d bytes", jsonLength, len(body))
+		}
+		text, rest = body[:jsonLength], body[jsonLength:]
+	}
+	var raw requestJSON
+	if tooManyMembers(text) {
+		return nil, Errorf("malformed request: expected objects of some members, found thousands of them")
+	}
+	if err := json.Unmarshal(text, &raw, json.RejectUnknownMembers(true)); err != nil {
+		return nil, Errorf("%s", raw.locate(err))
+	}
+	r := &Request{ID: raw.ID, Model: raw.ModelName}
+	if err := r.set(raw.Parameters); err != nil {
+		return nil, err
+	}
+	for i := range raw.Inputs {
+		in, err := raw.Inputs[i].tensor(&rest, jsonLength != AllJSON)
+		if err != nil {
+			return nil, err
+		}
+		r.Inputs = append(r.Inputs, in)
+	}
+	if len(rest) > 0 {
+		return nil, Errorf("expected as many bytes behind the JSON as the inputs' %s say, found %d more",
+			binarySize, len(rest))
+	}
+	for _, out := range raw.Outputs {
+		where := "output " + quote.Name(out.Name)
+		if err := only(where, out.Parameters, binaryOutput); err != nil {
+			return nil, err
+		}
+		binary, err := flag(where, out.Parameters, binaryOutput, r.Binary)
+		if err != nil {
+			return nil, err
+		}
+		r.Outputs = append(r.Outputs, Wanted{out.Name, binary})
+	}
+	return r, r.Check()
+}
+
+// set carries out a request's own parameters.
+func (r *Request) set(given parameters) (err error) {
+	const where = "the request"
+	if err := only(where, given, binaryOutputs, timeout); err != nil {
+		return err
+	}
+	if said, ok := given[timeout]; ok {
+		n, err := strconv.ParseUint(string(said), 10, 32)
+		if err != nil {
+			return Errorf("%s: %s: expected a number of microseconds, found %s", where, timeout, quote.Text(string(said)))
+		}
+		r.Timeout = time.Duration(n) * time.Microsecond
+	}
+	r.Binary, err = flag(where, given, binaryOutputs, false)
+	return err
+}
+
+// Check refuses what no form of a request may have.
+func (r *Request) Check() error {
+	if len(r.ID) > maxID {
+		return Errorf("id: expected at most %d bytes, found %d", maxID, len(r.ID))
+	}
+	seen := make(map[string]bool)
+	for _, in := range r.Inputs {
+		if seen[in.Name] {
+			return Errorf("input %s is given twice", quote.Name(in.Name))
+		}
+		seen[in.Name] = true
+	}
+	return nil
+}
+
+// tensor takes an input's binary data of what is behind the JSON, if it has any there.
+func (in *inputJSON) tensor(rest *[]byte, binary bool) (Tensor, error) {
+	t := Tensor{Name: in.Name, Datatype: in.Datatype, Shape: in.Shape, Data: JSON(in.Data)}
+	where := "input " + quote.Name(in.Name)
+	if err := only(where, in.Parameters, binarySize); err != nil {
+		return t, err
+	}
+	said, ok := in.Parameters[binarySize]
+	if !ok {
+		return t, nil
+	}
+	size, err := strconv.ParseUint(string(said), 10, 63)
+	switch {
+	case !binary:
+		return t, Errorf("%s: %s: expected the header Inference-Header-Content-Length beside it, found none",
+			where, binarySize)
+	case err != nil:
+		return t, Errorf("%s: %s: expected a number of bytes, found %s", where, binarySize, quote.Text(string(said)))
+	case in.Data != nil:
+		return t, Errorf("%s: expected data or %s, found both", where, binarySize)
+	case size > uint64(len(*rest)):
+		return t, Errorf("%s: %s: expected %d bytes behind the JSON, found %d", where, binarySize, size, len(*rest))
+	}
+	t.Data, *rest = Raw((*rest)[:size:size]), (*rest)[size:]
+	return t, nil
+}
+
+// flag reads a parameter that is true or false, or not there.
+func flag(where string, given parameters, name string, absent bool) (bool, error) {
+	switch said := string(given[name]); said {
+	case "":
+		return absent, nil
+	case "true", "false":
+		return said == "true", nil
+	default:
+		return false, Errorf("%s: %s: expected true or false, found %s", where, name, quote.Text(said))
+	}
+}
+
+// only names a parameter that would be ignored.
+func only(where string, given parameters, known ...string) error {
+	for _, name := range slices.Sorted(maps.Keys(given)) { // so that the same request names the same one
+		if !slices.Contains(known, name) {
+			return Errorf("%s: parameter %s is not supported", where, quote.Name(name))
+		}
+	}
+	return nil
+}
+
+// bounded is a list of at most maxMembers.
+type bounded[T any] []T
+
+// UnmarshalJSONFrom fails at the first member beyond the bound.
+func (l *bounded[T]) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
+	if err := open(dec, '[', "a list"); err != nil {
+		return err
+	}
+	for dec.PeekKind() != ']' {
+		if len(*l) == maxMembers {
+			return fmt.Errorf("expected at most %d members, found more", maxMembers)
+		}
+		*l = append(*l, *new(T)) // in its place at once: an error within it is told with what is known of it
+		if err := json.UnmarshalDecode(dec, &(*l)[len(*l)-1]); err != nil {
+			return err
+		}
+	}
+	_, err := dec.ReadToken()
+	return err
+}
+
+// parameters are named values, at most maxMembers.
+type parameters map[string]jsontext.Value
+
+// UnmarshalJSONFrom fails at the first parameter beyond the bound.
+func (p *parameters) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
+	if err := open(dec, '{', "an object"); err != nil {
+		return err
+	}
+	*p = make(parameters)
+	for dec.PeekKind() != '}' {
+		if len(*p) == maxMembers {
+			return fmt.Errorf("expected at most %d members, found more", maxMembers)
+		}
+		var name string
+		if err := json.UnmarshalDecode(dec, &name); err != nil {
+			return err
+		}
+		value, err := dec.ReadValue()
+		if err != nil {
+			return err
+		}
+		(*p)[name] = value.Clone()
+	}
+	_, err := dec.ReadToken()
+	return err
+}
+
+// open reads the token that begins a list or an object.
+func open(dec *jsontext.Decoder, begin jsontext.Kind, what string) error {
+	if kind := dec.PeekKind(); kind != begin && kind != 0 { // 0 is malformed, and ReadToken says how
+		return fmt.Errorf("expected %s, found a JSON %s", what, kind)
+	}
+	_, err := dec.ReadToken()
+	return err
+}
+
+// tooManyMembers tells whether JSON has more members of objects than any request: a decoder keeps all names of an
+// object, and each takes ten times what it takes in the body.
+func tooManyMembers(body []byte) bool {
+	const most = 4096
+	members := 0
+	for len(body) > 0 && members <= most {
+		quoted := bytes.IndexByte(body, '"')
+		if quoted < 0 {
+			quoted = len(body)
+		}
+		members += bytes.Count(body[:quoted], []byte(":"))
+		body = afterString(body[min(quoted+1, len(body)):])
+	}
+	return members > most
+}
+
+// afterString is what follows a JSON string whose quote has been read.
+func afterString(body []byte) []byte {
+	for {
+		end := bytes.IndexByte(body, '"')
+		if end < 0 {
+			return nil
+		}
+		escapes := 0
+		for escapes < end && body[end-1-escapes] == '\\' {
+			escapes++
+		}
+		body = body[end+1:]
+		if escapes%2 == 0 {
+			return body
+		}
+	}
+}
+
+// locate says where in the request an error of the JSON decoder lies: for a tensor's data, its name and row.
+func (r *requestJSON) locate(err error) string {
+	pointer, offset, cause := jsontext.Pointer(""), int64(-1), err
+	var syntactic *jsontext.SyntacticError
+	var semantic *json.SemanticError
+	switch {
+	case errors.As(err, &syntactic):
+		pointer, offset, cause = syntactic.JSONPointer, syntactic.ByteOffset, syntactic.Err
+	case errors.As(err, &semantic):
+		pointer, offset = semantic.JSONPointer, semantic.ByteOffset
+		if cause = semantic.Err; cause == nil {
+			cause = fmt.Errorf("cannot read a JSON %s here", semantic.JSONKind)
+		}
+	}
+	where := fmt.Sprintf("at byte %d", offset)
+	if pointer != "" {
+		where = fmt.Sprintf("at %s (byte %d)", quote.Text(string(pointer)), offset)
+	}
+	steps := slices.Collect(pointer.Tokens())
+	if len(steps) >= 2 && steps[0] == "inputs" {
+		i, _ := strconv.Atoi(steps[1])
+		where = r.locateInput(i, steps[2:]) + where
+	}
+	return fmt.Sprintf("malformed request: %s: %v", where, cause)
+}
+
+// locateInput is the name of input number i, and the row of an element of its data, as far as the members before tell.
+func (r *requestJSON) locateInput(i int, within []string) string {
+	if i >= len(r.Inputs) || r.Inputs[i].Name == "" {
+		return ""
+	}
+	in := &r.Inputs[i]
+	where := "input " + quote.Name(in.Name) + ": "
+	if len(within) < 2 || within[0] != "data" || len(in.Shape) == 0 {
+		return where
+	}
+	row, _ := strconv.Atoi(within[1])
+	if nested := len(within) > 2; !nested {
+		size := 1
+		for _, d := range in.Shape[1:] {
+			if d < 1 || int64(size) > math.MaxInt32/d {
+				return where
+			}
+			size *= int(d)
+		}
+		row /= size
+	}
+	return where + "row " + strconv.Itoa(row) + ": "
+}

@@ -1,0 +1,145 @@
+package rest
+
+import (
+	"fmt"
+	"log/slog"
+	"math"
+	"net/http"
+	"path"
+	"runtime/debug"
+	"strconv"
+	"time"
+
+	"github.com/go-json-experiment/json"
+
+	"github.com/switchyard-dev/switchyard/runtime/quote"
+	"github.com/switchyard-dev/switchyard/runtime/server"
+)
+
+// Options are the settings of what is served over HTTP.
+type Options struct {
+	MaxBodyBytes int64 // of one request
+	Log          *slog.Logger
+}
+
+// handler answers over HTTP from a server.
+type handler struct {
+	server  *server.Server
+	options Options
+}
+
+// handle answers a request, or says why not.
+type handle func(w http.ResponseWriter, r *http.Request) error
+
+// New serves the protocols of a server that HTTP carries.
+func New(s *server.Server, options Options) http.Handler {
+	h := &handler{s, options}
+	mux := http.NewServeMux()
+	for pattern, handle := range h.routes() {
+		mux.Handle(pattern, h.route(pattern, handle))
+	}
+	return h.refuseInJSON(mux)
+}
+
+// routes are all that is answered, by the patterns of net/http.
+func (h *handler) routes() map[string]handle {
+	return map[string]handle{
+		"GET /v2":                                          h.serverMetadata,
+		"GET /v2/health/live":                              h.live,
+		"GET /v2/health/ready":                             h.ready,
+		"GET /v2/models":                                   h.listModels,
+		"GET /v2/models/{model}":                           h.modelMetadata,
+		"GET /v2/models/{model}/ready":                     h.modelReady,
+		"GET /v2/models/{model}/versions/{version}":        h.modelMetadata,
+		"GET /v2/models/{model}/versions/{version}/ready":  h.modelReady,
+		"POST /v2/models/{model}/infer":                    h.infer,
+		"POST /v2/models/{model}/versions/{version}/infer": h.infer,
+	}
+}
+
+// route counts and times a handler, turns its error into the protocol's, and a panic into a 500.
+func (h *handler) route(pattern string, handle handle) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		began := time.Now()
+		code := http.StatusOK
+		defer func() {
+			if v := recover(); v != nil {
+				h.options.Log.Error("panic", "route", pattern, "panic", v, "stack", string(debug.Stack()))
+				code = http.StatusInternalServerError
+				writeError(w, fmt.Errorf("panic: %v", v))
+			}
+			h.server.Observe(pattern, code, time.Since(began))
+		}()
+		if err := handle(w, r); err != nil {
+			if code = writeError(w, err); code == http.StatusInternalServerError {
+				h.options.Log.Error("request failed", "route", pattern, "error", err)
+			}
+		}
+	})
+}
+
+// refuseInJSON gives a request that no route takes its 404 or 405 in the protocol's shape.
+func (h *handler) refuseInJSON(mux *http.ServeMux) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var refusal refusalWriter
+		if path.Clean(r.URL.Path) != r.URL.Path {
+			refusal.code = http.StatusNotFound // the mux would redirect, which no client of the protocol expects
+		} else if _, pattern := mux.Handler(r); pattern != "" {
+			mux.ServeHTTP(w, r)
+			return
+		} else {
+			mux.ServeHTTP(&refusal, r)
+		}
+		if allow := refusal.Header().Get("Allow"); allow != "" {
+			w.Header().Set("Allow", allow)
+		}
+		h.server.Observe("none", refusal.code, 0)
+		writeError(w, server.Errorf(refusal.code, "%s %s: %s",
+			quote.Text(r.Method), quote.Name(r.URL.Path), http.StatusText(refusal.code)))
+	})
+}
+
+// refusalWriter keeps the status and header of the mux's own refusal and drops its text.
+type refusalWriter struct {
+	header http.Header
+	code   int
+}
+
+func (w *refusalWriter) Header() http.Header {
+	if w.header == nil {
+		w.header = make(http.Header)
+	}
+	return w.header
+}
+func (w *refusalWriter) WriteHeader(code int)        { w.code = code }
+func (w *refusalWriter) Write(b []byte) (int, error) { return len(b), nil }
+
+// writeError answers with an error as a client may see it, and returns its status.
+func writeError(w http.ResponseWriter, err error) int {
+	status := server.StatusOf(err)
+	if status.RetryAfter > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(status.RetryAfter.Seconds()))))
+	}
+	writeJSON(w, status.Code, struct {
+		Error string `json:"error"`
+	}{status.Error()})
+	return status.Code
+}
+
+// writeJSON sends an answer whole, or a 500 that says so if it cannot be written down.
+func writeJSON(w http.ResponseWriter, code int, body any) {
+	raw, err := json.Marshal(body)
+	if err != nil {
+		code, raw = http.StatusInternalServerError, []byte(`{"error":"internal error: the answer is not valid JSON"}`)
+	}
+	writeRaw(w, code, "application/json", raw)
+}
+
+// writeRaw sends an answer.
+func writeRaw(w http.ResponseWriter, code int, contentType string, raw []byte) {
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTime)) // as in readBody
+	w.Header().Set("Content-Type", contentType)
+	w.Header().Set("Content-Length", strconv.Itoa(len(raw)))
+	w.WriteHeader(code)
+	_, _ = w.Write(raw) // an error here is the client's, gone before its answer
+}
