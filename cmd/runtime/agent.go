@@ -27,6 +27,7 @@ type agentFlags struct {
 	pool, podName, podNamespace string
 	baseDigest                  string
 	dtype                       arch.DType
+	queue                       queueFlags
 	registry, repository        string
 	registryToken, registryCA   string
 	cacheDir, serviceAccountDir string
@@ -42,6 +43,7 @@ func parseAgentFlags(args []string) (*agentFlags, error) {
 	set.StringVar(&f.podNamespace, "pod-namespace", "", "the pod's `namespace` (default: the service account's)")
 	set.StringVar(&f.baseDigest, "base-digest", "", "`digest` of the base model")
 	dtypeVar(set, &f.dtype)
+	f.queue.define(set)
 	set.StringVar(&f.registry, "registry", "", "`address` of the artifact registry, https://host:port")
 	set.StringVar(&f.repository, "repository", "", "`repository` of the artifact registry, namespace/pool")
 	set.StringVar(&f.registryToken, "registry-token-file", "", "`file` with the pod's token for the artifact registry")
@@ -155,7 +157,7 @@ func (f *agentFlags) open(
 		return nil, err
 	}
 	logBase(log, f.pool, base)
-	return newDataPlane(ctx, base, filepath.Join(f.cacheDir, "compiled"), registry)
+	return newDataPlane(ctx, base, f.queue, filepath.Join(f.cacheDir, "compiled"), registry, log)
 }
 
 // door leads to whoever answers now.

@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"runtime"
+	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -32,7 +34,7 @@ import (
 )
 
 const (
-	// What one request may be, and how many rows wait. The memory that all take is arch.RequestBytes.
+	// What one request may be, and how many rows are decoded or wait. The memory that all take is arch.RequestBytes.
 	maxRequestRows  = 256
 	maxRowsInFlight = 512
 	maxBodyBytes    = 64 << 20
@@ -51,9 +53,37 @@ type dataPlane struct {
 	texts  *text.Tokenizer   // likewise
 }
 
+// queueFlags are the times that bound the queue.
+type queueFlags struct{ maxBatch, maxQueue, maxDelay time.Duration }
+
+// define defines them.
+func (f *queueFlags) define(set *flag.FlagSet) {
+	f.maxBatch, f.maxQueue = batcher.DefaultMaxBatch, batcher.DefaultMaxQueue
+	millisecondsVar(set, &f.maxBatch, 1, "max-batch-milliseconds",
+		"a batch takes about so many `milliseconds` at most, unless one row alone takes more")
+	millisecondsVar(set, &f.maxQueue, 1, "max-queue-milliseconds",
+		"`milliseconds` of work that wait at most: what is beyond is refused with 429")
+	millisecondsVar(set, &f.maxDelay, 0, "max-delay-milliseconds",
+		"`milliseconds` that an idle engine waits for more rows")
+}
+
+// millisecondsVar defines a flag of so many milliseconds at least.
+func millisecondsVar(set *flag.FlagSet, d *time.Duration, least uint64, name, usage string) {
+	set.Func(name, fmt.Sprintf("%s (default %d)", usage, d.Milliseconds()), func(given string) error {
+		const most = 24 * 60 * 60 * 1000
+		n, err := strconv.ParseUint(given, 10, 32)
+		if err != nil || n < least || n > most {
+			return fmt.Errorf("expected a whole number from %d to %d", least, most)
+		}
+		*d = time.Duration(n) * time.Millisecond
+		return nil
+	})
+}
+
 // newDataPlane makes a data plane of a base; what it compiles of its own is kept in cacheDir, if there is one.
 func newDataPlane(
-	ctx context.Context, base *model.Base, cacheDir string, registry *prometheus.Registry,
+	ctx context.Context, base *model.Base, times queueFlags, cacheDir string, registry *prometheus.Registry,
+	log *slog.Logger,
 ) (*dataPlane, error) {
 	var images *preprocess.Image
 	if base.Preprocessor != nil && base.Description.Image != nil {
@@ -75,14 +105,23 @@ func newDataPlane(
 	workers := runtime.GOMAXPROCS(0)
 	runtime.GOMAXPROCS(workers + 2)
 	eng := engine.New(base, workers)
+	cost, err := batcher.Calibrate(eng)
+	if err != nil {
+		return nil, err
+	}
+	log.Info("engine calibrated", "batch", seconds(cost.Batch), "thousandTokens", seconds(1000*cost.Token),
+		"millionPairs", seconds(1e6*cost.Pair), "billionUpdates", seconds(1e9*cost.Update))
 	return &dataPlane{
 		engine: eng, set: adapters.New(eng), images: images, texts: texts,
 		queue: batcher.New(eng, batcher.Options{
-			MaxBatchRows: arch.MaxBatchRows, MaxBatchTokens: arch.MaxBatchTokens, MaxQueueRows: maxRowsInFlight,
+			Cost: cost, MaxBatch: times.maxBatch, MaxQueue: times.maxQueue, MaxDelay: times.maxDelay,
+			MaxBatchRows: arch.MaxBatchRows, MaxBatchTokens: arch.MaxBatchTokens,
 			Observe: server.NewBatchObserver(registry),
 		}),
 	}, nil
 }
+
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
 // openTokenizer is nil where the base takes no texts, or has no tokenizer: then they have to come as ids.
 func openTokenizer(ctx context.Context, base *model.Base, cacheDir string) (*text.Tokenizer, error) {

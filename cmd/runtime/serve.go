@@ -23,6 +23,7 @@ var errUsage = errors.New("usage")
 type serveFlags struct {
 	baseModel, adapters, name   string
 	dtype                       arch.DType
+	queue                       queueFlags
 	httpAddress, metricsAddress string
 }
 
@@ -33,6 +34,7 @@ func parseServeFlags(args []string) (*serveFlags, error) {
 	set.StringVar(&f.adapters, "adapters", "", "`folder` in which every folder is a PEFT adapter, served under its name")
 	set.StringVar(&f.name, "name", "", "the base model's `name` in requests (default: its folder's)")
 	dtypeVar(set, &f.dtype)
+	f.queue.define(set)
 	set.StringVar(&f.httpAddress, "http-address", "127.0.0.1:8080", "`address` of the inference protocol")
 	set.StringVar(&f.metricsAddress, "metrics-address", "127.0.0.1:9090", "`address` of /metrics")
 	if err := set.Parse(args); err != nil {
@@ -82,7 +84,7 @@ func serve(ctx context.Context, args []string, log *slog.Logger) error {
 	if user, err := os.UserCacheDir(); err == nil {
 		cacheDir = filepath.Join(user, "switchyard", "compiled")
 	}
-	plane, err := newDataPlane(ctx, base, cacheDir, registry)
+	plane, err := newDataPlane(ctx, base, f.queue, cacheDir, registry, log)
 	if err != nil {
 		return fmt.Errorf("base model %s: %w", f.baseModel, err)
 	}

@@ -27,7 +27,7 @@ import (
 func healthAtFullLoad(e *engine.Engine, workers int, batch engine.Batch, requests int) error {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(workers + 2)) // as cmd/runtime does
 	queue := batcher.New(e, batcher.Options{
-		MaxBatchRows: arch.MaxBatchRows, MaxBatchTokens: arch.MaxBatchTokens, MaxQueueRows: 1 << 10,
+		MaxBatchRows: arch.MaxBatchRows, MaxBatchTokens: arch.MaxBatchTokens,
 	})
 	defer queue.Close()
 	front := httptest.NewServer(rest.New(server.New(adapters.New(e), queue, nil, server.Options{
@@ -39,14 +39,17 @@ func healthAtFullLoad(e *engine.Engine, workers int, batch engine.Batch, request
 	var load sync.WaitGroup
 	defer load.Wait()
 	defer stop()
-	asked := make([]batcher.Row, len(batch.Rows))
+	asks, asked := make([]batcher.Ask, len(batch.Rows)), make([]batcher.Row, len(batch.Rows))
 	for i, r := range batch.Rows {
+		asks[i] = batcher.Ask{Input: r.Input, Adapter: r.Adapter, Tokens: 1}
 		asked[i] = batcher.Row{Input: &batch.Inputs[r.Input], Adapter: r.Adapter, Tokens: 1}
 	}
 	for range 4 { // one batch is computed while the others wait
 		load.Go(func() {
 			for ctx.Err() == nil {
-				_, _ = queue.Submit(ctx, asked, func() {}) // its end alone is an error
+				if ticket, err := queue.Admit(ctx, asks); err == nil { // its end alone is an error
+					_, _ = ticket.Submit(ctx, asked, func() {})
+				}
 			}
 		})
 	}

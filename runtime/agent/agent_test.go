@@ -190,7 +190,7 @@ func start(t *testing.T, source agent.Source, r *registrytest.Registry, dir, bas
 	p.set = adapters.New(eng)
 	metrics := prometheus.NewRegistry()
 	queue := batcher.New(eng, batcher.Options{
-		MaxBatchRows: 4, MaxQueueRows: 64, Observe: server.NewBatchObserver(metrics),
+		MaxBatchRows: 4, Observe: server.NewBatchObserver(metrics),
 	})
 	p.agent = agent.New(agent.Options{
 		Set: p.set, Store: store, Source: source, BaseDigest: base, Reserved: []string{"digits"},

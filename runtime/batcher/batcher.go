@@ -1,16 +1,20 @@
-// Package batcher makes batches of the rows of many requests. One goroutine owns the queue; another runs the engine.
+// Package batcher makes batches of the rows of many requests. A request asks for admission before it is decoded
+// (Admit), by estimated time (Cost); its rows are queued under its ticket (Submit), and computed when it is their turn
+// (schedule). One goroutine runs the engine; requests' own goroutines do the rest under one lock, which is never held
+// while anything is computed.
 //
-// Invariants: the queue is bounded in rows, and what does not fit is refused at once; a row never waits while the
-// engine is idle; what was admitted is answered unless its caller has gone; what a request holds it holds until none of
-// its rows is queued or in the engine, be its caller gone or not.
+// Invariants: what waits is bounded in estimated time, and what does not fit is refused at once; a row never waits while
+// the engine is idle, unless it is told to; what was admitted is answered unless its caller has gone or its deadline
+// passes; what a request holds it holds until none of its rows is queued or in the engine, be its caller gone or not.
 package batcher
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime/debug"
-	"sync/atomic"
+	"maps"
+	"slices"
+	"sync"
 	"time"
 
 	"gorgonia.org/tensor"
@@ -18,15 +22,34 @@ import (
 	"github.com/switchyard-dev/switchyard/runtime/engine"
 )
 
-// ErrOverloaded says that the queue is full: try again later.
+// ErrOverloaded says that the queue is full: try again later. The error is an *OverloadedError.
 var ErrOverloaded = errors.New("the queue is full")
 
-// ErrClosed says that the batcher takes no more rows.
+// ErrClosed says that the batcher admits no more requests.
 var ErrClosed = errors.New("the server is stopping")
+
+// OverloadedError is ErrOverloaded, and says how much later.
+type OverloadedError struct {
+	RetryAfter time.Duration // about when there will be room: whole seconds, at least one
+}
+
+func (e *OverloadedError) Error() string {
+	return fmt.Sprintf("%v: there may be room in %s", ErrOverloaded, e.RetryAfter)
+}
+
+// Is makes it ErrOverloaded.
+func (e *OverloadedError) Is(target error) bool { return target == ErrOverloaded }
 
 // Runner computes a batch: *engine.Engine.
 type Runner interface {
 	Run(batch engine.Batch) ([]*tensor.Dense, error)
+}
+
+// Ask is what is known of a row before it is decoded.
+type Ask struct {
+	Input   int             // number of its input: rows that are asked of one share it
+	Adapter *engine.Adapter // nil is the bare base
+	Tokens  int             // that the model makes of the input, about
 }
 
 // Row is one input asked of one adapter; a nil adapter is the bare base. Rows that share an input share the pointer.
@@ -36,66 +59,96 @@ type Row struct {
 	Tokens  int // that the model makes of the input
 }
 
+// Answers are what a request was answered, and when. Where there is an error they say when alone.
+type Answers struct {
+	Logits []*tensor.Dense // of each row, as the engine gives them
+	Queued time.Time       // when its rows were; zero: never
+	Runs   []Run           // of the batches that its rows were in, one after the other
+}
+
+// Run is when a batch was in the engine, and what was in it.
+type Run struct {
+	Began, Ended   time.Time
+	Rows, Adapters int // the base counts as an adapter
+}
+
+// Took is how long the engine had it.
+func (r *Run) Took() time.Duration { return r.Ended.Sub(r.Began) }
+
 // Stats tells of one batch that ran.
 type Stats struct {
-	Rows     int
-	Adapters int
-	Engine   time.Duration   // in the engine
-	Waits    []time.Duration // of each request whose first row was in it, in the queue
-	Err      error
+	Run
+	Tokens    int             // those that rows share counted once
+	Estimated time.Duration   // that it would take
+	Waits     []time.Duration // of each request whose first row was in it, in the queue
+	Err       error
 }
+
+// Snapshot is what is under way.
+type Snapshot struct {
+	Preparing int           // requests that were admitted and whose rows are not queued yet
+	Waiting   Load          // in the queue
+	Running   Load          // in the engine
+	Reserved  time.Duration // estimated, of all that prepares or waits
+	Cost      Cost          // as it is corrected by now
+}
+
+// Load is requests, their rows, and the adapters that are asked; nil is the base.
+type Load struct {
+	Requests, Rows int
+	Adapters       []*engine.Adapter
+}
+
+// The defaults of Options.
+const (
+	DefaultMaxBatch = 100 * time.Millisecond
+	DefaultMaxQueue = 2 * time.Second
+)
 
 // Options bound the batcher.
 type Options struct {
-	MaxBatchRows   int
-	MaxBatchTokens int // a row of more is a batch of its own
-	MaxQueueRows   int
-	Observe        func(Stats)      // called after each batch; may be nil
-	Now            func() time.Time // nil is time.Now
+	Cost           Cost          // as Calibrate has it; zero: every row costs next to nothing
+	MaxBatch       time.Duration // estimated, of a batch; a row of more is one of its own; 0: the default
+	MaxQueue       time.Duration // estimated, of all rows that prepare or wait; 0: the default
+	MaxDelay       time.Duration // that the first row of a batch waits for others, while the engine is idle
+	MaxBatchRows   int           // that there is memory for
+	MaxBatchTokens int           // likewise; a row of more is a batch of its own
+	Observe        func(Stats)   // called after each batch; may be nil
+	Now            func() time.Time
 }
 
 // Batcher is a queue in front of an engine. Safe for concurrent use.
 type Batcher struct {
 	runner  Runner
 	options Options
-	submit  chan *request
-	batches chan []item // to the goroutine that runs the engine
-	results chan result // and back
-	closing chan struct{}
+	wake    chan struct{} // tells the goroutine that runs the engine to look again
 	closed  chan struct{}
-	depth   atomic.Int64
+
+	mu        sync.Mutex
+	cost      fitted
+	schedule  *schedule
+	running   []*track
+	preparing int // tickets that were neither submitted nor released
+	closing   bool
 }
 
-// request is the rows of one Submit. The queue's goroutine alone changes it, until done is closed.
+// Ticket is a request's admission: room in the queue for rows that are still being prepared. It is for one goroutine.
+type Ticket struct {
+	batcher *Batcher
+	claim   *claim // nil once it was submitted or released
+}
+
+// request is the rows of one Submit.
 type request struct {
-	ctx     context.Context //nolint:containedctx // the request carries its caller's life through the queue
+	claim   *claim
 	rows    []Row
-	logits  []*tensor.Dense
-	arrived time.Time
-	pending int // rows not yet answered
-	err     error
-	done    chan struct{}
-	inside  int // rows queued or in the engine
 	release func()
-}
+	done    chan struct{} // closed when none of its rows is queued or in the engine
 
-// leave takes one of the request's rows out of the batcher.
-func (r *request) leave() {
-	if r.inside--; r.inside == 0 {
-		r.release()
-	}
-}
-
-// item is row number row of a request.
-type item struct {
-	request *request
-	row     int
-}
-
-type result struct {
-	batch []item
-	out   []*tensor.Dense
-	err   error
+	answers Answers
+	pending int // rows not answered yet
+	running int // tracks in the engine
+	err     error
 }
 
 // New starts a batcher over a runner.
@@ -106,205 +159,243 @@ func New(runner Runner, options Options) *Batcher {
 	if options.Observe == nil {
 		options.Observe = func(Stats) {}
 	}
-	b := &Batcher{
-		runner: runner, options: options,
-		submit: make(chan *request), batches: make(chan []item), results: make(chan result),
-		closing: make(chan struct{}), closed: make(chan struct{}),
+	if options.MaxBatch == 0 {
+		options.MaxBatch = DefaultMaxBatch
 	}
-	go b.queue()
+	if options.MaxQueue == 0 {
+		options.MaxQueue = DefaultMaxQueue
+	}
+	b := &Batcher{
+		runner: runner, options: options, wake: make(chan struct{}, 1), closed: make(chan struct{}),
+		cost: fitted{began: options.Cost, now: options.Cost},
+		schedule: newSchedule(limits{
+			batch: options.MaxBatch, queue: options.MaxQueue, delay: options.MaxDelay,
+			rows: options.MaxBatchRows, tokens: options.MaxBatchTokens,
+		}),
+	}
 	go b.run()
 	return b
 }
 
-// Submit queues rows and waits for their logits, as the engine gives them. Its error is
-// ErrOverloaded, ErrClosed, the context's, or the engine's. release is called once, when no row is queued or in the
-// engine any more: after Submit has returned, if its caller did not wait. It must be quick.
-func (b *Batcher) Submit(ctx context.Context, rows []Row, release func()) ([]*tensor.Dense, error) {
-	if len(rows) == 0 {
-		release()
-		return nil, nil
+// Admit reserves the estimated time of rows that are still to be prepared, so that a request for which there is no room
+// is refused before any work is done for it. Its error is an *OverloadedError, ErrClosed or the context's. Every ticket
+// has to be submitted or released: Close waits for it.
+func (b *Batcher) Admit(ctx context.Context, asks []Ask) (*Ticket, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
 	}
-	r := &request{
-		ctx: ctx, rows: rows, logits: make([]*tensor.Dense, len(rows)), arrived: b.options.Now(), pending: len(rows),
-		done: make(chan struct{}), release: release,
-	}
-	select {
-	case b.submit <- r:
-	case <-b.closing:
-		release()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closing {
 		return nil, ErrClosed
-	case <-ctx.Done():
+	}
+	shares, retry := b.schedule.admit(lay(asks, &b.cost.now))
+	if retry > 0 {
+		return nil, &OverloadedError{RetryAfter: max(retry+time.Second-1, time.Second).Truncate(time.Second)}
+	}
+	b.preparing++
+	c := &claim{shares: shares}
+	c.deadline, _ = ctx.Deadline()
+	return &Ticket{b, c}, nil
+}
+
+// Release gives the ticket back if it was not submitted. More than once is harmless.
+func (t *Ticket) Release() {
+	b := t.batcher
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if t.claim == nil {
+		return
+	}
+	b.schedule.release(t.claim)
+	b.take(t)
+}
+
+// take takes a ticket's claim out of it.
+func (b *Batcher) take(t *Ticket) *claim {
+	c := t.claim
+	t.claim = nil
+	b.preparing--
+	b.look()
+	return c
+}
+
+// Submit queues the ticket's rows and waits for their answers. What they cost by their real tokens counts from now on,
+// instead of what was asked, as far as there is room. Its error is the context's, context.DeadlineExceeded also where
+// the rows cannot be in time by the estimate, or the engine's. release is called once, when no row is queued or in the
+// engine any more: after Submit has returned, if its caller did not wait. It must be quick.
+func (t *Ticket) Submit(ctx context.Context, rows []Row, release func()) (Answers, error) {
+	r := &request{rows: rows, release: release, done: make(chan struct{}), pending: len(rows)}
+	r.answers.Logits = make([]*tensor.Dense, len(rows))
+	if err := t.enqueue(ctx, r); err != nil {
 		release()
-		return nil, ctx.Err()
+		return Answers{}, err
+	}
+	if len(rows) == 0 {
+		r.end()
 	}
 	select {
 	case <-r.done:
-		return r.logits, r.err
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		t.batcher.leave(r, ctx.Err())
+	}
+	return t.batcher.answersOf(r)
+}
+
+// enqueue queues a request under its ticket, which is spent then.
+func (t *Ticket) enqueue(ctx context.Context, r *request) error {
+	b := t.batcher
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if t.claim == nil {
+		return errors.New("batcher: the ticket was submitted or released before")
+	}
+	tracks := lay(asksOf(r.rows), &b.cost.now)
+	_, total := sharesOf(tracks)
+	now := b.options.Now()
+	c := b.take(t)
+	c.request, r.claim = r, c
+	c.deadline, _ = ctx.Deadline()
+	err := ctx.Err()
+	if err == nil && c.isLate(now, total) {
+		err = context.DeadlineExceeded
+	}
+	if err != nil {
+		b.schedule.release(c)
+		return err
+	}
+	r.answers.Queued = now
+	b.schedule.enqueue(c, tracks, now)
+	return nil
+}
+
+// asksOf numbers the rows' inputs.
+func asksOf(rows []Row) []Ask {
+	numbers := make(map[*engine.Input]int, len(rows))
+	asks := make([]Ask, len(rows))
+	for i, row := range rows {
+		number, ok := numbers[row.Input]
+		if !ok {
+			number = len(numbers)
+			numbers[row.Input] = number
+		}
+		asks[i] = Ask{number, row.Adapter, row.Tokens}
+	}
+	return asks
+}
+
+// leave takes a request whose caller goes out of the queue.
+func (b *Batcher) leave(r *request, err error) {
+	b.mu.Lock()
+	isGone := b.fail(r, err)
+	b.mu.Unlock()
+	if isGone {
+		r.end()
 	}
 }
 
-// Depth is the number of rows queued, not counting those in the engine.
-func (b *Batcher) Depth() int { return int(b.depth.Load()) }
+// answersOf are a request's, when it has been answered or has failed.
+func (b *Batcher) answersOf(r *request) (Answers, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	answers := r.answers // the engine may still be busy with a batch of it
+	if r.err != nil {
+		answers.Logits = nil
+	}
+	return answers, r.err
+}
 
-// Close refuses new rows, answers those admitted, and returns when they are. It is called once.
+// Snapshot tells what is under way.
+func (b *Batcher) Snapshot() Snapshot {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s := Snapshot{Preparing: b.preparing, Reserved: b.schedule.reserved, Cost: b.cost.now}
+	var waiting []*track
+	for _, f := range b.schedule.flows {
+		waiting = append(waiting, f.tracks...)
+	}
+	s.Waiting, s.Running = loadOf(waiting), loadOf(b.running)
+	return s
+}
+
+// loadOf is that of tracks.
+func loadOf(tracks []*track) (l Load) {
+	requests, adapters := make(map[*request]bool), make(map[*engine.Adapter]bool)
+	for _, t := range tracks {
+		r := t.claim.request
+		requests[r] = true
+		for _, row := range t.rows {
+			adapters[r.rows[row].Adapter] = true
+		}
+		l.Rows += len(t.rows)
+	}
+	l.Requests, l.Adapters = len(requests), slices.Collect(maps.Keys(adapters))
+	return l
+}
+
+// Close refuses new requests, answers those admitted, and returns when they are. It is called once.
 func (b *Batcher) Close() {
-	close(b.closing)
+	b.mu.Lock()
+	b.closing = true
+	b.mu.Unlock()
+	b.look()
 	<-b.closed
 }
 
-// queue owns the queue: it admits, hands batches to the engine whenever that is idle, and answers.
-func (b *Batcher) queue() {
-	defer close(b.closed)
-	defer close(b.batches)
-	var queued []item
-	idle := true
-	submit, closing := b.submit, b.closing
-	for {
-		if idle {
-			var batch []item
-			batch, queued = take(queued, b.options.MaxBatchRows, b.options.MaxBatchTokens)
-			if len(batch) > 0 {
-				idle = false
-				b.batches <- batch
-			}
-		}
-		b.depth.Store(int64(len(queued)))
-		if idle && submit == nil {
-			return
-		}
-		select {
-		case r := <-submit:
-			queued = b.admit(queued, r)
-		case res := <-b.results:
-			idle = true
-			answer(res)
-		case <-closing:
-			submit, closing = nil, nil
-		}
+// look has the goroutine that runs the engine look at the queue again.
+func (b *Batcher) look() {
+	select {
+	case b.wake <- struct{}{}:
+	default: // it will anyway
 	}
 }
 
-// admit queues a request's rows, or refuses it if they do not fit beside those still wanted.
-func (b *Batcher) admit(queued []item, r *request) []item {
-	if len(queued)+len(r.rows) > b.options.MaxQueueRows {
-		queued = wanted(queued)
-	}
-	if len(queued)+len(r.rows) > b.options.MaxQueueRows {
-		r.err = fmt.Errorf("%w: %d rows wait, %d more asked, at most %d", ErrOverloaded,
-			len(queued), len(r.rows), b.options.MaxQueueRows)
-		r.release()
-		close(r.done)
-		return queued
-	}
-	r.inside = len(r.rows)
-	for i := range r.rows {
-		queued = append(queued, item{r, i})
-	}
-	return queued
-}
-
-// wanted drops rows whose request has failed or whose caller has gone.
-func wanted(queued []item) []item {
-	kept := make([]item, 0, len(queued))
-	for _, it := range queued {
-		if it.request.err == nil && it.request.ctx.Err() == nil {
-			kept = append(kept, it)
-		} else {
-			it.request.leave()
-		}
-	}
-	return kept
-}
-
-// take moves rows that are still wanted from the front of the queue into a batch: as many as the bounds let, and at
-// least one. A head takes no more of them where the batch has the base's own computing of its input: it computes next
-// to nothing beside that.
-func take(queued []item, rows, tokens int) (batch, rest []item) {
-	queued = wanted(queued)
-	computed := make(map[*engine.Input]bool) // by the base, for a row of the batch
-	n := 0
-	for n < len(queued) {
-		row := &queued[n].request.rows[queued[n].row]
-		isHead := row.Adapter.IsHead()
-		if !isHead || !computed[row.Input] {
-			rows, tokens = rows-1, tokens-row.Tokens
-			if n > 0 && (rows < 0 || tokens < 0) {
-				break
-			}
-		}
-		if isHead || row.Adapter == nil {
-			computed[row.Input] = true
-		}
-		n++
-	}
-	return queued[:n:n], queued[n:]
-}
-
-// answer hands a batch's rows to their requests.
-func answer(res result) {
-	for i, it := range res.batch {
-		r := it.request
-		r.leave()
-		if r.err != nil {
-			continue // an earlier batch failed it, and its caller has its answer
-		}
-		if res.err != nil {
-			r.err = res.err
-			close(r.done)
-			continue
-		}
-		r.logits[it.row] = res.out[i]
-		if r.pending--; r.pending == 0 {
-			close(r.done)
-		}
-	}
-}
-
-// run feeds the engine.
+// run feeds the engine until the batcher is closed and empty.
 func (b *Batcher) run() {
-	for items := range b.batches {
-		out, err := b.compute(items)
-		b.results <- result{items, out, err}
+	defer close(b.closed)
+	for batch := b.next(); batch != nil; batch = b.next() {
+		b.compute(batch)
 	}
 }
 
-// compute runs one batch. A panic fails the batch, and the next one runs.
-func (b *Batcher) compute(items []item) (out []*tensor.Dense, err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			out, err = nil, fmt.Errorf("batch: panic: %v\n%s", v, debug.Stack())
+// next waits for a batch that should begin now; nil says that none will follow.
+func (b *Batcher) next() []*track {
+	for {
+		batch, late, wait, isLast := b.decide()
+		for _, r := range late {
+			r.end()
 		}
-	}()
-	began := b.options.Now()
-	batch, stats := assemble(items, began)
-	out, err = b.runner.Run(batch)
-	stats.Engine, stats.Err = b.options.Now().Sub(began), err
-	b.options.Observe(stats)
-	return out, err
+		if len(batch) > 0 || isLast {
+			return batch
+		}
+		stop := func() bool { return true }
+		if wait > 0 {
+			stop = time.AfterFunc(wait, b.look).Stop
+		}
+		<-b.wake
+		stop()
+	}
 }
 
-// assemble makes the engine's batch; rows with the same input share it.
-func assemble(items []item, now time.Time) (engine.Batch, Stats) {
-	var batch engine.Batch
-	stats := Stats{Rows: len(items)}
-	inputs := make(map[*engine.Input]int)
-	distinct := make(map[*engine.Adapter]bool)
-	for _, it := range items {
-		row := it.request.rows[it.row]
-		input, ok := inputs[row.Input]
-		if !ok {
-			input = len(batch.Inputs)
-			inputs[row.Input] = input
-			batch.Inputs = append(batch.Inputs, *row.Input)
-		}
-		batch.Rows = append(batch.Rows, engine.Row{Input: input, Adapter: row.Adapter})
-		distinct[row.Adapter] = true
-		if it.row == 0 {
-			stats.Waits = append(stats.Waits, now.Sub(it.request.arrived))
+// decide takes a batch if it should begin now. late are the requests that it leaves out for good. If there is no batch
+// yet, wait is how long rows still wait for others, and isLast tells that none will follow.
+func (b *Batcher) decide() (batch []*track, late []*request, wait time.Duration, isLast bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now, overhead := b.options.Now(), b.cost.now.of(work{1})
+	ready, wait := b.schedule.isReady(now, overhead)
+	isFinal := b.closing && b.preparing == 0
+	if ready || isFinal { // nobody will come to be waited for
+		var dropped []*claim
+		batch, dropped = b.schedule.take(now, overhead)
+		for _, c := range dropped {
+			c.request.err = context.DeadlineExceeded
+			late = append(late, c.request)
 		}
 	}
-	stats.Adapters = len(distinct)
-	return batch, stats
+	for _, t := range batch {
+		t.claim.request.running++
+	}
+	b.running = batch
+	return batch, late, wait, isFinal && len(batch) == 0 && b.schedule.tracks == 0
 }

@@ -73,13 +73,16 @@ func (g *gate) panic(place string) {
 	}
 }
 
+// queueOf10 has room for ten rows of one adapter, which may hold half of it: without a Cost each is a microsecond.
+const queueOf10 = 20 * time.Microsecond
+
 // inBubble runs a test in which synctest.Wait waits until every goroutine is idle: no test looks at a clock.
 func inBubble(t *testing.T, test func(t *testing.T, g *gate, b *batcher.Batcher)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate(t)
 		b := batcher.New(g, batcher.Options{
-			MaxBatchRows: 4, MaxBatchTokens: 100, MaxQueueRows: 10, Observe: g.observe,
+			MaxBatchRows: 4, MaxBatchTokens: 100, MaxQueue: queueOf10, Observe: g.observe,
 			Now: func() time.Time { return g.now },
 		})
 		test(t, g, b)
@@ -102,16 +105,36 @@ func rows(values ...float32) []batcher.Row {
 
 // reply is what a Submit gave.
 type reply struct {
-	logits []*tensor.Dense
-	err    error
+	batcher.Answers
+	err error
+}
+
+// asks are those of rows, each of an input of its own.
+func asks(rows []batcher.Row) []batcher.Ask {
+	asks := make([]batcher.Ask, len(rows))
+	for i, row := range rows {
+		asks[i] = batcher.Ask{Input: i, Adapter: row.Adapter, Tokens: row.Tokens}
+	}
+	return asks
 }
 
 // submit submits rows in the background and waits until they are queued, or answered.
 func submit(ctx context.Context, b *batcher.Batcher, rows []batcher.Row) <-chan reply {
+	return submitHolding(ctx, b, rows, func() {})
+}
+
+func submitHolding(ctx context.Context, b *batcher.Batcher, rows []batcher.Row, release func()) <-chan reply {
 	replies := make(chan reply, 1)
 	go func() {
-		logits, err := b.Submit(ctx, rows, func() {})
-		replies <- reply{logits, err}
+		ticket, err := b.Admit(ctx, asks(rows))
+		if err != nil {
+			release()
+			replies <- reply{err: err}
+			return
+		}
+		defer ticket.Release()
+		answers, err := ticket.Submit(ctx, rows, release)
+		replies <- reply{answers, err}
 	}()
 	synctest.Wait()
 	return replies
@@ -129,15 +152,15 @@ func (g *gate) alone(t *testing.T, row batcher.Row) []float32 {
 
 func (g *gate) check(t *testing.T, asked []batcher.Row, got reply) {
 	t.Helper()
-	if got.err != nil || len(got.logits) != len(asked) {
-		t.Fatalf("expected %d answers, found %d, error %v", len(asked), len(got.logits), got.err)
+	if got.err != nil || len(got.Logits) != len(asked) {
+		t.Fatalf("expected %d answers, found %d, error %v", len(asked), len(got.Logits), got.err)
 	}
 	for i, row := range asked {
 		want := g.alone(t, row)
-		if !slices.EqualFunc(got.logits[i].Float32s(), want, func(a, b float32) bool {
+		if !slices.EqualFunc(got.Logits[i].Float32s(), want, func(a, b float32) bool {
 			return math.Float32bits(a) == math.Float32bits(b)
 		}) {
-			t.Errorf("row %d: expected %v, found %v", i, want, got.logits[i].Data())
+			t.Errorf("row %d: expected %v, found %v", i, want, got.Logits[i].Data())
 		}
 	}
 }
@@ -157,8 +180,8 @@ func TestRowsOfDifferentRequestsShareABatch(t *testing.T) {
 		replies := []<-chan reply{
 			submit(t.Context(), b, first), submit(t.Context(), b, second), submit(t.Context(), b, third),
 		}
-		if b.Depth() != 5 {
-			t.Errorf("expected 5 rows queued behind the batch in the engine, found %d", b.Depth())
+		if s := b.Snapshot(); s.Waiting.Rows != 5 || s.Waiting.Requests != 2 || s.Running.Rows != 1 || s.Running.Requests != 1 {
+			t.Errorf("expected 5 rows of 2 requests behind the one in the engine, found %+v", s)
 		}
 		for range 3 {
 			g.open <- struct{}{}
@@ -191,8 +214,8 @@ func TestRowsWithTheSamePointerShareAnInput(t *testing.T) {
 	})
 }
 
-// A batch is bounded in tokens as well. The queue keeps its order: what would fit does not overtake what does not, and
-// what fits into no batch is one of its own.
+// A batch is bounded in tokens as well. The queue keeps its order from batch to batch: what would fit does not overtake
+// what does not, and what fits into no batch is one of its own. Within a batch the longest come first.
 func TestBatchesAreBoundedInTokens(t *testing.T) {
 	for _, c := range []struct {
 		name   string
@@ -214,12 +237,22 @@ func TestBatchesAreBoundedInTokens(t *testing.T) {
 				running := submit(t.Context(), b, rows(-1))
 				var replies []<-chan reply
 				var asked [][]batcher.Row
-				want := []float32{-1}
 				for i, tokens := range c.tokens {
 					row := rows(float32(i))
 					row[0].Tokens = tokens
-					asked, want = append(asked, row), append(want, float32(i))
+					asked = append(asked, row)
 					replies = append(replies, submit(t.Context(), b, row))
+				}
+				want := []float32{-1}
+				for _, n := range c.want {
+					batch := make([]int, n)
+					for i := range batch {
+						batch[i] = len(want) - 1 + i
+					}
+					slices.SortStableFunc(batch, func(a, b int) int { return c.tokens[b] - c.tokens[a] })
+					for _, i := range batch {
+						want = append(want, float32(i))
+					}
 				}
 				for range 1 + len(c.want) {
 					g.open <- struct{}{}
@@ -294,6 +327,7 @@ func TestHeadsOfOneInputAreOneBatch(t *testing.T) {
 
 func TestStatsTellOfEachBatch(t *testing.T) {
 	inBubble(t, func(t *testing.T, g *gate, b *batcher.Batcher) {
+		start := g.now
 		replies := []<-chan reply{submit(t.Context(), b, rows(1)), submit(t.Context(), b, rows(2, 3))}
 		g.now = g.now.Add(time.Minute)
 		replies = append(replies, submit(t.Context(), b, rows(4, 5, 6)))
@@ -303,18 +337,27 @@ func TestStatsTellOfEachBatch(t *testing.T) {
 			synctest.Wait()
 			g.now = g.now.Add(time.Hour)
 		}
+		var last reply
 		for _, r := range replies {
-			if got := <-r; got.err != nil {
-				t.Error(got.err)
+			if last = <-r; last.err != nil {
+				t.Error(last.err)
 			}
 		}
+		at := func(began, ended time.Duration, rows int) batcher.Run {
+			return batcher.Run{Began: start.Add(began), Ended: start.Add(ended), Rows: rows, Adapters: 1}
+		}
+		const first = time.Minute + time.Second
 		want := []batcher.Stats{
-			{Rows: 1, Adapters: 1, Engine: time.Minute + time.Second, Waits: []time.Duration{0}},
-			{Rows: 4, Adapters: 1, Engine: time.Hour, Waits: []time.Duration{time.Minute + time.Second, time.Second}},
-			{Rows: 1, Adapters: 1, Engine: time.Hour}, // its request was in the batch before
+			{Run: at(0, first, 1), Tokens: 1, Waits: []time.Duration{0}},
+			{Run: at(first, first+time.Hour, 4), Tokens: 4, Waits: []time.Duration{first, time.Second}},
+			{Run: at(first+time.Hour, first+2*time.Hour, 1), Tokens: 1}, // its request was in the batch before
 		}
 		if !reflect.DeepEqual(g.stats, want) {
 			t.Errorf("expected %+v, found %+v", want, g.stats)
+		}
+		if runs := []batcher.Run{want[1].Run, want[2].Run}; !reflect.DeepEqual(last.Runs, runs) ||
+			!last.Queued.Equal(start.Add(time.Minute)) {
+			t.Errorf("expected the last request to tell of %+v, found %+v", runs, last)
 		}
 	})
 }
@@ -349,8 +392,8 @@ func TestACancelledRequestLeavesTheQueue(t *testing.T) {
 		}
 		asked := rows(3, 4)
 		replaced := submit(t.Context(), b, asked)
-		if b.Depth() != 2 {
-			t.Errorf("expected the cancelled rows to make room, found %d rows queued", b.Depth())
+		if n := b.Snapshot().Waiting.Rows; n != 2 {
+			t.Errorf("expected the cancelled rows to make room, found %d rows queued", n)
 		}
 		g.open <- struct{}{}
 		g.open <- struct{}{}
@@ -372,10 +415,8 @@ func TestRowsHoldUntilTheyHaveLeft(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		submitted := make(chan error, 3)
 		hold := func(i, n int) {
-			go func() {
-				_, err := b.Submit(ctx, rows(make([]float32, n)...), func() { released[i]++ })
-				submitted <- err
-			}()
+			replies := submitHolding(ctx, b, rows(make([]float32, n)...), func() { released[i]++ })
+			go func() { submitted <- (<-replies).err }()
 			synctest.Wait()
 		}
 		hold(0, 4)  // in the engine
@@ -399,43 +440,10 @@ func TestRowsHoldUntilTheyHaveLeft(t *testing.T) {
 		if released != [3]int{1, 1, 1} {
 			t.Errorf("expected each to let go once, found %v", released)
 		}
-		if _, err := b.Submit(t.Context(), nil, func() { released[0]++ }); err != nil || released[0] != 2 {
-			t.Errorf("no rows: expected to let go at once, found %v, %v", err, released)
+		got := <-submitHolding(t.Context(), b, nil, func() { released[0]++ })
+		if got.err != nil || released[0] != 2 {
+			t.Errorf("no rows: expected to let go at once, found %v, %v", got.err, released)
 		}
-	})
-}
-
-// heldContext holds up who asks whether it has ended.
-type heldContext struct {
-	context.Context //nolint:containedctx // it is one
-	open            chan struct{}
-}
-
-func (c heldContext) Err() error {
-	<-c.open
-	return c.Context.Err()
-}
-
-// The queue's goroutine is never busy for long; here it is held up by a context.
-func TestACallerWhomTheQueueDoesNotTakeMayLeave(t *testing.T) {
-	inBubble(t, func(t *testing.T, g *gate, b *batcher.Batcher) {
-		held, asked := heldContext{t.Context(), make(chan struct{})}, rows(1)
-		first := submit(held, b, asked)
-		ctx, cancel := context.WithCancel(t.Context())
-		leaving := submit(ctx, b, rows(2))
-		cancel()
-		synctest.Wait()
-		select {
-		case got := <-leaving:
-			if !errors.Is(got.err, context.Canceled) {
-				t.Errorf("expected the context's error, found %v", got.err)
-			}
-		default:
-			t.Error("expected the context's error at once, found a caller who waits for the queue")
-		}
-		close(held.open)
-		g.open <- struct{}{}
-		g.check(t, asked, <-first)
 	})
 }
 
@@ -481,7 +489,7 @@ func TestAFailedBatchFailsItsRequestsOnly(t *testing.T) {
 func TestClosingAnswersWhatWasAdmitted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate(t)
-		b := batcher.New(g, batcher.Options{MaxBatchRows: 4, MaxBatchTokens: 100, MaxQueueRows: 10})
+		b := batcher.New(g, batcher.Options{MaxBatchRows: 4, MaxBatchTokens: 100})
 		asked := rows(1, 2, 3, 4, 5, 6)
 		admitted := submit(t.Context(), b, asked)
 		closed := make(chan struct{})

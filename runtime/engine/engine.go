@@ -8,6 +8,7 @@ package engine
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"runtime/debug"
 	"slices"
 	"sync"
@@ -36,6 +37,15 @@ type Adapter struct {
 	Labels  []string
 	Problem arch.Problem
 	nn      *nn.Adapter
+	work    int64
+}
+
+// Work is how many multiply-adds a token takes for its updates, beside the base's.
+func (a *Adapter) Work() int64 {
+	if a == nil {
+		return 0
+	}
+	return a.work
 }
 
 // IsHead tells whether it changes nothing but a head that looks at a few tokens: asked of an input that others are
@@ -101,6 +111,9 @@ func (e *Engine) Close() {
 // Description is the base as its config describes it.
 func (e *Engine) Description() *arch.Description { return e.base.Description }
 
+// Work is how many multiply-adds a token takes in the base's Linears.
+func (e *Engine) Work() int64 { return e.base.Layers.Work() }
+
 // BaseDigest is the base's revision.
 func (e *Engine) BaseDigest() string { return e.base.Digest }
 
@@ -123,7 +136,19 @@ func (e *Engine) Compile(a *peft.Adapter) (*Adapter, error) {
 	complete = true
 	return &Adapter{
 		Digest: a.Digest, Head: e.base.Description.Heads[a.Head], Labels: a.Labels, Problem: a.Problem, nn: compiled,
+		work: compiled.Work(),
 	}, nil
+}
+
+// Uniform is an adapter that updates every Linear of the base with that rank, or none with rank 0, and that answers also
+// where the base cannot. It is there to be measured, and freed: its answers mean nothing.
+func (e *Engine) Uniform(rank int) (*Adapter, error) {
+	compiled, err := e.base.Layers.Uniform(rank)
+	if err != nil {
+		return nil, fmt.Errorf("engine: %w", err)
+	}
+	compiled.Head = max(e.base.Description.Own, 0)
+	return &Adapter{Head: e.base.Description.Heads[compiled.Head], nn: compiled, work: compiled.Work()}, nil
 }
 
 // fill has a compiled adapter change what an adapter changes.
@@ -297,6 +322,28 @@ func (e *Engine) Zeros() Input {
 			size.Channels, size.Height, size.Width)}
 	}
 	return Input{IDs: make([]int32, 1)}
+}
+
+// Sample is an input of about so many tokens, or of as many as every image has; each number makes another. It says
+// nothing: it is there to be measured.
+func (e *Engine) Sample(tokens, number int) Input {
+	if text := e.base.Description.Text; text != nil {
+		ids := make([]int32, min(max(tokens, 1), text.MaxTokens))
+		for i := range ids {
+			ids[i] = int32(number % text.Vocabulary) //nolint:gosec // an id of the vocabulary
+		}
+		return Input{IDs: ids}
+	}
+	size := *e.base.Description.Image
+	if patch := size.Patch; patch[0] > 0 {
+		side := max(int(math.Sqrt(float64(tokens))), 1)
+		size.Height, size.Width = side*patch[0], side*patch[1]
+	}
+	pixels := make([]float32, size.Channels*size.Height*size.Width)
+	for i := range pixels {
+		pixels[i] = float32(number)
+	}
+	return Input{Pixels: e.pool.NewDense(pixels, size.Channels, size.Height, size.Width)}
 }
 
 // input checks an input against what the base takes.

@@ -60,8 +60,9 @@ type change struct {
 
 // lowRank is y += (x·aᵀ)·bᵀ. The scale is in a, once and for all.
 type lowRank struct {
+	rank int
+
 	// Of a Linear: rows [at, at+rank) of the shrink are a, [r, in], which is kept until there is a shrink.
-	rank   int
 	a      []float32
 	shrink *shrink
 	at     int
@@ -205,7 +206,7 @@ func (a *Adapter) updateEmbedding(l *Embedding, c *change, u Update) error {
 	if err != nil {
 		return err
 	}
-	c.update = &lowRank{byID: a.transposed(scaled, r, l.num), up: a.transposed(up, l.dim, r)}
+	c.update = &lowRank{rank: r, byID: a.transposed(scaled, r, l.num), up: a.transposed(up, l.dim, r)}
 	if u.Magnitude == nil {
 		return nil
 	}

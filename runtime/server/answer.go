@@ -138,6 +138,11 @@ func (s *Server) answer(
 	if !held.rows.take(int64(n)) {
 		return nil, TryLater(http.StatusTooManyRequests, errors.New("too many rows in flight"))
 	}
+	ticket, err := s.batcher.Admit(ctx, s.asks(given, models))
+	if err != nil {
+		return nil, err
+	}
+	defer ticket.Release()
 	inputs, err := given.source.decode(ctx, given)
 	if err != nil {
 		return nil, err
@@ -147,12 +152,12 @@ func (s *Server) answer(
 		return nil, err
 	}
 	inBatcher = true
-	logits, err := s.batcher.Submit(ctx, rows, held.release)
+	computed, err := ticket.Submit(ctx, rows, held.release)
 	if err != nil {
 		return nil, err
 	}
 	answers = make([]Answer, n)
-	for i, l := range logits {
+	for i, l := range computed.Logits {
 		values := l.Float32s()
 		if slices.ContainsFunc(values, func(v float32) bool { return math.IsNaN(float64(v)) || math.IsInf(float64(v), 0) }) {
 			return nil, Errorf(http.StatusUnprocessableEntity, "row %d: the model's answer to it is not finite", i)
@@ -184,6 +189,29 @@ func (s *Server) findEntities(ctx context.Context, answers []Answer, chosen []ou
 		}
 	}
 	return nil
+}
+
+// asks is what the rows will be asked, as far as it can be told before they are decoded.
+func (s *Server) asks(given *given, models []Model) []batcher.Ask {
+	tokens := s.takes.MaxTokens()
+	if s.takes.Text != nil {
+		tokens = given.tokensExpected()
+	}
+	asks := make([]batcher.Ask, len(models))
+	for i, m := range models {
+		asks[i] = batcher.Ask{Input: i / given.times, Adapter: m.adapter, Tokens: tokens}
+	}
+	return asks
+}
+
+// tokensExpected is how many a row of texts has, more likely less. The batcher counts what is too much of it only until
+// the texts are tokenized.
+func (g *given) tokensExpected() int {
+	const bytesOfToken = 3
+	if len(g.shape) > 1 {
+		return g.shape[1]
+	}
+	return min(g.textSize()/(bytesOfToken*g.shape[0])+1, g.most)
 }
 
 // rows asks each row's model of its own input: those that are asked of one input share it.

@@ -117,11 +117,16 @@ func (g *given) tokensInAll() int64 {
 	if len(g.shape) > 1 {
 		return most
 	}
-	text := g.tensors[g.source.name].Data.Size()
+	return min(most, expansion*int64(g.textSize())+special*rows)
+}
+
+// textSize is how many bytes the texts have together, at most.
+func (g *given) textSize() int {
+	size := g.tensors[g.source.name].Data.Size()
 	for _, name := range g.source.beside {
 		if beside := g.tensors[name]; beside != nil {
-			text += beside.Data.Size()
+			size += beside.Data.Size()
 		}
 	}
-	return min(most, expansion*int64(text)+special*rows)
+	return size
 }

@@ -35,7 +35,7 @@ func newMetrics(registry prometheus.Registerer, set *adapters.Set, queue *batche
 	registry.MustRegister(m.requests, m.seconds, m.rows, &loaded{set},
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "switchyard_queue_rows", Help: "Rows waiting for the engine.",
-		}, func() float64 { return float64(queue.Depth()) }),
+		}, func() float64 { return float64(queue.Snapshot().Waiting.Rows) }),
 	)
 	return m
 }
@@ -76,7 +76,7 @@ func NewBatchObserver(registry prometheus.Registerer) func(batcher.Stats) {
 	return func(s batcher.Stats) {
 		rows.Observe(float64(s.Rows))
 		distinct.Observe(float64(s.Adapters))
-		seconds.Observe(s.Engine.Seconds())
+		seconds.Observe(s.Took().Seconds())
 		for _, w := range s.Waits {
 			wait.Observe(w.Seconds())
 		}

@@ -124,7 +124,7 @@ func listen(t *testing.T, e *engine.Engine, texts *text.Tokenizer, folders ...st
 		}
 	}
 	set.Told()
-	queue := batcher.New(e, batcher.Options{MaxBatchRows: 16, MaxBatchTokens: 1 << 10, MaxQueueRows: 64})
+	queue := batcher.New(e, batcher.Options{MaxBatchRows: 16, MaxBatchTokens: 1 << 10})
 	front := server.New(set, queue, nil, server.Options{
 		Name: "base", RequestBytes: 64 << 20, MaxRows: 16, MaxRowsInFlight: 64,
 		Registry: prometheus.NewRegistry(), Texts: texts,
