@@ -27,9 +27,13 @@ const (
 	// calibrationRank is high enough for the updates' time to stand out, and low enough for their memory not to (16 MiB of a
 	// BERT-base).
 	calibrationRank = 16
-	// leastPair is the price of a pair over that of a token at least. By multiply-adds it is one part in six hidden sizes,
-	// and a price of nothing could never be corrected.
-	leastPair = 1e-4
+	// leastBatch and leastPair, over the price of a token, are what the prices are at least: one of nothing could never be
+	// corrected. By its multiply-adds a pair is one part in six hidden sizes of a token.
+	leastBatch = 20e-6
+	leastPair  = 1e-4
+	// mostUpdate is what a multiply-add of an update costs at most, over one of the base. Those of thin matrices are slower,
+	// but not by more: more is noise.
+	mostUpdate = 8
 )
 
 // Calibrate measures an engine that nobody uses yet, with inputs and updates of its own.
@@ -65,9 +69,11 @@ func Calibrate(e *engine.Engine) (Cost, error) {
 		all = append(all, measured{w, took.Seconds()})
 	}
 	cost := fit(all)
-	cost.Pair = max(cost.Pair, leastPair*cost.Token)
-	cost.Update = max(cost.Update, cost.Token/float64(max(e.Work(), 1))) // as fast as the base's at most
-	return cost, nil
+	ofBase := cost.Token / float64(max(e.Work(), 1)) // a multiply-add
+	return Cost{
+		Batch: max(cost.Batch, leastBatch), Token: cost.Token, Pair: max(cost.Pair, leastPair*cost.Token),
+		Update: min(max(cost.Update, ofBase), mostUpdate*ofBase),
+	}, nil
 }
 
 // batch is what the engine is asked.

@@ -14,15 +14,19 @@ import (
 // "Dynamic queue length thresholds for shared-memory packet switches", 1998): one that floods holds half of it, two hold
 // a third each, and there is always room for one that comes anew.
 //
-// Batches are filled by deficit round robin (Shreedhar and Varghese, 1995) in estimated time, an adapter that comes anew
-// before those that always have rows (as fq_codel has it, RFC 8290): it waits for one batch at most, however many others
-// there are. A debt is kept until it is paid in rounds, so nobody gains by coming and going.
+// Batches are filled by deficit round robin (Shreedhar and Varghese, 1995) in estimated time. An adapter that comes anew
+// need not wait for a round of those that always have rows (as fq_codel has it, RFC 8290): a batch begins with one, and
+// those that came anew and those that were there before take turns in it. So neither can keep the other out, however many
+// they are. A debt is kept until it is paid in rounds, so nobody gains by coming and going.
 type schedule struct {
 	limits limits
 
 	flows    map[*engine.Adapter]*flow // of all that hold room, have rows, or are in debt
-	fresh    []*flow                   // that had no rows for a while: their first turn comes before the others'
-	busy     []*flow                   // that take turns
+	fresh    []*flow                   // that have not had their first turn
+	busy     []*flow                   // that have had it
+	isFresh  bool                      // whether the turn is one of the fresh
+	served   bool                      // whether anything was taken in this turn
+	passed   bool                      // whether the last batch had no room for the busy
 	reserved time.Duration             // of all that was admitted and is not in the engine yet
 	tracks   int                       // that wait
 	cost     time.Duration             // of them
@@ -42,6 +46,7 @@ type flow struct {
 	held    time.Duration // of the queue's room
 	deficit time.Duration // what it may still have computed in this turn; below 0: its debt
 	listed  bool          // among fresh or busy
+	fresh   bool          // among fresh
 }
 
 // track is rows of one request that the engine computes once: one row; or one input as the base computes it, with all
@@ -224,7 +229,7 @@ func (s *schedule) enqueue(c *claim, tracks []*track, now time.Time) {
 		s.cost += t.cost
 		s.tracks++
 		if !f.listed {
-			f.listed, f.deficit = true, s.quantum()
+			f.listed, f.fresh, f.deficit = true, true, s.quantum()
 			s.fresh = append(s.fresh, f)
 		}
 	}
@@ -255,6 +260,8 @@ func (s *schedule) isReady(now time.Time, overhead time.Duration) (ready bool, w
 // claims that are late, and returns them.
 func (s *schedule) take(now time.Time, overhead time.Duration) (batch []*track, late []*claim) {
 	left, tokens := s.limits.batch-overhead, s.limits.tokens
+	s.isFresh = !s.passed
+	onlyFresh := true
 	for {
 		f := s.turn()
 		if f == nil {
@@ -273,10 +280,12 @@ func (s *schedule) take(now time.Time, overhead time.Duration) (batch []*track, 
 		f.tracks[0] = nil
 		f.tracks = f.tracks[1:]
 		f.deficit -= t.cost
+		onlyFresh, s.served = onlyFresh && f.fresh, true
 		s.left(t)
 		t.claim.waiting = slices.DeleteFunc(t.claim.waiting, func(other *track) bool { return other == t })
 		batch = append(batch, t)
 	}
+	s.passed = onlyFresh && len(batch) > 0 && len(s.busy) > 0
 	slices.SortStableFunc(batch, func(a, b *track) int { return b.tokens - a.tokens })
 	return batch, late
 }
@@ -284,30 +293,39 @@ func (s *schedule) take(now time.Time, overhead time.Duration) (batch []*track, 
 // turn is the flow whose turn it is, which has a track; nil if none has.
 func (s *schedule) turn() *flow {
 	for {
-		list := &s.fresh
-		if len(*list) == 0 {
-			list = &s.busy
+		list := &s.busy
+		if len(s.busy) == 0 || s.isFresh && len(s.fresh) > 0 {
+			list = &s.fresh
 		}
 		if len(*list) == 0 {
 			return nil
 		}
 		f := (*list)[0]
-		isFresh := list == &s.fresh
-		switch {
-		case f.deficit > 0 && len(f.tracks) > 0:
+		if f.deficit > 0 && len(f.tracks) > 0 {
 			return f
+		}
+		(*list)[0] = nil
+		*list = (*list)[1:]
+		if s.served {
+			s.isFresh, s.served = !f.fresh, false
+		}
+		switch {
 		case f.deficit <= 0:
 			f.deficit += s.quantum()
-			s.busy = append(s.busy, f)
-		case isFresh:
-			s.busy = append(s.busy, f) // it is anew only when all others have had their turn
+			s.again(f)
+		case f.fresh:
+			s.again(f) // it is anew only when all others have had their turn
 		default:
 			f.listed = false
 			s.forget(f)
 		}
-		(*list)[0] = nil
-		*list = (*list)[1:]
 	}
+}
+
+// again gives a flow its next turn behind the busy ones.
+func (s *schedule) again(f *flow) {
+	f.fresh = false
+	s.busy = append(s.busy, f)
 }
 
 // left takes what a track counts for out of the sums.
