@@ -27,9 +27,10 @@ const (
 	// calibrationRank is high enough for the updates' time to stand out, and low enough for their memory not to (16 MiB of a
 	// BERT-base).
 	calibrationRank = 16
-	// leastBatch and leastPair, over the price of a token, are what the prices are at least: one of nothing could never be
-	// corrected. By its multiply-adds a pair is one part in six hidden sizes of a token.
-	leastBatch = 20e-6
+	// What the prices are at least: one of nothing could never be corrected. That of a pair is over the token's: by its
+	// multiply-adds it is one part in six hidden sizes.
+	leastBatch = 1e-5
+	leastToken = 1e-8
 	leastPair  = 1e-4
 	// mostUpdate is what a multiply-add of an update costs at most, over one of the base. Those of thin matrices are slower,
 	// but not by more: more is noise.
@@ -69,11 +70,11 @@ func Calibrate(e *engine.Engine) (Cost, error) {
 		all = append(all, measured{w, took.Seconds()})
 	}
 	cost := fit(all)
+	cost.Batch, cost.Token = max(cost.Batch, leastBatch), max(cost.Token, leastToken)
+	cost.Pair = max(cost.Pair, leastPair*cost.Token)
 	ofBase := cost.Token / float64(max(e.Work(), 1)) // a multiply-add
-	return Cost{
-		Batch: max(cost.Batch, leastBatch), Token: cost.Token, Pair: max(cost.Pair, leastPair*cost.Token),
-		Update: min(max(cost.Update, ofBase), mostUpdate*ofBase),
-	}, nil
+	cost.Update = min(max(cost.Update, ofBase), mostUpdate*ofBase)
+	return cost, nil
 }
 
 // batch is what the engine is asked.

@@ -12,7 +12,10 @@ import (
 //
 // Room in the queue is estimated time. An adapter may hold as much of it as is left free by all (Choudhury and Hahne,
 // "Dynamic queue length thresholds for shared-memory packet switches", 1998): one that floods holds half of it, two hold
-// a third each, and there is always room for one that comes anew.
+// a third each, and there is always room for one that comes anew. An adapter that holds nothing may have a batch's time
+// of what is free: what is left when many flood may be less than two of its rows. And none that holds something may hold
+// more than an even share of all of it, among those that take turns: it gets no more than that of the engine's time, so
+// that a row waits for about the time of the whole queue at most.
 //
 // Batches are filled by deficit round robin (Shreedhar and Varghese, 1995) in estimated time. An adapter that comes anew
 // need not wait for a round of those that always have rows (as fq_codel has it, RFC 8290): a batch begins with one, and
@@ -82,15 +85,18 @@ func newSchedule(l limits) *schedule {
 
 // lay makes the tracks of rows.
 func lay(asks []Ask, cost *Cost) []*track {
-	tracks := make([]*track, 0, len(asks))
+	tracks, memory, numbers := make([]*track, 0, len(asks)), make([]track, len(asks)), make([]int, len(asks))
 	trunks := make(map[int]*track) // of inputs, as the base computes them
 	for i, ask := range asks {
+		numbers[i] = i
 		onTrunk := ask.Adapter == nil || ask.Adapter.IsHead()
 		if trunk := trunks[ask.Input]; trunk != nil && onTrunk {
 			trunk.rows = append(trunk.rows, i)
 			continue
 		}
-		t := &track{adapter: ask.Adapter, rows: []int{i}, tokens: ask.Tokens, work: workOf(ask.Tokens, ask.Adapter)}
+		t := &memory[i]
+		t.adapter, t.rows, t.tokens = ask.Adapter, numbers[i:i+1:i+1], ask.Tokens
+		t.work = workOf(ask.Tokens, ask.Adapter)
 		t.cost = cost.ofTrack(t.work)
 		tracks = append(tracks, t)
 		if onTrunk {
@@ -127,21 +133,39 @@ func (s *schedule) admit(tracks []*track) (shares []share, retry time.Duration) 
 	case s.isCalm(shares):
 		scale(shares, (s.limits.queue-s.reserved)/2, total)
 	default:
-		return nil, min(missing, s.reserved)
+		return nil, min(missing, s.emptied(shares))
 	}
 	s.reserve(shares)
 	return shares, 0
 }
 
-// missing is how much less the queue would have to hold for these shares to fit into it.
+// missing is about how much longer than until now it takes until these shares fit into the queue: not above 0 if they do.
 func (s *schedule) missing(shares []share, total time.Duration) time.Duration {
 	free := s.limits.queue - s.reserved - total // beside them
 	missing := -free
 	for _, sh := range shares {
-		missing = max(missing, s.held(sh.adapter)+sh.time-free)
+		held := s.held(sh.adapter)
+		if held > 0 || sh.time > s.limits.batch {
+			missing = max(missing, held+sh.time-free)
+		}
+		if held > 0 {
+			missing = max(missing, s.turns()*(held+sh.time)-s.limits.queue)
+		}
 	}
 	return missing
 }
+
+// emptied is about how long it takes until nothing of these adapters is in the queue.
+func (s *schedule) emptied(shares []share) time.Duration {
+	longest := s.reserved
+	for _, sh := range shares {
+		longest = max(longest, s.turns()*s.held(sh.adapter))
+	}
+	return longest
+}
+
+// turns is how many flows take turns.
+func (s *schedule) turns() time.Duration { return time.Duration(len(s.fresh) + len(s.busy)) }
 
 func (s *schedule) held(a *engine.Adapter) time.Duration {
 	if f := s.flows[a]; f != nil {
