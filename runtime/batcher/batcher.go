@@ -3,9 +3,10 @@
 // (schedule). One goroutine runs the engine; requests' own goroutines do the rest under one lock, which is never held
 // while anything is computed.
 //
-// Invariants: what waits is bounded in estimated time, and what does not fit is refused at once; a row never waits while
-// the engine is idle, unless it is told to; what was admitted is answered unless its caller has gone or its deadline
-// passes; what a request holds it holds until none of its rows is queued or in the engine, be its caller gone or not.
+// Invariants: what waits is bounded in estimated time, and what does not fit is refused at once; a row never waits
+// while the engine is idle, unless it is told to; what was admitted is answered unless its caller has gone or its
+// deadline passes; what a request holds it holds until none of its rows is queued or in the engine, be its caller gone
+// or not.
 package batcher
 
 import (
@@ -184,12 +185,13 @@ func (b *Batcher) Admit(ctx context.Context, asks []Ask) (*Ticket, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	tracks := b.lay(asks)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closing {
 		return nil, ErrClosed
 	}
-	shares, retry := b.schedule.admit(lay(asks, &b.cost.now))
+	shares, retry := b.schedule.admit(tracks)
 	if retry > 0 {
 		return nil, &OverloadedError{RetryAfter: max(retry+time.Second-1, time.Second).Truncate(time.Second)}
 	}
@@ -197,6 +199,14 @@ func (b *Batcher) Admit(ctx context.Context, asks []Ask) (*Ticket, error) {
 	c := &claim{shares: shares}
 	c.deadline, _ = ctx.Deadline()
 	return &Ticket{b, c}, nil
+}
+
+// lay makes the tracks of rows, by the prices of now.
+func (b *Batcher) lay(asks []Ask) []*track {
+	b.mu.Lock()
+	cost := b.cost.now
+	b.mu.Unlock()
+	return lay(asks, &cost)
 }
 
 // Release gives the ticket back if it was not submitted. More than once is harmless.
@@ -245,12 +255,12 @@ func (t *Ticket) Submit(ctx context.Context, rows []Row, release func()) (Answer
 // enqueue queues a request under its ticket, which is spent then.
 func (t *Ticket) enqueue(ctx context.Context, r *request) error {
 	b := t.batcher
+	tracks := b.lay(asksOf(r.rows))
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if t.claim == nil {
 		return errors.New("batcher: the ticket was submitted or released before")
 	}
-	tracks := lay(asksOf(r.rows), &b.cost.now)
 	_, total := sharesOf(tracks)
 	now := b.options.Now()
 	c := b.take(t)

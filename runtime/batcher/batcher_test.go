@@ -180,7 +180,8 @@ func TestRowsOfDifferentRequestsShareABatch(t *testing.T) {
 		replies := []<-chan reply{
 			submit(t.Context(), b, first), submit(t.Context(), b, second), submit(t.Context(), b, third),
 		}
-		if s := b.Snapshot(); s.Waiting.Rows != 5 || s.Waiting.Requests != 2 || s.Running.Rows != 1 || s.Running.Requests != 1 {
+		s := b.Snapshot()
+		if s.Waiting.Rows != 5 || s.Waiting.Requests != 2 || s.Running.Rows != 1 || s.Running.Requests != 1 {
 			t.Errorf("expected 5 rows of 2 requests behind the one in the engine, found %+v", s)
 		}
 		for range 3 {

@@ -15,8 +15,15 @@ type trial struct {
 
 // trials go from little work to much. The first ones are always done: without them a price would be unknown.
 var trials = []trial{
-	{1, 16, false}, {1, 16, true}, {4, 16, false}, {1, 64, false}, {1, 64, true}, {4, 64, false}, {1, 128, true},
-	{1, 256, false}, {1, 512, false},
+	{1, 16, false},
+	{1, 16, true},
+	{4, 16, false},
+	{1, 64, false},
+	{1, 64, true},
+	{4, 64, false},
+	{1, 128, true},
+	{1, 256, false},
+	{1, 512, false},
 }
 
 const (
@@ -24,16 +31,16 @@ const (
 	timesTried  = 3 // the shortest counts: all that disturbs makes it longer
 	// calibrationTime is about how long it may take. The prices of what it does not come to are corrected in use.
 	calibrationTime = 500 * time.Millisecond
-	// calibrationRank is high enough for the updates' time to stand out, and low enough for their memory not to (16 MiB of a
-	// BERT-base).
+	// calibrationRank is high enough for the updates' time to stand out, and low enough for their memory not to (16 MiB of
+	// a BERT-base).
 	calibrationRank = 16
 	// What the prices are at least: one of nothing could never be corrected. That of a pair is over the token's: by its
 	// multiply-adds it is one part in six hidden sizes.
 	leastBatch = 1e-5
 	leastToken = 1e-8
 	leastPair  = 1e-4
-	// mostUpdate is what a multiply-add of an update costs at most, over one of the base. Those of thin matrices are slower,
-	// but not by more: more is noise.
+	// mostUpdate is what a multiply-add of an update costs at most, over one of the base. Those of thin matrices are
+	// slower, but not by more: more is noise.
 	mostUpdate = 8
 )
 

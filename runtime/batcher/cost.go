@@ -66,16 +66,16 @@ const (
 	// mostCorrection is how far a price may go from what was measured first: another process on the machine slows the
 	// engine down by less, and what is beyond is no measurement.
 	mostCorrection = 8
-	// mostSurprise bounds what one batch says: one that took ten times its estimate (the machine was suspended, say) counts
-	// as one that took this much more, so that prices follow what most batches take.
+	// mostSurprise bounds what one batch says: one that took ten times its estimate (the machine was suspended, say)
+	// counts as one that took this much more, so that prices follow what most batches take.
 	mostSurprise = 1.25
 	// correctionRate is the part of an error that one batch corrects.
 	correctionRate = 0.05
 )
 
-// observe corrects the prices by what a batch took. Each price gets its share of the error, by its share in the estimate:
-// short texts correct what a batch costs, long ones what a pair does. The steps are factors, so no price becomes
-// negative.
+// observe corrects the prices by what a batch took. Each price gets its share of the error, by its share in the
+// estimate: short texts correct what a batch costs, long ones what a pair does. The steps are factors, so no price
+// becomes negative.
 func (f *fitted) observe(w work, took time.Duration) {
 	estimate := f.now.seconds(w)
 	if estimate <= 0 || took <= 0 {
@@ -102,8 +102,8 @@ type measured struct {
 	took float64
 }
 
-// fit is the cost that explains measurements best: by least squares of the relative errors, without negative prices. What
-// they do not tell apart goes to the tokens.
+// fit is the cost that explains measurements best: by least squares of the relative errors, without negative prices.
+// What they do not tell apart goes to the tokens.
 func fit(all []measured) Cost {
 	const rounds = 10000 // of one price after the other; some hundred are enough
 	var c Cost

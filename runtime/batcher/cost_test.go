@@ -68,7 +68,7 @@ func random(r *rand.Rand) work {
 }
 
 func TestPricesFollowWhatBatchesTake(t *testing.T) {
-	r := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // a test's
+	r := rand.New(rand.NewPCG(1, 2))
 	slow := Cost{Batch: 1e-3, Token: 2e-3, Pair: 12e-7, Update: 8e-11}
 	f := fitted{bertBase, bertBase}
 	for range 2000 {

@@ -7,20 +7,20 @@ import (
 	"github.com/switchyard-dev/switchyard/runtime/engine"
 )
 
-// schedule decides who is admitted and what is computed next. It is a value with functions on it: it knows no goroutine,
-// and the time is told to it.
+// schedule decides who is admitted and what is computed next. It is a value with functions on it: it knows no
+// goroutine, and the time is told to it.
 //
 // Room in the queue is estimated time. An adapter may hold as much of it as is left free by all (Choudhury and Hahne,
-// "Dynamic queue length thresholds for shared-memory packet switches", 1998): one that floods holds half of it, two hold
-// a third each, and there is always room for one that comes anew. An adapter that holds nothing may have a batch's time
-// of what is free: what is left when many flood may be less than two of its rows. And none that holds something may hold
-// more than an even share of all of it, among those that take turns: it gets no more than that of the engine's time, so
-// that a row waits for about the time of the whole queue at most.
+// "Dynamic queue length thresholds for shared-memory packet switches", 1998): one that floods holds half of it, two
+// hold a third each, and there is always room for one that comes anew. An adapter that holds nothing may have a batch's
+// time of what is free: what is left when many flood may be less than two of its rows. And none that holds something
+// may hold more than an even share of all of it, among those that take turns: it gets no more than that of the engine's
+// time, so that a row waits for about the time of the whole queue at most.
 //
-// Batches are filled by deficit round robin (Shreedhar and Varghese, 1995) in estimated time. An adapter that comes anew
-// need not wait for a round of those that always have rows (as fq_codel has it, RFC 8290): a batch begins with one, and
-// those that came anew and those that were there before take turns in it. So neither can keep the other out, however many
-// they are. A debt is kept until it is paid in rounds, so nobody gains by coming and going.
+// Batches are filled by deficit round robin (Shreedhar and Varghese, 1995) in estimated time. An adapter that comes
+// anew need not wait for a round of those that always have rows (as fq_codel has it, RFC 8290): a batch begins with
+// one, and those that came anew and those that were there before take turns in it. So neither can keep the other out,
+// however many they are. A debt is kept until it is paid in rounds, so nobody gains by coming and going.
 type schedule struct {
 	limits limits
 
@@ -139,7 +139,8 @@ func (s *schedule) admit(tracks []*track) (shares []share, retry time.Duration) 
 	return shares, 0
 }
 
-// missing is about how much longer than until now it takes until these shares fit into the queue: not above 0 if they do.
+// missing is about how much longer than until now it takes until these shares fit into the queue: not above 0 if they
+// do.
 func (s *schedule) missing(shares []share, total time.Duration) time.Duration {
 	free := s.limits.queue - s.reserved - total // beside them
 	missing := -free

@@ -1,9 +1,9 @@
 package batcher
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -23,7 +23,7 @@ var someLimits = limits{batch: 100 * ms, queue: 2000 * ms, rows: 32, tokens: 1 <
 func adaptersOf(n int) []*engine.Adapter {
 	adapters := make([]*engine.Adapter, n)
 	for i := range adapters {
-		adapters[i] = &engine.Adapter{Digest: fmt.Sprint(i), Head: arch.Head{Task: arch.Token}}
+		adapters[i] = &engine.Adapter{Digest: strconv.Itoa(i), Head: arch.Head{Task: arch.Token}}
 	}
 	return adapters
 }
@@ -112,7 +112,8 @@ func TestWhoIsAdmitted(t *testing.T) {
 	}
 }
 
-// What a request counts for when it is queued is what it costs by then: less than was asked, or more where there is room.
+// What a request counts for when it is queued is what it costs by then: less than was asked, or more where there is
+// room.
 func TestRealTokensCount(t *testing.T) {
 	a := adaptersOf(2)
 	for name, c := range map[string]struct{ other, asked, found, held int }{
@@ -194,7 +195,8 @@ func TestLateRowsAreNotComputed(t *testing.T) {
 	}
 	batch, late := s.take(start, 0)
 	if len(late) != 1 || late[0].deadline != start.Add(9*ms) || len(batch) != 5 || s.tracks != 1 {
-		t.Errorf("expected the request that has half the time to be late, and five rows, found %d and %d", len(late), len(batch))
+		t.Errorf("expected the request with less than half the time to be late, and five rows, found %d and %d",
+			len(late), len(batch))
 	}
 	if batch, late = s.take(start.Add(time.Minute), 0); len(batch) != 1 || len(late) != 0 || s.reserved != 0 {
 		t.Errorf("expected the last row, found %d, and %d late, %s reserved", len(batch), len(late), s.reserved)
@@ -362,7 +364,7 @@ func TestRandomHistories(t *testing.T) {
 	for seed := range uint64(200) {
 		h := history{
 			schedule: newSchedule(limits{batch: 100 * ms, queue: 2000 * ms, rows: 5, tokens: 300}),
-			Rand:     rand.New(rand.NewPCG(seed, 0)), //nolint:gosec // a test's
+			Rand:     rand.New(rand.NewPCG(seed, 0)),
 			adapters: append(adaptersOf(5), nil, &engine.Adapter{}), now: time.Unix(0, 0),
 			claims: make(map[*claim]int), sizes: make(map[*claim]int),
 		}

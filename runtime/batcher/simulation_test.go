@@ -28,8 +28,8 @@ type outcome struct {
 	answered time.Duration // when; 0: never
 }
 
-// simulation runs a schedule over an engine that takes what the cost says, but for noise, and a clock of its own. What is
-// tested is the scheduler; the engine is real elsewhere.
+// simulation runs a schedule over an engine that takes what the cost says, but for noise, and a clock of its own. What
+// is tested is the scheduler; the engine is real elsewhere.
 type simulation struct {
 	*schedule
 	*rand.Rand
@@ -45,7 +45,7 @@ type simulation struct {
 func simulated(l limits, cost Cost, arrivals []arrival) *simulation {
 	slices.SortStableFunc(arrivals, func(a, b arrival) int { return cmp.Compare(a.at, b.at) })
 	s := &simulation{
-		schedule: newSchedule(l), Rand: rand.New(rand.NewPCG(8, 3)), //nolint:gosec // a test's
+		schedule: newSchedule(l), Rand: rand.New(rand.NewPCG(8, 3)),
 		cost: cost, arrivals: arrivals,
 	}
 	waiting := make(map[*claim]int) // which outcome
@@ -154,7 +154,7 @@ func (t *tally) p(percent int) time.Duration {
 	return t.latencies[(len(t.latencies)*percent-1)/100]
 }
 
-func newRand() *rand.Rand { return rand.New(rand.NewPCG(5, 5)) } //nolint:gosec // a test's
+func newRand() *rand.Rand { return rand.New(rand.NewPCG(5, 5)) }
 
 // Below capacity nobody is refused, and nobody waits for long.
 func TestZipfTrafficBelowCapacity(t *testing.T) {
@@ -194,7 +194,8 @@ func TestZipfTrafficAtTwiceTheCapacity(t *testing.T) {
 		case found.asked < most/2 && found.work < found.asked*9/10:
 			t.Errorf("adapter %d asked for %s, half its share: expected about all of it, found %s", i, found.asked, found.work)
 		case found.asked > most*3/2 && found.work < most*8/10:
-			t.Errorf("adapter %d asked for %s: expected about the share of the first, %s, found %s", i, found.asked, most, found.work)
+			t.Errorf("adapter %d asked for %s: expected about the share of the first, %s, found %s",
+				i, found.asked, most, found.work)
 		}
 	}
 }
@@ -219,8 +220,8 @@ func TestAFloodDoesNotHurtAQuietAdapter(t *testing.T) {
 	}
 }
 
-// Requests of many rows come to all adapters at once, again and again: who is admitted is answered within the time of the
-// queue, whatever was before.
+// Requests of many rows come to all adapters at once, again and again: who is admitted is answered within the time of
+// the queue, whatever was before.
 func TestBursts(t *testing.T) {
 	adapters := adaptersOf(64)
 	var arrivals []arrival

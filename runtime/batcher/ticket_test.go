@@ -249,7 +249,7 @@ func TestManyRequestsAtOnce(t *testing.T) {
 	var all sync.WaitGroup
 	for client := range clients {
 		all.Go(func() {
-			r := rand.New(rand.NewPCG(uint64(client), 1)) //nolint:gosec // a test's
+			r := rand.New(rand.NewPCG(uint64(client), 1))
 			for range requests {
 				from := r.IntN(len(asked))
 				rows := asked[from : from+1+r.IntN(len(asked)-from)]

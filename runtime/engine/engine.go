@@ -140,8 +140,8 @@ func (e *Engine) Compile(a *peft.Adapter) (*Adapter, error) {
 	}, nil
 }
 
-// Uniform is an adapter that updates every Linear of the base with that rank, or none with rank 0, and that answers also
-// where the base cannot. It is there to be measured, and freed: its answers mean nothing.
+// Uniform is an adapter that updates every Linear of the base with that rank, or none with rank 0, and that answers
+// also where the base cannot. It is there to be measured, and freed: its answers mean nothing.
 func (e *Engine) Uniform(rank int) (*Adapter, error) {
 	compiled, err := e.base.Layers.Uniform(rank)
 	if err != nil {

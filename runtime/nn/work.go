@@ -36,8 +36,8 @@ func (a *Adapter) Work() int64 {
 	return total
 }
 
-// Uniform is an adapter, sealed, that updates every Linear before the heads with that rank, or none with rank 0, and has
-// a head of its own where the base has none. Its answers mean nothing: it is there to be measured.
+// Uniform is an adapter, sealed, that updates every Linear before the heads with that rank, or none with rank 0, and
+// has a head of its own where the base has none. Its answers mean nothing: it is there to be measured.
 func (ls *Layers) Uniform(rank int) (*Adapter, error) {
 	a := ls.NewAdapter()
 	for path, slot := range ls.slots {

@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -27,23 +28,23 @@ func TestEveryErrorHasItsStatus(t *testing.T) {
 	for _, c := range []struct {
 		err   error
 		code  int
-		retry bool
+		after time.Duration
 	}{
-		{badRequest("bad"), http.StatusBadRequest, false},
-		{TryLater(http.StatusTooManyRequests, errors.New("full")), http.StatusTooManyRequests, true},
-		{&adapters.UnknownError{Name: "x"}, http.StatusNotFound, false},
-		{&adapters.UntoldError{Name: "x"}, http.StatusServiceUnavailable, true},
-		{&adapters.LoadingError{Name: "x"}, http.StatusServiceUnavailable, true},
-		{&adapters.RefusedError{Name: "x", Reason: errors.New("bad")}, http.StatusServiceUnavailable, false},
-		{batcher.ErrOverloaded, http.StatusTooManyRequests, true},
-		{batcher.ErrClosed, http.StatusServiceUnavailable, true},
-		{context.DeadlineExceeded, http.StatusGatewayTimeout, false},
-		{context.Canceled, StatusClientGone, false},
-		{errors.New("a secret"), http.StatusInternalServerError, false},
+		{badRequest("bad"), http.StatusBadRequest, 0},
+		{TryLater(http.StatusTooManyRequests, errors.New("full")), http.StatusTooManyRequests, soon},
+		{&adapters.UnknownError{Name: "x"}, http.StatusNotFound, 0},
+		{&adapters.UntoldError{Name: "x"}, http.StatusServiceUnavailable, soon},
+		{&adapters.LoadingError{Name: "x"}, http.StatusServiceUnavailable, soon},
+		{&adapters.RefusedError{Name: "x", Reason: errors.New("bad")}, http.StatusServiceUnavailable, 0},
+		{&batcher.OverloadedError{RetryAfter: 7 * time.Second}, http.StatusTooManyRequests, 7 * time.Second},
+		{batcher.ErrClosed, http.StatusServiceUnavailable, soon},
+		{context.DeadlineExceeded, http.StatusGatewayTimeout, 0},
+		{context.Canceled, StatusClientGone, 0},
+		{errors.New("a secret"), http.StatusInternalServerError, 0},
 	} {
 		got := StatusOf(fmt.Errorf("row 7: %w", c.err))
-		if got.Code != c.code || (got.RetryAfter > 0) != c.retry {
-			t.Errorf("%v: expected %d, retry %v, found %d, retry %v", c.err, c.code, c.retry, got.Code, got.RetryAfter)
+		if got.Code != c.code || got.RetryAfter != c.after {
+			t.Errorf("%v: expected %d, retry after %s, found %d, %s", c.err, c.code, c.after, got.Code, got.RetryAfter)
 		}
 		if strings.Contains(got.Error(), "secret") {
 			t.Errorf("%v: its text leaks: %s", c.err, got.Error())

@@ -46,6 +46,7 @@ func StatusOf(err error) *Error {
 		untold    *adapters.UntoldError
 		loading   *adapters.LoadingError
 		refused   *adapters.RefusedError
+		full      *batcher.OverloadedError
 	)
 	switch {
 	case errors.As(err, &status):
@@ -58,8 +59,8 @@ func StatusOf(err error) *Error {
 		return &Error{Code: http.StatusServiceUnavailable, RetryAfter: soon, err: err}
 	case errors.As(err, &refused):
 		return &Error{Code: http.StatusServiceUnavailable, err: err}
-	case errors.Is(err, batcher.ErrOverloaded):
-		return &Error{Code: http.StatusTooManyRequests, RetryAfter: soon, err: err}
+	case errors.As(err, &full):
+		return &Error{Code: http.StatusTooManyRequests, RetryAfter: full.RetryAfter, err: err}
 	case errors.Is(err, batcher.ErrClosed):
 		return &Error{Code: http.StatusServiceUnavailable, RetryAfter: soon, err: err}
 	case errors.Is(err, context.DeadlineExceeded):
