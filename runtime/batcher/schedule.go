@@ -18,8 +18,8 @@ import (
 // time, so that a row waits for about the time of the whole queue at most.
 //
 // Batches are filled by deficit round robin (Shreedhar and Varghese, 1995) in estimated time. An adapter that comes
-// anew need not wait for a round of those that always have rows (as fq_codel has it, RFC 8290): a batch begins with
-// one, and those that came anew and those that were there before take turns in it. So neither can keep the other out,
+// anew need not wait for a round of those that always have rows (as fq_codel has it, RFC 8290): its first turn is the
+// next, unless those who come anew have had more time by now than all others. So neither can keep the other out,
 // however many they are. A debt is kept until it is paid in rounds, so nobody gains by coming and going.
 type schedule struct {
 	limits limits
@@ -27,9 +27,7 @@ type schedule struct {
 	flows    map[*engine.Adapter]*flow // of all that hold room, have rows, or are in debt
 	fresh    []*flow                   // that have not had their first turn
 	busy     []*flow                   // that have had it
-	isFresh  bool                      // whether the turn is one of the fresh
-	served   bool                      // whether anything was taken in this turn
-	passed   bool                      // whether the last batch had no room for the busy
+	ahead    time.Duration             // how much more time the fresh have had than the busy, of late
 	reserved time.Duration             // of all that was admitted and is not in the engine yet
 	tracks   int                       // that wait
 	cost     time.Duration             // of them
@@ -285,8 +283,6 @@ func (s *schedule) isReady(now time.Time, overhead time.Duration) (ready bool, w
 // claims that are late, and returns them.
 func (s *schedule) take(now time.Time, overhead time.Duration) (batch []*track, late []*claim) {
 	left, tokens := s.limits.batch-overhead, s.limits.tokens
-	s.isFresh = !s.passed
-	onlyFresh := true
 	for {
 		f := s.turn()
 		if f == nil {
@@ -305,12 +301,11 @@ func (s *schedule) take(now time.Time, overhead time.Duration) (batch []*track, 
 		f.tracks[0] = nil
 		f.tracks = f.tracks[1:]
 		f.deficit -= t.cost
-		onlyFresh, s.served = onlyFresh && f.fresh, true
+		s.count(f, t.cost)
 		s.left(t)
 		t.claim.waiting = slices.DeleteFunc(t.claim.waiting, func(other *track) bool { return other == t })
 		batch = append(batch, t)
 	}
-	s.passed = onlyFresh && len(batch) > 0 && len(s.busy) > 0
 	slices.SortStableFunc(batch, func(a, b *track) int { return b.tokens - a.tokens })
 	return batch, late
 }
@@ -319,7 +314,7 @@ func (s *schedule) take(now time.Time, overhead time.Duration) (batch []*track, 
 func (s *schedule) turn() *flow {
 	for {
 		list := &s.busy
-		if len(s.busy) == 0 || s.isFresh && len(s.fresh) > 0 {
+		if len(s.busy) == 0 || s.ahead <= 0 && len(s.fresh) > 0 {
 			list = &s.fresh
 		}
 		if len(*list) == 0 {
@@ -331,9 +326,6 @@ func (s *schedule) turn() *flow {
 		}
 		(*list)[0] = nil
 		*list = (*list)[1:]
-		if s.served {
-			s.isFresh, s.served = !f.fresh, false
-		}
 		switch {
 		case f.deficit <= 0:
 			f.deficit += s.quantum()
@@ -345,6 +337,21 @@ func (s *schedule) turn() *flow {
 			s.forget(f)
 		}
 	}
+}
+
+// count keeps the time of the fresh and of the busy even, while there are both: neither gets more than a batch ahead.
+func (s *schedule) count(f *flow, cost time.Duration) {
+	var least, most time.Duration
+	if len(s.fresh) > 0 {
+		least = -s.limits.batch
+	}
+	if len(s.busy) > 0 {
+		most = s.limits.batch
+	}
+	if !f.fresh {
+		cost = -cost
+	}
+	s.ahead = min(max(s.ahead+cost, least), most)
 }
 
 // again gives a flow its next turn behind the busy ones.

@@ -173,7 +173,7 @@ func TestABatchHasRowsOfManyAdapters(t *testing.T) {
 	s.ask(time.Time{}, rowsOf(a[2], 7))
 	batch, _ := s.take(time.Time{}, 0)
 	// Each has its turn, then the first again, until the second has paid what it owes; for its next there is no room.
-	if got := tokensOf(batch); !slices.Equal(got, []int{30, 10, 10, 10, 10, 7}) {
+	if got := tokensOf(batch); !slices.Equal(got, []int{30, 10, 10, 10, 10, 10, 7}) {
 		t.Errorf("expected a batch of all three, the longest first, found %v", got)
 	}
 	// One that comes anew is next, before those that wait.

@@ -90,4 +90,3 @@ func isSame(a, b engine.Input) bool {
 	}
 	return slices.Equal(a.IDs, b.IDs) && slices.Equal(values(a), values(b))
 }
-
