@@ -102,8 +102,9 @@ lint: ## golangci-lint, with the import rules
 	@hack/lint
 
 .PHONY: generate
-generate: ## deep copies, apply configurations, CRDs and docs/api.md, from the types of api/v1alpha1; the chart's copies
+generate: ## what is made of the types of api/v1alpha1 and of api/proto; the chart's copies
 	hack/api/generate
+	hack/proto/generate
 	hack/chart/generate
 
 .PHONY: verify
