@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"maps"
 	"math"
 	"slices"
 	"strconv"
@@ -53,19 +52,22 @@ func (r *Request) Names() []string {
 
 // The parameters that are known: those of the binary tensor extension, and Triton's timeout.
 const (
-	binarySize    = "binary_data_size"   // of an input: how many of the bytes behind the JSON are its
+	BinarySize    = "binary_data_size"   // of an input: how many bytes of binary data are its
 	binaryOutput  = "binary_data"        // of an output
 	binaryOutputs = "binary_data_output" // of a request, for its outputs that say nothing
-	timeout       = "timeout"            // of a request, in microseconds; 0: none
+	Timeout       = "timeout"            // of a request, in microseconds; 0: none
 )
+
+// TheRequest is where a request's own parameters are, for an error.
+const TheRequest = "the request"
 
 // AllJSON is the length of a request's JSON where nothing is behind it.
 const AllJSON = -1
 
 const (
-	// maxMembers bounds every list and object of a request but a tensor's data. The protocol has a handful of inputs,
+	// MaxMembers bounds every list and object of a request but a tensor's data. The protocol has a handful of inputs,
 	// outputs and dimensions, and an empty one takes three bytes of a body and a hundred in memory.
-	maxMembers = 16
+	MaxMembers = 16
 	// maxID bounds what a request has sent back to it.
 	maxID = 256
 )
@@ -74,7 +76,7 @@ const (
 type requestJSON struct {
 	ID         string              `json:"id"`
 	ModelName  string              `json:"model_name"` // as KServe's client sends it
-	Parameters parameters          `json:"parameters"`
+	Parameters Parameters          `json:"parameters"`
 	Inputs     bounded[inputJSON]  `json:"inputs"`
 	Outputs    bounded[outputJSON] `json:"outputs"`
 }
@@ -83,13 +85,13 @@ type inputJSON struct {
 	Name       string         `json:"name"`
 	Shape      bounded[int64] `json:"shape"`
 	Datatype   string         `json:"datatype"`
-	Parameters parameters     `json:"parameters"`
+	Parameters Parameters     `json:"parameters"`
 	Data       jsontext.Value `json:"data"`
 }
 
 type outputJSON struct {
 	Name       string     `json:"name"`
-	Parameters parameters `json:"parameters"`
+	Parameters Parameters `json:"parameters"`
 }
 
 // Decode reads an infer request: jsonLength bytes of JSON and behind them the binary data of its inputs, in their
@@ -122,14 +124,14 @@ func Decode(body []byte, jsonLength int) (*Request, error) {
 	}
 	if len(rest) > 0 {
 		return nil, Errorf("expected as many bytes behind the JSON as the inputs' %s say, found %d more",
-			binarySize, len(rest))
+			BinarySize, len(rest))
 	}
 	for _, out := range raw.Outputs {
 		where := "output " + quote.Name(out.Name)
-		if err := only(where, out.Parameters, binaryOutput); err != nil {
+		if err := out.Parameters.Only(where, binaryOutput); err != nil {
 			return nil, err
 		}
-		binary, err := flag(where, out.Parameters, binaryOutput, r.Binary)
+		binary, err := out.Parameters.flag(where, binaryOutput, r.Binary)
 		if err != nil {
 			return nil, err
 		}
@@ -139,19 +141,14 @@ func Decode(body []byte, jsonLength int) (*Request, error) {
 }
 
 // set carries out a request's own parameters.
-func (r *Request) set(given parameters) (err error) {
-	const where = "the request"
-	if err := only(where, given, binaryOutputs, timeout); err != nil {
+func (r *Request) set(given Parameters) (err error) {
+	if err := given.Only(TheRequest, binaryOutputs, Timeout); err != nil {
 		return err
 	}
-	if said, ok := given[timeout]; ok {
-		n, err := strconv.ParseUint(string(said), 10, 32)
-		if err != nil {
-			return Errorf("%s: %s: expected a number of microseconds, found %s", where, timeout, quote.Text(string(said)))
-		}
-		r.Timeout = time.Duration(n) * time.Microsecond
+	if r.Timeout, err = given.Timeout(); err != nil {
+		return err
 	}
-	r.Binary, err = flag(where, given, binaryOutputs, false)
+	r.Binary, err = given.flag(TheRequest, binaryOutputs, false)
 	return err
 }
 
@@ -174,52 +171,26 @@ func (r *Request) Check() error {
 func (in *inputJSON) tensor(rest *[]byte, binary bool) (Tensor, error) {
 	t := Tensor{Name: in.Name, Datatype: in.Datatype, Shape: in.Shape, Data: JSON(in.Data)}
 	where := "input " + quote.Name(in.Name)
-	if err := only(where, in.Parameters, binarySize); err != nil {
+	if err := in.Parameters.Only(where, BinarySize); err != nil {
 		return t, err
 	}
-	said, ok := in.Parameters[binarySize]
-	if !ok {
-		return t, nil
-	}
-	size, err := strconv.ParseUint(string(said), 10, 63)
+	size, said, err := in.Parameters.Size(where)
 	switch {
+	case err != nil || !said:
+		return t, err
 	case !binary:
 		return t, Errorf("%s: %s: expected the header Inference-Header-Content-Length beside it, found none",
-			where, binarySize)
-	case err != nil:
-		return t, Errorf("%s: %s: expected a number of bytes, found %s", where, binarySize, quote.Text(string(said)))
+			where, BinarySize)
 	case in.Data != nil:
-		return t, Errorf("%s: expected data or %s, found both", where, binarySize)
+		return t, Errorf("%s: expected data or %s, found both", where, BinarySize)
 	case size > uint64(len(*rest)):
-		return t, Errorf("%s: %s: expected %d bytes behind the JSON, found %d", where, binarySize, size, len(*rest))
+		return t, Errorf("%s: %s: expected %d bytes behind the JSON, found %d", where, BinarySize, size, len(*rest))
 	}
 	t.Data, *rest = Raw((*rest)[:size:size]), (*rest)[size:]
 	return t, nil
 }
 
-// flag reads a parameter that is true or false, or not there.
-func flag(where string, given parameters, name string, absent bool) (bool, error) {
-	switch said := string(given[name]); said {
-	case "":
-		return absent, nil
-	case "true", "false":
-		return said == "true", nil
-	default:
-		return false, Errorf("%s: %s: expected true or false, found %s", where, name, quote.Text(said))
-	}
-}
-
-// only names a parameter that would be ignored.
-func only(where string, given parameters, known ...string) error {
-	for _, name := range slices.Sorted(maps.Keys(given)) { // so that the same request names the same one
-		if !slices.Contains(known, name) {
-			return Errorf("%s: parameter %s is not supported", where, quote.Name(name))
-		}
-	}
-	return nil
-}
-
-// bounded is a list of at most maxMembers.
+// bounded is a list of at most MaxMembers.
 type bounded[T any] []T
 
 // UnmarshalJSONFrom fails at the first member beyond the bound.
@@ -228,40 +199,13 @@ func (l *bounded[T]) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 		return err
 	}
 	for dec.PeekKind() != ']' {
-		if len(*l) == maxMembers {
-			return fmt.Errorf("expected at most %d members, found more", maxMembers)
+		if len(*l) == MaxMembers {
+			return fmt.Errorf("expected at most %d members, found more", MaxMembers)
 		}
 		*l = append(*l, *new(T)) // in its place at once: an error within it is told with what is known of it
 		if err := json.UnmarshalDecode(dec, &(*l)[len(*l)-1]); err != nil {
 			return err
 		}
-	}
-	_, err := dec.ReadToken()
-	return err
-}
-
-// parameters are named values, at most maxMembers.
-type parameters map[string]jsontext.Value
-
-// UnmarshalJSONFrom fails at the first parameter beyond the bound.
-func (p *parameters) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
-	if err := open(dec, '{', "an object"); err != nil {
-		return err
-	}
-	*p = make(parameters)
-	for dec.PeekKind() != '}' {
-		if len(*p) == maxMembers {
-			return fmt.Errorf("expected at most %d members, found more", maxMembers)
-		}
-		var name string
-		if err := json.UnmarshalDecode(dec, &name); err != nil {
-			return err
-		}
-		value, err := dec.ReadValue()
-		if err != nil {
-			return err
-		}
-		(*p)[name] = value.Clone()
 	}
 	_, err := dec.ReadToken()
 	return err

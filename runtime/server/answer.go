@@ -53,8 +53,15 @@ func (s *Server) Begin() (*Call, error) {
 }
 
 // TakeBody takes memory for so many more bytes of a body, or refuses the call for now.
-func (c *Call) TakeBody(n int64) error {
-	if !c.own.take(bodyCopies * n) {
+func (c *Call) TakeBody(n int64) error { return c.Take(bodyCopies * n) }
+
+// Take takes so many bytes of memory beside the body, or refuses the call for now; for good, what could never be had.
+func (c *Call) Take(n int64) error {
+	if most := c.server.options.RequestBytes - c.own.n; n > most {
+		return Errorf(http.StatusRequestEntityTooLarge,
+			"expected a request that takes at most %d bytes more in memory, found one of %d", most, n)
+	}
+	if !c.own.take(n) {
 		return TryLater(http.StatusTooManyRequests, errFull)
 	}
 	return nil

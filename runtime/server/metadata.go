@@ -16,6 +16,9 @@ const platform = "switchyard_peft"
 // Name is the server's, in its metadata.
 const Name = "switchyard"
 
+// Extensions of the protocol that are spoken here, by Triton's names.
+func Extensions() []string { return []string{"binary_tensor_data"} }
+
 // Version is the server's own, as it was built.
 func Version() string {
 	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {

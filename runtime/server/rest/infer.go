@@ -72,11 +72,11 @@ func (h *handler) decode(w http.ResponseWriter, r *http.Request, call *server.Ca
 		}
 		length = int(n)
 	}
-	body, err := h.readBody(w, r, call)
+	raw, err := h.readBody(w, r, call)
 	if err != nil {
 		return nil, err
 	}
-	return protocol.Decode(body, length)
+	return protocol.Decode(raw, length)
 }
 
 // deadline takes the request's own deadline from its header.

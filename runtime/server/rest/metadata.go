@@ -6,15 +6,12 @@ import (
 	"github.com/switchyard-dev/switchyard/runtime/server"
 )
 
-// extensions of the protocol that are spoken here, by Triton's names.
-var extensions = []string{"binary_tensor_data"}
-
 func (h *handler) serverMetadata(w http.ResponseWriter, _ *http.Request) error {
 	writeJSON(w, http.StatusOK, struct {
 		Name       string   `json:"name"`
 		Version    string   `json:"version"`
 		Extensions []string `json:"extensions"`
-	}{server.Name, server.Version(), extensions})
+	}{server.Name, server.Version(), server.Extensions()})
 	return nil
 }
 

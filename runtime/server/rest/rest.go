@@ -14,6 +14,7 @@ import (
 
 	"github.com/switchyard-dev/switchyard/runtime/quote"
 	"github.com/switchyard-dev/switchyard/runtime/server"
+	"github.com/switchyard-dev/switchyard/runtime/server/body"
 )
 
 // Options are the settings of what is served over HTTP.
@@ -127,8 +128,8 @@ func writeError(w http.ResponseWriter, err error) int {
 }
 
 // writeJSON sends an answer whole, or a 500 that says so if it cannot be written down.
-func writeJSON(w http.ResponseWriter, code int, body any) {
-	raw, err := json.Marshal(body)
+func writeJSON(w http.ResponseWriter, code int, answer any) {
+	raw, err := json.Marshal(answer)
 	if err != nil {
 		code, raw = http.StatusInternalServerError, []byte(`{"error":"internal error: the answer is not valid JSON"}`)
 	}
@@ -137,7 +138,7 @@ func writeJSON(w http.ResponseWriter, code int, body any) {
 
 // writeRaw sends an answer.
 func writeRaw(w http.ResponseWriter, code int, contentType string, raw []byte) {
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTime)) // as in readBody
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(body.WriteTime)) // as in package body
 	w.Header().Set("Content-Type", contentType)
 	w.Header().Set("Content-Length", strconv.Itoa(len(raw)))
 	w.WriteHeader(code)
