@@ -1,0 +1,44 @@
+package rpc
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"strings"
+	"testing"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+func TestAPanicIsInternalAndTheServerLives(t *testing.T) {
+	var log bytes.Buffer
+	h := New(Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
+	ctx := context.WithValue(t.Context(), callKey{}, &call{})
+	info := &grpc.UnaryServerInfo{FullMethod: "/x.Y/Z"}
+	for range 2 {
+		_, err := h.unary(ctx, nil, info, func(context.Context, any) (any, error) { panic("a secret") })
+		if told := status.Convert(err); told.Code() != codes.Internal || told.Message() != "internal error" {
+			t.Errorf("expected INTERNAL without its text, found %v", err)
+		}
+	}
+	if !strings.Contains(log.String(), `panic="a secret"`) {
+		t.Errorf("expected the reason in the log, found %s", &log)
+	}
+}
+
+// grpc-go may leave a call before it is answered: whoever comes to answer it then does not.
+func TestACallThatHasEndedIsNotAnswered(t *testing.T) {
+	h := New(Options{Log: slog.New(slog.DiscardHandler)})
+	c := &call{}
+	c.end()
+	ctx := context.WithValue(t.Context(), callKey{}, c)
+	_, err := h.unary(ctx, nil, &grpc.UnaryServerInfo{}, func(context.Context, any) (any, error) {
+		t.Error("it was answered")
+		return nil, nil
+	})
+	if status.Code(err) != codes.Canceled {
+		t.Errorf("expected CANCELLED, found %v", err)
+	}
+}
