@@ -21,6 +21,7 @@ import (
 	"github.com/switchyard-dev/switchyard/runtime/arch"
 	"github.com/switchyard-dev/switchyard/runtime/server"
 	"github.com/switchyard-dev/switchyard/runtime/server/rest"
+	"github.com/switchyard-dev/switchyard/runtime/server/rpc"
 )
 
 type agentFlags struct {
@@ -32,6 +33,7 @@ type agentFlags struct {
 	registryToken, registryCA   string
 	cacheDir, serviceAccountDir string
 	httpAddress, metricsAddress string
+	grpcAddress                 string
 	drainDelay                  time.Duration
 }
 
@@ -53,6 +55,7 @@ func parseAgentFlags(args []string) (*agentFlags, error) {
 	set.StringVar(&f.serviceAccountDir, "service-account-dir", "/var/run/secrets/kubernetes.io/serviceaccount",
 		"`folder` of the pod's token, ca.crt and namespace")
 	set.StringVar(&f.httpAddress, "http-address", ":8080", "`address` of the inference protocol")
+	set.StringVar(&f.grpcAddress, "grpc-address", ":8081", "`address` of the inference protocol over gRPC")
 	set.StringVar(&f.metricsAddress, "metrics-address", ":9090", "`address` of /metrics")
 	set.DurationVar(&f.drainDelay, "drain-delay", 0,
 		"how `long` to go on answering after SIGTERM, unready: balancers learn of it late")
@@ -102,11 +105,19 @@ func runAgent(ctx context.Context, args []string, log *slog.Logger) error {
 
 	// It listens before there is a base model: to pull that may take longer than the kubelet waits for a sign of life.
 	registry := newRegistry()
-	var front door
+	front := door{grpc: overGRPC(log)}
 	front.handler.Store(new(rest.Starting()))
 	group, ctx := errgroup.WithContext(ctx)
 	drain := func() { front.leave(f.drainDelay) }
 	if err := listen(ctx, group, "http", f.httpAddress, &front, drain, log); err != nil {
+		return err
+	}
+	drainGRPC := func() {
+		drain()
+		front.grpc.Drain()
+	}
+	serveGRPC := http.HandlerFunc(front.serveGRPC)
+	if err := listen(ctx, group, "grpc", f.grpcAddress, serveGRPC, drainGRPC, log, rpc.Configure); err != nil {
 		return err
 	}
 	if err := listen(ctx, group, "metrics", f.metricsAddress, metricsHandler(registry), func() {}, log); err != nil {
@@ -163,21 +174,34 @@ func (f *agentFlags) open(
 // door leads to whoever answers now.
 type door struct {
 	handler atomic.Pointer[http.Handler]
+	grpc    *rpc.Handler
 	server  atomic.Pointer[server.Server] // nil while there is no base model
 	leaving atomic.Bool
 }
 
-// ServeHTTP implements http.Handler. A client that keeps its connection is sent elsewhere with its last answer: one
-// that is closed while it is idle may already carry the next request.
+// ServeHTTP implements http.Handler.
 func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	d.sendElsewhere(w)
+	(*d.handler.Load()).ServeHTTP(w, r)
+}
+
+// serveGRPC is ServeHTTP of what listens for gRPC.
+func (d *door) serveGRPC(w http.ResponseWriter, r *http.Request) {
+	d.sendElsewhere(w)
+	d.grpc.ServeHTTP(w, r)
+}
+
+// sendElsewhere sends a client that keeps its connection elsewhere with its last answer: one that is closed while it is
+// idle may already carry the next request. Over HTTP/2 the header becomes the frame that says so.
+func (d *door) sendElsewhere(w http.ResponseWriter) {
 	if d.leaving.Load() {
 		w.Header().Set("Connection", "close")
 	}
-	(*d.handler.Load()).ServeHTTP(w, r)
 }
 
 func (d *door) open(s *server.Server, log *slog.Logger) {
 	d.server.Store(s)
+	d.grpc.Open(s)
 	d.handler.Store(new(overHTTP(s, log)))
 }
 

@@ -31,6 +31,7 @@ import (
 	"github.com/switchyard-dev/switchyard/runtime/preprocess/tokenfiles"
 	"github.com/switchyard-dev/switchyard/runtime/server"
 	"github.com/switchyard-dev/switchyard/runtime/server/rest"
+	"github.com/switchyard-dev/switchyard/runtime/server/rpc"
 )
 
 const (
@@ -159,6 +160,11 @@ func overHTTP(front *server.Server, log *slog.Logger) http.Handler {
 	return rest.New(front, rest.Options{MaxBodyBytes: maxBodyBytes, Log: log})
 }
 
+// overGRPC is what will be answered over gRPC, once it is open for a server.
+func overGRPC(log *slog.Logger) *rpc.Handler {
+	return rpc.New(rpc.Options{MaxMessageBytes: maxBodyBytes, Log: log})
+}
+
 // close answers what was admitted and ends the engine.
 func (p *dataPlane) close(ctx context.Context) {
 	p.queue.Close()
@@ -193,9 +199,11 @@ func metricsHandler(registry *prometheus.Registry) http.Handler {
 	return mux
 }
 
-// listen serves handler until ctx ends; then it calls drain and waits for the requests under way.
+// listen serves handler until ctx ends; then it calls drain and waits for the requests under way. What configures the
+// HTTP server may be left out.
 func listen(
 	ctx context.Context, group *errgroup.Group, what, address string, handler http.Handler, drain func(), log *slog.Logger,
+	configure ...func(*http.Server),
 ) error {
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 	if err != nil {
@@ -204,6 +212,9 @@ func listen(
 	srv := &http.Server{
 		Handler: handler, ReadTimeout: readTimeout, IdleTimeout: 2 * time.Minute,
 		MaxHeaderBytes: 64 << 10, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+	}
+	for _, configure := range configure {
+		configure(srv)
 	}
 	log.Info("listening", "for", what, "address", listener.Addr().String())
 	group.Go(func() error {

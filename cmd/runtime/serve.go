@@ -14,6 +14,7 @@ import (
 	"github.com/switchyard-dev/switchyard/runtime/arch"
 	"github.com/switchyard-dev/switchyard/runtime/model"
 	"github.com/switchyard-dev/switchyard/runtime/server"
+	"github.com/switchyard-dev/switchyard/runtime/server/rpc"
 	"github.com/switchyard-dev/switchyard/runtime/weights"
 )
 
@@ -25,6 +26,7 @@ type serveFlags struct {
 	dtype                       arch.DType
 	queue                       queueFlags
 	httpAddress, metricsAddress string
+	grpcAddress                 string
 }
 
 func parseServeFlags(args []string) (*serveFlags, error) {
@@ -36,6 +38,7 @@ func parseServeFlags(args []string) (*serveFlags, error) {
 	dtypeVar(set, &f.dtype)
 	f.queue.define(set)
 	set.StringVar(&f.httpAddress, "http-address", "127.0.0.1:8080", "`address` of the inference protocol")
+	set.StringVar(&f.grpcAddress, "grpc-address", "127.0.0.1:8081", "`address` of the inference protocol over gRPC")
 	set.StringVar(&f.metricsAddress, "metrics-address", "127.0.0.1:9090", "`address` of /metrics")
 	if err := set.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
@@ -103,6 +106,15 @@ func serve(ctx context.Context, args []string, log *slog.Logger) error {
 		return nil
 	})
 	if err := listen(ctx, group, "http", f.httpAddress, overHTTP(front, log), front.Drain, log); err != nil {
+		return err
+	}
+	grpc := overGRPC(log)
+	grpc.Open(front)
+	drain := func() {
+		front.Drain()
+		grpc.Drain()
+	}
+	if err := listen(ctx, group, "grpc", f.grpcAddress, grpc, drain, log, rpc.Configure); err != nil {
 		return err
 	}
 	if err := listen(ctx, group, "metrics", f.metricsAddress, metricsHandler(registry), func() {}, log); err != nil {

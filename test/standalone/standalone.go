@@ -19,6 +19,7 @@ import (
 // Server is a running "runtime serve".
 type Server struct {
 	URL     string // of the inference protocol, "http://127.0.0.1:…"
+	GRPC    string // the protocol's address over gRPC, "127.0.0.1:…"
 	Metrics string // of /metrics
 
 	cmd   *exec.Cmd
@@ -34,7 +35,7 @@ func Start(ctx context.Context, binary, baseModel, adapters, name string, args .
 	s := &Server{ended: make(chan struct{})}
 	s.cmd = exec.CommandContext(ctx, binary, append([]string{
 		"serve", "--base-model", baseModel, "--adapters", adapters, "--name", name,
-		"--http-address", "127.0.0.1:0", "--metrics-address", "127.0.0.1:0",
+		"--http-address", "127.0.0.1:0", "--grpc-address", "127.0.0.1:0", "--metrics-address", "127.0.0.1:0",
 	}, args...)...)
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // nothing stays if its parent dies
 	output, err := s.cmd.StderrPipe()
@@ -59,7 +60,7 @@ var (
 	isReady = regexp.MustCompile(`msg=ready$`)
 )
 
-// read keeps the log, and closes ready when both addresses and the server's word that it is ready stood in it.
+// read keeps the log, and closes ready when all addresses and the server's word that it is ready stood in it.
 func (s *Server) read(output io.Reader, ready chan struct{}) {
 	lines := bufio.NewScanner(output)
 	loaded, told := false, false
@@ -67,13 +68,18 @@ func (s *Server) read(output io.Reader, ready chan struct{}) {
 		s.mu.Lock()
 		s.log.WriteString(lines.Text() + "\n")
 		s.mu.Unlock()
-		if m := listens.FindStringSubmatch(lines.Text()); m != nil && m[1] == "http" {
-			s.URL = "http://" + m[2]
-		} else if m != nil && m[1] == "metrics" {
-			s.Metrics = "http://" + m[2] + "/metrics"
+		if m := listens.FindStringSubmatch(lines.Text()); m != nil {
+			switch what, address := m[1], m[2]; what {
+			case "http":
+				s.URL = "http://" + address
+			case "grpc":
+				s.GRPC = address
+			case "metrics":
+				s.Metrics = "http://" + address + "/metrics"
+			}
 		}
 		loaded = loaded || isReady.MatchString(lines.Text())
-		if loaded && !told && s.URL != "" && s.Metrics != "" {
+		if loaded && !told && s.URL != "" && s.GRPC != "" && s.Metrics != "" {
 			told = true
 			close(ready)
 		}
