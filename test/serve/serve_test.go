@@ -302,6 +302,7 @@ func TestBadFlagsAndBadBases(t *testing.T) {
 		{[]string{"agent", "--dtype", "float64"}, 2, `for flag -dtype: expected float32 or bfloat16, found "float64"`},
 		{[]string{"serve", "--base-model", "x"}, 2, "expected --base-model and --adapters"},
 		{[]string{"serve", "-h"}, 0, "-http-address"},
+		{[]string{"serve", "-h"}, 0, "-grpc-address"},
 		{[]string{"serve", "-h"}, 0, "(default float32)"},
 		{[]string{"serve", "--base-model", empty, "--adapters", empty}, 1, `file \"config.json\": no such file`},
 		{

@@ -334,14 +334,6 @@ func TestBadRequests(t *testing.T) {
 	}
 }
 
-// What is compressed is bounded by what comes out.
-func TestACompressionBomb(t *testing.T) {
-	f := newFront(t)
-	bomb := raw([][]byte{make([]byte, 64<<20)})
-	_, err := f.client.ModelInfer(t.Context(), bomb, grpc.UseCompressor(gzip.Name), grpc.MaxCallSendMsgSize(1<<30))
-	check(t, err, codes.ResourceExhausted, "the body is over the limit of 1048576 bytes")
-}
-
 func TestMetadataAndReadiness(t *testing.T) {
 	f := newFront(t)
 	ctx := t.Context()

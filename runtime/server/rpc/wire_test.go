@@ -189,6 +189,19 @@ func TestBadMessages(t *testing.T) {
 	}
 }
 
+// What is compressed is bounded by what comes out.
+func TestACompressionBomb(t *testing.T) {
+	f := newFront(t)
+	bomb := frame(1, zipped(t, make([]byte, 16*maxMessageBytes)))
+	client := &http.Client{Transport: plain()}
+	for range 8 { // what is refused is not held
+		code, message := send(t, client, f.address, bytes.NewReader(bomb), "Grpc-Encoding", "gzip")
+		if code != codes.ResourceExhausted || !strings.Contains(message, "over the limit of 1048576 bytes") {
+			t.Errorf("expected %s, found %s: %s", codes.ResourceExhausted, code, message)
+		}
+	}
+}
+
 // A list may take more in memory than on the wire: that counts, too.
 func TestPartsOfAMessageCount(t *testing.T) {
 	f := newFront(t)
