@@ -37,9 +37,10 @@ func (d Raw) floats(t *Tensor, shape []int) ([]float32, error) {
 	if err := d.holds(t, shape); err != nil {
 		return nil, err
 	}
-	values := make([]float32, len(d)/sizes[FP32])
+	size := sizes[FP32]
+	values := make([]float32, len(d)/size)
 	for i := range values {
-		bits := binary.LittleEndian.Uint32(d[i*sizes[FP32]:])
+		bits := binary.LittleEndian.Uint32(d[i*size:])
 		values[i] = math.Float32frombits(bits)
 	}
 	return finite(t, shape, values)
@@ -49,9 +50,10 @@ func (d Raw) integers(t *Tensor, shape []int) ([]int32, error) {
 	if err := d.holds(t, shape); err != nil {
 		return nil, err
 	}
-	values := make([]int32, len(d)/sizes[INT64])
+	size := sizes[INT64]
+	values := make([]int32, len(d)/size)
 	for i := range values {
-		v := int64(binary.LittleEndian.Uint64(d[i*sizes[INT64]:])) //nolint:gosec // the same bits
+		v := int64(binary.LittleEndian.Uint64(d[i*size:])) //nolint:gosec // the same bits
 		var err error
 		if values[i], err = narrow(t, shape, i, v); err != nil {
 			return nil, err

@@ -159,15 +159,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	c := &call{}
-	r = r.WithContext(context.WithValue(r.Context(), callKey{}, c))
-	if route.request == nil {
-		r.Body = newStream(r.Body)
-	} else {
-		c.message, c.err = h.read(r, route, s, c)
-		r.Body = emptied(r.Body)
-	}
-	h.grpc.ServeHTTP(out, r)
-	c.end()
+	h.serve(out, r, route, s, c)
 	switch {
 	case c.code != 0:
 	case r.Context().Err() != nil:
@@ -176,6 +168,19 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		c.code = http.StatusBadRequest
 	}
 	observe(s, route.name, c.code, began)
+}
+
+// serve has a call answered, and gives back what it holds.
+func (h *Handler) serve(w *writer, r *http.Request, route route, s *server.Server, c *call) {
+	defer c.end()
+	r = r.WithContext(context.WithValue(r.Context(), callKey{}, c))
+	if route.request == nil {
+		r.Body = newStream(r.Body)
+	} else {
+		c.message, c.err = h.read(r, route, s, c)
+		r.Body = emptied(r.Body)
+	}
+	h.grpc.ServeHTTP(w, r)
 }
 
 func observe(s *server.Server, route string, code int, began time.Time) {
