@@ -21,6 +21,7 @@ import (
 	"github.com/switchyard-dev/switchyard/api/proto/inference"
 	"github.com/switchyard-dev/switchyard/runtime/batcher"
 	"github.com/switchyard-dev/switchyard/runtime/engine"
+	"github.com/switchyard-dev/switchyard/runtime/server/body"
 	"github.com/switchyard-dev/switchyard/runtime/server/rpc"
 )
 
@@ -168,6 +169,31 @@ func TestAClientThatStallsIsLetGo(t *testing.T) {
 			if code != codes.DeadlineExceeded || !strings.Contains(told, c.message) {
 				t.Errorf("%d bytes: expected %s with %q, found %s: %s", len(c.sent), codes.DeadlineExceeded, c.message, code, told)
 			}
+		}
+	})
+}
+
+// A client that reads nothing of its answer is let go: of what it held, the next has all.
+func TestAClientThatReadsNothing(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		transport := b.plain.Transport.(*http.Transport)
+		transport.HTTP2 = &http.HTTP2Config{MaxReceiveBufferPerStream: 1} // that much the server may send unread
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost,
+			"http://pipe"+inference.GRPCInferenceService_ModelInfer_FullMethodName,
+			bytes.NewReader(frame(0, marshal(t, raw([][]byte{png(t, 0)})))))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Content-Type", "application/grpc")
+		go func() { b.engine.open <- struct{}{} }()
+		response, err := b.plain.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = response.Body.Close() }()
+		time.Sleep(body.WriteTime + time.Second) //nolint:forbidigo // of the bubble's clock: longer than a client may take
+		if answer, err := io.ReadAll(response.Body); err == nil {
+			t.Errorf("expected the answer to be cut off, found %d bytes", len(answer))
 		}
 	})
 }

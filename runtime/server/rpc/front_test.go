@@ -116,7 +116,7 @@ func newServer(t testing.TB, before func(batcher.Runner) batcher.Runner) *front 
 	set := adapters.New(eng)
 	load(t, set)
 	registry := prometheus.NewRegistry()
-	queue := batcher.New(before(eng), batcher.Options{MaxBatchRows: 4, MaxBatchTokens: 1 << 10, MaxQueueRows: 64})
+	queue := batcher.New(before(eng), batcher.Options{MaxBatchRows: 4, MaxBatchTokens: 1 << 10})
 	t.Cleanup(queue.Close)
 	s := server.New(set, queue, images, server.Options{
 		Name: "digits", RequestBytes: requestBytes, MaxRows: maxRows, MaxRowsInFlight: 64, Registry: registry,
