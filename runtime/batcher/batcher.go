@@ -69,8 +69,10 @@ type Answers struct {
 
 // Run is when a batch was in the engine, and what was in it.
 type Run struct {
-	Began, Ended   time.Time
-	Rows, Adapters int // the base counts as an adapter
+	Began, Ended               time.Time
+	ForwardBegan, ForwardEnded time.Time // the model's forward pass within; zero if there was none to its end
+	Rows, Adapters             int       // the base counts as an adapter
+	Tokens                     int       // those that rows share counted once
 }
 
 // Took is how long the engine had it.
@@ -79,7 +81,6 @@ func (r *Run) Took() time.Duration { return r.Ended.Sub(r.Began) }
 // Stats tells of one batch that ran.
 type Stats struct {
 	Run
-	Tokens    int             // those that rows share counted once
 	Estimated time.Duration   // that it would take
 	Waits     []time.Duration // of each request whose first row was in it, in the queue
 	Err       error

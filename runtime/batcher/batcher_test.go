@@ -345,13 +345,16 @@ func TestStatsTellOfEachBatch(t *testing.T) {
 			}
 		}
 		at := func(began, ended time.Duration, rows int) batcher.Run {
-			return batcher.Run{Began: start.Add(began), Ended: start.Add(ended), Rows: rows, Adapters: 1}
+			return batcher.Run{
+				Began: start.Add(began), Ended: start.Add(ended), Rows: rows, Adapters: 1, Tokens: rows,
+				ForwardBegan: start.Add(ended), ForwardEnded: start.Add(ended), // the engine's pass takes no time of this clock
+			}
 		}
 		const first = time.Minute + time.Second
 		want := []batcher.Stats{
-			{Run: at(0, first, 1), Tokens: 1, Waits: []time.Duration{0}},
-			{Run: at(first, first+time.Hour, 4), Tokens: 4, Waits: []time.Duration{first, time.Second}},
-			{Run: at(first+time.Hour, first+2*time.Hour, 1), Tokens: 1}, // its request was in the batch before
+			{Run: at(0, first, 1), Waits: []time.Duration{0}},
+			{Run: at(first, first+time.Hour, 4), Waits: []time.Duration{first, time.Second}},
+			{Run: at(first+time.Hour, first+2*time.Hour, 1)}, // its request was in the batch before
 		}
 		if !reflect.DeepEqual(g.stats, want) {
 			t.Errorf("expected %+v, found %+v", want, g.stats)

@@ -67,7 +67,12 @@ func (b *Batcher) attempt(batch engine.Batch, stats *Stats) (out []*tensor.Dense
 			stats.Ended = b.options.Now()
 		}
 	}()
+	watch := engine.Stopwatch{Now: b.options.Now}
+	batch.Forward = &watch
 	out, err = b.runner.Run(batch)
+	if !watch.Ended.IsZero() {
+		stats.ForwardBegan, stats.ForwardEnded = watch.Began, watch.Ended
+	}
 	if err == nil && len(out) != len(batch.Rows) {
 		err = fmt.Errorf("batch: expected %d answers of the engine, found %d", len(batch.Rows), len(out))
 	}

@@ -12,6 +12,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"sync"
+	"time"
 
 	"gorgonia.org/tensor"
 
@@ -72,6 +73,25 @@ type Batch struct {
 	// Whole has the last layer computed of all tokens, as if a head looked at each. It changes no bit of an answer, and is
 	// there to be measured.
 	Whole bool
+	// Forward, if it is there, takes the time of the model's forward pass.
+	Forward *Stopwatch
+}
+
+// Stopwatch takes the time of something by a clock. Ended is zero if it did not come to its end.
+type Stopwatch struct {
+	Now          func() time.Time
+	Began, Ended time.Time
+}
+
+// time takes the time of a function; without a stopwatch, nobody's.
+func (s *Stopwatch) time(f func()) {
+	if s == nil {
+		f()
+		return
+	}
+	s.Began = s.Now()
+	f()
+	s.Ended = s.Now()
 }
 
 // Row asks one adapter of one input.
@@ -211,6 +231,7 @@ type asked struct {
 	rows   []nn.Row
 	order  []int // of each of the rows, its place in the batch
 	whole  bool
+	watch  *Stopwatch
 }
 
 // lay checks a batch and sorts its rows.
@@ -240,16 +261,18 @@ func (e *Engine) lay(batch Batch) (*asked, error) {
 		}
 		rows[i].Input = same[r.Input]
 	}
-	return &asked{inputs: inputs, rows: rows, order: order, whole: batch.Whole}, nil
+	return &asked{inputs: inputs, rows: rows, order: order, whole: batch.Whole, watch: batch.Forward}, nil
 }
 
 // answer computes what was asked, in the batch's order, with an arena that nobody else works with.
 func (e *Engine) answer(a *asked, arena *nn.Arena) []*tensor.Dense {
 	b := nn.NewBatch(e.pool, arena, a.inputs, a.rows, e.base.Model.Tokens, e.base.Description.Own)
 	b.Whole = a.whole
+	var found []*tensor.Dense
+	a.watch.time(func() { found = e.base.Model.Forward(b) })
 	answers := make([]*tensor.Dense, len(a.order))
-	for i, found := range e.base.Model.Forward(b) {
-		answers[a.order[i]] = found
+	for i := range found {
+		answers[a.order[i]] = found[i]
 	}
 	return answers
 }
