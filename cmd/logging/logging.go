@@ -1,4 +1,5 @@
-package main
+// Package logging is how the commands log: structured, as two flags say.
+package logging
 
 import (
 	"flag"
@@ -7,33 +8,34 @@ import (
 	"log/slog"
 )
 
-// logging is how the process logs, where flags say so.
-type logging struct{ format, level string }
+// Flags are how the process logs, where they say so.
+type Flags struct{ Format, Level string }
 
-func (l *logging) flags(set *flag.FlagSet) {
-	set.StringVar(&l.format, "log-format", "", "`format` of the log: text or json (default text)")
-	set.StringVar(&l.level, "log-level", "", "least `level` that is logged: debug, info, warn or error (default info)")
+// Define defines them.
+func (f *Flags) Define(set *flag.FlagSet) {
+	set.StringVar(&f.Format, "log-format", "", "`format` of the log: text or json (default text)")
+	set.StringVar(&f.Level, "log-level", "", "least `level` that is logged: debug, info, warn or error (default info)")
 }
 
-// open makes the logger that the flags ask for, and the process's default, in place of the one given.
-func (l *logging) open(given *slog.Logger, w io.Writer) (*slog.Logger, error) {
-	if l.format == "" && l.level == "" {
+// Open makes the logger that the flags ask for, and the process's default, in place of the one given.
+func (f *Flags) Open(given *slog.Logger, w io.Writer) (*slog.Logger, error) {
+	if f.Format == "" && f.Level == "" {
 		return given, nil
 	}
 	level := slog.LevelInfo
-	if l.level != "" {
-		if err := level.UnmarshalText([]byte(l.level)); err != nil {
-			return nil, fmt.Errorf("--log-level: expected debug, info, warn or error, found %q", l.level)
+	if f.Level != "" {
+		if err := level.UnmarshalText([]byte(f.Level)); err != nil {
+			return nil, fmt.Errorf("--log-level: expected debug, info, warn or error, found %q", f.Level)
 		}
 	}
 	options := &slog.HandlerOptions{Level: level}
 	var handler slog.Handler = slog.NewTextHandler(w, options)
-	switch l.format {
+	switch f.Format {
 	case "", "text":
 	case "json":
 		handler = slog.NewJSONHandler(w, options)
 	default:
-		return nil, fmt.Errorf("--log-format: expected text or json, found %q", l.format)
+		return nil, fmt.Errorf("--log-format: expected text or json, found %q", f.Format)
 	}
 	log := slog.New(handler)
 	slog.SetDefault(log)

@@ -23,6 +23,7 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/switchyard-dev/switchyard/api/v1alpha1"
+	"github.com/switchyard-dev/switchyard/cmd/logging"
 	"github.com/switchyard-dev/switchyard/controllers/artifact/registry"
 	"github.com/switchyard-dev/switchyard/controllers/tokenreview"
 )
@@ -40,7 +41,7 @@ type registryFlags struct {
 	scrubRate         int64 // MiB a second
 	metricsAddress    string
 	metricsSecure     bool
-	logging           logging
+	logging           logging.Flags
 }
 
 func parseRegistryFlags(args []string) (*registryFlags, error) {
@@ -67,7 +68,7 @@ func parseRegistryFlags(args []string) (*registryFlags, error) {
 	set.StringVar(&f.manager, "manager-account", "", "`namespace/name` of the service account that may push")
 	set.StringVar(&f.metricsAddress, "metrics-address", ":9090", "`address` of /metrics; 0 for none")
 	set.BoolVar(&f.metricsSecure, "metrics-secure", true, "serve /metrics over TLS, to who may read them by RBAC")
-	f.logging.flags(set)
+	f.logging.Define(set)
 	if err := set.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return nil, nil
@@ -103,7 +104,7 @@ func serveRegistry(ctx context.Context, args []string, log *slog.Logger) error {
 	if f == nil || err != nil {
 		return err
 	}
-	if log, err = f.logging.open(log, os.Stderr); err != nil {
+	if log, err = f.logging.Open(log, os.Stderr); err != nil {
 		return err
 	}
 	ctrl.SetLogger(logr.FromSlogHandler(log.Handler()))

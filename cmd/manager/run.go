@@ -34,6 +34,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"github.com/switchyard-dev/switchyard/api/v1alpha1"
+	"github.com/switchyard-dev/switchyard/cmd/logging"
 	"github.com/switchyard-dev/switchyard/controllers/artifact"
 	"github.com/switchyard-dev/switchyard/controllers/attempt"
 	"github.com/switchyard-dev/switchyard/controllers/certificates"
@@ -74,7 +75,7 @@ type runFlags struct {
 	recheck                       time.Duration
 	leaderElect                   bool
 	lease                         time.Duration
-	logging                       logging
+	logging                       logging.Flags
 }
 
 func parseRunFlags(args []string) (*runFlags, error) {
@@ -111,7 +112,7 @@ func parseRunFlags(args []string) (*runFlags, error) {
 	set.BoolVar(&f.leaderElect, "leader-elect", false, "wait until no other manager leads")
 	set.DurationVar(&f.lease, "leader-elect-lease-duration", 15*time.Second,
 		"`time` after which another manager takes over from one that is gone without a word")
-	f.logging.flags(set)
+	f.logging.Define(set)
 	if err := set.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return nil, nil
@@ -151,7 +152,7 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	if f == nil || err != nil {
 		return err
 	}
-	if log, err = f.logging.open(log, os.Stderr); err != nil {
+	if log, err = f.logging.Open(log, os.Stderr); err != nil {
 		return err
 	}
 	ctrl.SetLogger(logr.FromSlogHandler(log.Handler()))

@@ -2,10 +2,7 @@ package main
 
 import (
 	"bufio"
-	"bytes"
-	"encoding/json"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"strconv"
 	"strings"
@@ -110,48 +107,5 @@ func TestEventsTellTheStory(t *testing.T) {
 				return fmt.Sprintf("%d times %s: %s", n, what, words)
 			}, fmt.Sprintf("1 times %s: %s", what, words))
 		}
-	}
-}
-
-func TestLogging(t *testing.T) {
-	given := slog.Default()
-	t.Cleanup(func() { slog.SetDefault(given) })
-	for name, c := range map[string]struct {
-		logging logging
-		text    string // that the log holds; "" if it is the given one
-		err     string
-	}{
-		"no flags":       {},
-		"a level":        {logging: logging{level: "warn"}, text: "level=WARN msg=two"},
-		"json":           {logging: logging{format: "json"}, text: `"msg":"two"`},
-		"another format": {logging: logging{format: "xml"}, err: `--log-format: expected text or json, found "xml"`},
-		"an unknown level": {
-			logging: logging{level: "loud"}, err: `--log-level: expected debug, info, warn or error, found "loud"`,
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			var out bytes.Buffer
-			log, err := c.logging.open(given, &out)
-			if err != nil || c.err != "" {
-				if err == nil || err.Error() != c.err {
-					t.Errorf("expected %q, found %v", c.err, err)
-				}
-				return
-			}
-			if c.text == "" {
-				if log != given {
-					t.Error("expected the logger that was given")
-				}
-				return
-			}
-			log.Debug("one")
-			log.Warn("two")
-			if !strings.Contains(out.String(), c.text) || strings.Contains(out.String(), "one") {
-				t.Errorf("expected %q alone, found %q", c.text, out.String())
-			}
-			if c.logging.format == "json" && !json.Valid(out.Bytes()) {
-				t.Errorf("expected JSON, found %q", out.String())
-			}
-		})
 	}
 }
