@@ -13,6 +13,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/switchyard-dev/switchyard/runtime/arch"
 	"github.com/switchyard-dev/switchyard/runtime/engine"
@@ -54,6 +55,7 @@ func (e *RefusedError) Unwrap() error { return e.Reason }
 // Set is the adapters of one base model. Safe for concurrent use.
 type Set struct {
 	engine *engine.Engine
+	hooks  Hooks
 	trial  sync.Mutex // one at a time: what it computes with is memory beside that of batches
 
 	mu        sync.Mutex
@@ -103,10 +105,22 @@ type Entry struct {
 	Err     error
 }
 
+// Hooks are called as revisions come and go. Both must be quick, and ask the set nothing.
+type Hooks struct {
+	Opened func(took time.Duration, err error) // one was read, checked and compiled and is in memory now, or was refused
+	Freed  func()                              // one that was opened is in memory no more
+}
+
 // New is an empty set for the engine's base, of whose names nothing has been told.
 func New(e *engine.Engine) *Set {
-	return &Set{engine: e, byName: make(map[string]slot), revisions: make(map[string]*revision)}
+	return &Set{
+		engine: e, byName: make(map[string]slot), revisions: make(map[string]*revision),
+		hooks: Hooks{Opened: func(time.Duration, error) {}, Freed: func() {}},
+	}
 }
+
+// Tell has hooks called from now on. It is called before anything is opened.
+func (s *Set) Tell(hooks Hooks) { s.hooks = hooks }
 
 // Base is the base model as its config describes it, and its revision.
 func (s *Set) Base() (*arch.Description, string) {
@@ -119,8 +133,10 @@ func (s *Set) Tokens(in engine.Input) (int, error) { return s.engine.Tokens(in) 
 // Open reads, checks and compiles the adapter in a folder. No name answers with it yet. A revision that is loaded
 // already is not kept twice.
 func (s *Set) Open(open func() (*weights.Folder, error), settings peft.Settings) (*Lease, error) {
+	began := time.Now()
 	adapter, err := s.compile(open, settings)
 	if err != nil {
+		s.hooks.Opened(time.Since(began), err)
 		return nil, err
 	}
 	s.mu.Lock()
@@ -129,6 +145,7 @@ func (s *Set) Open(open func() (*weights.Folder, error), settings peft.Settings)
 	if r == nil {
 		r = &revision{adapter: adapter}
 		s.revisions[adapter.Digest] = r
+		s.hooks.Opened(time.Since(began), nil)
 	} else {
 		adapter.Free()
 	}
@@ -325,5 +342,6 @@ func (s *Set) free(r *revision) {
 	if r.names == 0 && r.leases == 0 {
 		delete(s.revisions, r.adapter.Digest)
 		r.adapter.Free()
+		s.hooks.Freed()
 	}
 }

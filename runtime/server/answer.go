@@ -2,11 +2,11 @@ package server
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"net/http"
 	"slices"
+	"time"
 
 	"github.com/switchyard-dev/switchyard/runtime/arch"
 	"github.com/switchyard-dev/switchyard/runtime/batcher"
@@ -118,6 +118,8 @@ func (s *Server) answer(
 		return nil, err
 	}
 	n *= given.times
+	account := accountOf(ctx)
+	account.Rows = n
 	defer func() { s.metrics.observeRows(n, err) }()
 	held := s.newHeld()
 	inBatcher := false
@@ -143,13 +145,14 @@ func (s *Server) answer(
 		return nil, err
 	}
 	if !held.rows.take(int64(n)) {
-		return nil, TryLater(http.StatusTooManyRequests, errors.New("too many rows in flight"))
+		return nil, TryLater(http.StatusTooManyRequests, errTooManyRows)
 	}
 	ticket, err := s.batcher.Admit(ctx, s.asks(given, models))
 	if err != nil {
 		return nil, err
 	}
 	defer ticket.Release()
+	account.Decoding = time.Now()
 	inputs, err := given.source.decode(ctx, given)
 	if err != nil {
 		return nil, err
@@ -160,6 +163,7 @@ func (s *Server) answer(
 	}
 	inBatcher = true
 	computed, err := ticket.Submit(ctx, rows, held.release)
+	account.Queued, account.Runs = computed.Queued, computed.Runs
 	if err != nil {
 		return nil, err
 	}

@@ -29,6 +29,9 @@ const (
 // errFull says that what requests hold of the memory that they have is all there is.
 var errFull = errors.New("too many requests in flight: they hold all the memory there is for them")
 
+// errTooManyRows says that there are as many rows as may be decoded or wait.
+var errTooManyRows = errors.New("too many rows in flight")
+
 // share is what one request holds of what all have together.
 type share struct {
 	of *semaphore.Weighted

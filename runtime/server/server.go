@@ -26,8 +26,10 @@ type Options struct {
 	MaxRowsInFlight int
 	// Ready is nil once the server has all that it should begin with; else it says what is missing. A nil Ready asks
 	// that no adapter is still loading.
-	Ready    func() error
-	Registry prometheus.Registerer
+	Ready func() error
+	// AdapterBytes is what adapters may take of memory; 0 where nobody has said.
+	AdapterBytes int64
+	Registry     prometheus.Registerer
 }
 
 // Server answers the protocol's requests from a set of adapters. Safe for concurrent use.
@@ -66,12 +68,12 @@ func New(set *adapters.Set, queue *batcher.Batcher, images *preprocess.Image, op
 	s := &Server{
 		options: options, adapters: set, batcher: queue, preprocess: images,
 		base: baseModel(options.Name, digest, description), takes: description,
-		metrics:  newMetrics(options.Registry, set, queue),
 		memory:   semaphore.NewWeighted(options.RequestBytes),
 		rowsHeld: semaphore.NewWeighted(int64(options.MaxRowsInFlight)),
 		decoding: semaphore.NewWeighted(arch.DecodingBytes),
 	}
 	s.inputs = s.inputsFor()
+	s.metrics = s.newMetrics()
 	return s
 }
 

@@ -11,22 +11,30 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/switchyard-dev/switchyard/runtime/quote"
 	"github.com/switchyard-dev/switchyard/runtime/server"
 	"github.com/switchyard-dev/switchyard/runtime/server/body"
+	"github.com/switchyard-dev/switchyard/runtime/server/telemetry"
 )
 
 // Options are the settings of what is served over HTTP.
 type Options struct {
 	MaxBodyBytes int64 // of one request
 	Log          *slog.Logger
+	Tracer       trace.Tracer // nil: requests are not traced
 }
 
 // handler answers over HTTP from a server.
 type handler struct {
-	server  *server.Server
-	options Options
+	server    *server.Server
+	options   Options
+	telemetry *telemetry.Telemetry
+}
+
+func newHandler(s *server.Server, options Options) *handler {
+	return &handler{s, options, telemetry.New(s, options.Log, options.Tracer)}
 }
 
 // handle answers a request, or says why not.
@@ -34,7 +42,7 @@ type handle func(w http.ResponseWriter, r *http.Request) error
 
 // New serves the protocols of a server that HTTP carries.
 func New(s *server.Server, options Options) http.Handler {
-	h := &handler{s, options}
+	h := newHandler(s, options)
 	mux := http.NewServeMux()
 	for pattern, handle := range h.routes() {
 		mux.Handle(pattern, h.route(pattern, handle))
@@ -58,23 +66,22 @@ func (h *handler) routes() map[string]handle {
 	}
 }
 
-// route counts and times a handler, turns its error into the protocol's, and a panic into a 500.
+// route tells of a handler's requests, turns its error into the protocol's, and a panic into a 500.
 func (h *handler) route(pattern string, handle handle) http.Handler {
+	route := telemetry.HTTP(pattern)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		began := time.Now()
-		code := http.StatusOK
+		ctx, request := h.telemetry.Begin(r.Context(), route, r.Header.Get)
+		w.Header().Set(telemetry.RequestID, request.ID())
+		code, err := http.StatusOK, error(nil)
 		defer func() {
 			if v := recover(); v != nil {
-				h.options.Log.Error("panic", "route", pattern, "panic", v, "stack", string(debug.Stack()))
-				code = http.StatusInternalServerError
-				writeError(w, fmt.Errorf("panic: %v", v))
+				err = fmt.Errorf("panic: %v\n%s", v, debug.Stack())
+				code = writeError(w, err)
 			}
-			h.server.Observe(pattern, code, time.Since(began))
+			request.End(ctx, code, err)
 		}()
-		if err := handle(w, r); err != nil {
-			if code = writeError(w, err); code == http.StatusInternalServerError {
-				h.options.Log.Error("request failed", "route", pattern, "error", err)
-			}
+		if err = handle(w, r.WithContext(ctx)); err != nil {
+			code = writeError(w, err)
 		}
 	})
 }
@@ -94,9 +101,11 @@ func (h *handler) refuseInJSON(mux *http.ServeMux) http.Handler {
 		if allow := refusal.Header().Get("Allow"); allow != "" {
 			w.Header().Set("Allow", allow)
 		}
-		h.server.Observe("none", refusal.code, 0)
-		writeError(w, server.Errorf(refusal.code, "%s %s: %s",
-			quote.Text(r.Method), quote.Name(r.URL.Path), http.StatusText(refusal.code)))
+		ctx, request := h.telemetry.Begin(r.Context(), telemetry.Unrouted(r.Method), r.Header.Get)
+		w.Header().Set(telemetry.RequestID, request.ID())
+		err := server.Errorf(refusal.code, "%s %s: %s",
+			quote.Text(r.Method), quote.Name(r.URL.Path), http.StatusText(refusal.code))
+		request.End(ctx, writeError(w, err), err)
 	})
 }
 

@@ -114,8 +114,6 @@ func newServerOf(
 	eng := engine.New(base, 2)
 	t.Cleanup(eng.Close)
 	set := adapters.New(eng)
-	load(set)
-	set.Told()
 	registry := prometheus.NewRegistry()
 	queue := batcher.New(before(eng), batcher.Options{
 		MaxBatchRows: 4, MaxBatchTokens: 1 << 10, Observe: server.NewBatchObserver(registry),
@@ -125,6 +123,8 @@ func newServerOf(
 		Name: name, RequestBytes: requestBytes, MaxRows: maxRows, MaxRowsInFlight: 64,
 		Registry: registry, Texts: openTokenizer(t, base),
 	})
+	load(set)
+	set.Told()
 	handler := rest.New(s, rest.Options{MaxBodyBytes: maxBodyBytes, Log: slog.New(slog.DiscardHandler)})
 	return &front{server: s, handler: handler, set: set, metrics: promhttp.HandlerFor(registry, promhttp.HandlerOpts{})}
 }

@@ -37,7 +37,7 @@ func newServer(t *testing.T) *server.Server {
 }
 
 func TestAPanicIsA500AndTheServerLives(t *testing.T) {
-	h := &handler{server: newServer(t), options: Options{Log: slog.New(slog.DiscardHandler)}}
+	h := newHandler(newServer(t), Options{Log: slog.New(slog.DiscardHandler)})
 	handler := h.route("GET /", func(http.ResponseWriter, *http.Request) error { panic("a secret") })
 	for range 2 {
 		recorder := httptest.NewRecorder()
