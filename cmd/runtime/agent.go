@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/switchyard-dev/switchyard/cmd/logging"
 	"github.com/switchyard-dev/switchyard/runtime/agent"
 	"github.com/switchyard-dev/switchyard/runtime/agent/artifacts"
 	"github.com/switchyard-dev/switchyard/runtime/arch"
@@ -29,6 +30,7 @@ type agentFlags struct {
 	baseDigest                  string
 	dtype                       arch.DType
 	queue                       queueFlags
+	logging                     logging.Flags
 	registry, repository        string
 	registryToken, registryCA   string
 	cacheDir, serviceAccountDir string
@@ -46,6 +48,7 @@ func parseAgentFlags(args []string) (*agentFlags, error) {
 	set.StringVar(&f.baseDigest, "base-digest", "", "`digest` of the base model")
 	dtypeVar(set, &f.dtype)
 	f.queue.define(set)
+	f.logging.Define(set)
 	set.StringVar(&f.registry, "registry", "", "`address` of the artifact registry, https://host:port")
 	set.StringVar(&f.repository, "repository", "", "`repository` of the artifact registry, namespace/pool")
 	set.StringVar(&f.registryToken, "registry-token-file", "", "`file` with the pod's token for the artifact registry")
@@ -82,12 +85,19 @@ func parseAgentFlags(args []string) (*agentFlags, error) {
 }
 
 // runAgent runs the data plane as the pod's AdapterAssignment says until ctx ends, then answers what it has admitted.
-func runAgent(ctx context.Context, args []string, log *slog.Logger) error {
+func runAgent(ctx context.Context, args []string, given *slog.Logger) error {
 	startedAt := time.Now()
 	f, err := parseAgentFlags(args)
 	if f == nil || err != nil {
 		return err
 	}
+	process, err := begin(ctx, &f.logging, given)
+	if err != nil {
+		return err
+	}
+	defer process.end(ctx)
+	log := process.log
+	agent.LogTo(log)
 	client, err := f.client(log)
 	if err != nil {
 		return err
@@ -126,7 +136,7 @@ func runAgent(ctx context.Context, args []string, log *slog.Logger) error {
 	var plane *dataPlane
 	group.Go(func() error {
 		var err error
-		if plane, err = f.open(ctx, store, registry, log); err != nil {
+		if plane, err = f.open(ctx, store, registry, process); err != nil {
 			if ctx.Err() != nil {
 				return nil
 			}
@@ -136,7 +146,7 @@ func runAgent(ctx context.Context, args []string, log *slog.Logger) error {
 			Set: plane.set, Store: store, Source: client, BaseDigest: f.baseDigest,
 			Reserved: []string{f.pool, server.BaseName}, StartedAt: startedAt, Log: log,
 		})
-		front.open(plane.front(f.pool, a.Ready, registry), log)
+		front.open(plane.front(f.pool, a.Ready, registry), process)
 		return a.Run(ctx)
 	})
 	err = group.Wait()
@@ -161,14 +171,14 @@ func (f *agentFlags) client(log *slog.Logger) (*agent.Client, error) {
 }
 
 func (f *agentFlags) open(
-	ctx context.Context, store *artifacts.Store, registry *prometheus.Registry, log *slog.Logger,
+	ctx context.Context, store *artifacts.Store, registry *prometheus.Registry, process *process,
 ) (*dataPlane, error) {
-	base, err := agent.OpenBase(ctx, store, f.baseDigest, f.dtype, log)
+	base, err := agent.OpenBase(ctx, store, f.baseDigest, f.dtype, process.log)
 	if err != nil {
 		return nil, err
 	}
-	logBase(log, f.pool, base)
-	return newDataPlane(ctx, base, f.queue, filepath.Join(f.cacheDir, "compiled"), registry, log)
+	logBase(process.log, f.pool, base)
+	return newDataPlane(ctx, base, f.queue, filepath.Join(f.cacheDir, "compiled"), registry, process)
 }
 
 // door leads to whoever answers now.
@@ -199,10 +209,10 @@ func (d *door) sendElsewhere(w http.ResponseWriter) {
 	}
 }
 
-func (d *door) open(s *server.Server, log *slog.Logger) {
+func (d *door) open(s *server.Server, process *process) {
 	d.server.Store(s)
 	d.grpc.Open(s)
-	d.handler.Store(new(overHTTP(s, log)))
+	d.handler.Store(new(overHTTP(s, process)))
 }
 
 // leave turns readiness off, goes on answering for a while, and then drains.

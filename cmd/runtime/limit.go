@@ -16,8 +16,9 @@ import (
 const takenPercent = 90
 
 // keepWithinLimit has the process keep within what it may take, by GOMEMLIMIT if the environment has it, else by its
-// cgroup: Go's heap has what the memory off it leaves. A cgroup that cannot be read is one without a limit.
-func keepWithinLimit(environment string, cgroup memlimit.Provider, log *slog.Logger) {
+// cgroup: Go's heap has what the memory off it leaves. A cgroup that cannot be read is one without a limit. It returns
+// the limit in bytes; 0 is none.
+func keepWithinLimit(environment string, cgroup memlimit.Provider, log *slog.Logger) int64 {
 	limit := debug.SetMemoryLimit(-1) // as Go has read it of the environment
 	if environment == "" {
 		found, err := cgroup()
@@ -29,8 +30,9 @@ func keepWithinLimit(environment string, cgroup memlimit.Provider, log *slog.Log
 		}
 	}
 	if limit == math.MaxInt64 {
-		return
+		return 0
 	}
 	memory.Limit(limit)
 	log.Info("memory limit", "bytes", limit)
+	return limit
 }

@@ -11,8 +11,6 @@ import (
 	"os/signal"
 	"syscall"
 
-	"github.com/KimMachineGun/automemlimit/memlimit"
-
 	"github.com/switchyard-dev/switchyard/runtime/kernels"
 )
 
@@ -34,25 +32,24 @@ func run(ctx context.Context, command string, args []string, log *slog.Logger) e
 	if _, err := kernels.Variant(); err != nil {
 		return err
 	}
-	keepWithinLimit(os.Getenv("GOMEMLIMIT"), memlimit.FromCgroup, log)
 	return commands[command](ctx, args, log)
 }
 
 func main() {
-	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	slog.SetDefault(slog.New(slog.NewTextHandler(os.Stderr, nil)))
 	if len(os.Args) < 2 || commands[os.Args[1]] == nil {
 		fmt.Fprint(os.Stderr, usage)
 		os.Exit(2)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
-	err := run(ctx, os.Args[1], os.Args[2:], log)
+	err := run(ctx, os.Args[1], os.Args[2:], slog.Default())
 	stop()
 	switch {
 	case errors.Is(err, errUsage):
 		os.Exit(2)
 	case err != nil:
-		log.Error("stopped", "error", err)
+		slog.Error("stopped", "error", err)
 		os.Exit(1)
 	}
 }

@@ -52,6 +52,8 @@ type dataPlane struct {
 	queue  *batcher.Batcher
 	images *preprocess.Image // nil where the base says nothing of preprocessing
 	texts  *text.Tokenizer   // likewise
+	// adapterBytes is what adapters may take of memory; 0 where there is no limit.
+	adapterBytes int64
 }
 
 // queueFlags are the times that bound the queue.
@@ -84,7 +86,7 @@ func millisecondsVar(set *flag.FlagSet, d *time.Duration, least uint64, name, us
 // newDataPlane makes a data plane of a base; what it compiles of its own is kept in cacheDir, if there is one.
 func newDataPlane(
 	ctx context.Context, base *model.Base, times queueFlags, cacheDir string, registry *prometheus.Registry,
-	log *slog.Logger,
+	process *process,
 ) (*dataPlane, error) {
 	var images *preprocess.Image
 	if base.Preprocessor != nil && base.Description.Image != nil {
@@ -110,16 +112,30 @@ func newDataPlane(
 	if err != nil {
 		return nil, err
 	}
-	log.Info("engine calibrated", "batch", seconds(cost.Batch), "thousandTokens", seconds(1000*cost.Token),
+	process.log.Info("engine calibrated", "batch", seconds(cost.Batch), "thousandTokens", seconds(1000*cost.Token),
 		"millionPairs", seconds(1e6*cost.Pair), "billionUpdates", seconds(1e9*cost.Update))
 	return &dataPlane{
 		engine: eng, set: adapters.New(eng), images: images, texts: texts,
+		adapterBytes: leftToAdapters(process.memoryLimit, base),
 		queue: batcher.New(eng, batcher.Options{
 			Cost: cost, MaxBatch: times.maxBatch, MaxQueue: times.maxQueue, MaxDelay: times.maxDelay,
 			MaxBatchRows: arch.MaxBatchRows, MaxBatchTokens: arch.MaxBatchTokens,
 			Observe: server.NewBatchObserver(registry),
 		}),
 	}, nil
+}
+
+// leftToAdapters is what base, a batch and requests leave of a process's memory limit. What a pool gives its adapters
+// (spec.adapters.memory) is for the manager to keep: pods are not told of it.
+func leftToAdapters(limit int64, base *model.Base) int64 {
+	if limit == 0 {
+		return 0
+	}
+	d, requests := base.Description, int64(arch.RequestBytes)
+	if d.Image != nil {
+		requests += arch.DecodingBytes
+	}
+	return max(1, limit-d.Bytes(base.DType)-d.BatchBytes(arch.MaxBatchRows, 0)-requests)
 }
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
@@ -151,13 +167,13 @@ func openTokenizer(ctx context.Context, base *model.Base, cacheDir string) (*tex
 func (p *dataPlane) front(name string, ready func() error, registry *prometheus.Registry) *server.Server {
 	return server.New(p.set, p.queue, p.images, server.Options{
 		Name: name, RequestBytes: arch.RequestBytes, MaxRows: maxRequestRows, MaxRowsInFlight: maxRowsInFlight,
-		Ready: ready, Registry: registry, Texts: p.texts,
+		Ready: ready, AdapterBytes: p.adapterBytes, Registry: registry, Texts: p.texts,
 	})
 }
 
 // overHTTP is what a server answers over HTTP.
-func overHTTP(front *server.Server, log *slog.Logger) http.Handler {
-	return rest.New(front, rest.Options{MaxBodyBytes: maxBodyBytes, Log: log})
+func overHTTP(front *server.Server, process *process) http.Handler {
+	return rest.New(front, rest.Options{MaxBodyBytes: maxBodyBytes, Log: process.log, Tracer: process.tracer})
 }
 
 // overGRPC is what will be answered over gRPC, once it is open for a server.

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/switchyard-dev/switchyard/cmd/logging"
 	"github.com/switchyard-dev/switchyard/runtime/arch"
 	"github.com/switchyard-dev/switchyard/runtime/model"
 	"github.com/switchyard-dev/switchyard/runtime/server"
@@ -25,6 +26,7 @@ type serveFlags struct {
 	baseModel, adapters, name   string
 	dtype                       arch.DType
 	queue                       queueFlags
+	logging                     logging.Flags
 	httpAddress, metricsAddress string
 	grpcAddress                 string
 }
@@ -37,6 +39,7 @@ func parseServeFlags(args []string) (*serveFlags, error) {
 	set.StringVar(&f.name, "name", "", "the base model's `name` in requests (default: its folder's)")
 	dtypeVar(set, &f.dtype)
 	f.queue.define(set)
+	f.logging.Define(set)
 	set.StringVar(&f.httpAddress, "http-address", "127.0.0.1:8080", "`address` of the inference protocol")
 	set.StringVar(&f.grpcAddress, "grpc-address", "127.0.0.1:8081", "`address` of the inference protocol over gRPC")
 	set.StringVar(&f.metricsAddress, "metrics-address", "127.0.0.1:9090", "`address` of /metrics")
@@ -65,11 +68,17 @@ func dtypeVar(set *flag.FlagSet, dtype *arch.DType) {
 }
 
 // serve runs the data plane over a folder of adapters until ctx ends, then answers what it has admitted.
-func serve(ctx context.Context, args []string, log *slog.Logger) error {
+func serve(ctx context.Context, args []string, given *slog.Logger) error {
 	f, err := parseServeFlags(args)
 	if f == nil || err != nil {
 		return err
 	}
+	process, err := begin(ctx, &f.logging, given)
+	if err != nil {
+		return err
+	}
+	defer process.end(ctx)
+	log := process.log
 	base, name, err := openBase(f.baseModel, f.dtype, log)
 	if err != nil {
 		return fmt.Errorf("base model %s: %w", f.baseModel, err)
@@ -87,7 +96,7 @@ func serve(ctx context.Context, args []string, log *slog.Logger) error {
 	if user, err := os.UserCacheDir(); err == nil {
 		cacheDir = filepath.Join(user, "switchyard", "compiled")
 	}
-	plane, err := newDataPlane(ctx, base, f.queue, cacheDir, registry, log)
+	plane, err := newDataPlane(ctx, base, f.queue, cacheDir, registry, process)
 	if err != nil {
 		return fmt.Errorf("base model %s: %w", f.baseModel, err)
 	}
@@ -105,7 +114,7 @@ func serve(ctx context.Context, args []string, log *slog.Logger) error {
 		log.Info("ready")
 		return nil
 	})
-	if err := listen(ctx, group, "http", f.httpAddress, overHTTP(front, log), front.Drain, log); err != nil {
+	if err := listen(ctx, group, "http", f.httpAddress, overHTTP(front, process), front.Drain, log); err != nil {
 		return err
 	}
 	grpc := overGRPC(log)

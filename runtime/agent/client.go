@@ -21,6 +21,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
 
 	"github.com/switchyard-dev/switchyard/api/v1alpha1"
 )
@@ -59,6 +60,9 @@ func ServiceAccount(folder string, getenv func(string) string) (config *rest.Con
 		UserAgent:       "switchyard-agent",
 	}, strings.TrimSpace(string(raw)), nil
 }
+
+// LogTo has client-go's own lines written as the process's are.
+func LogTo(log *slog.Logger) { klog.SetSlogLogger(log) }
 
 // NewClient is a client of the assignment of that name.
 func NewClient(config *rest.Config, namespace, name string, log *slog.Logger) (*Client, error) {
