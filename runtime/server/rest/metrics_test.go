@@ -110,12 +110,16 @@ func TestMetricsOfRealTraffic(t *testing.T) {
 	busy := f.values(t)
 	expectValues(t, busy, map[string]float64{
 		"vllm:num_requests_running": 1, "vllm:num_requests_waiting": 1, "switchyard_queue_requests": 1,
-		"switchyard_preparing_requests": 0, "switchyard_batch_rows": 0, "vllm:kv_cache_usage_perc": 0,
+		"switchyard_preparing_requests": 0, "switchyard_batch_rows": 0,
 		"switchyard_adapters served": 4, "switchyard_adapters loading": 1, "switchyard_adapters refused": 1,
 		"switchyard_adapter_loads_total loaded": 4, "switchyard_adapter_loads_total refused": 1,
 		"switchyard_adapter_load_seconds": 4, "switchyard_adapter_unloads_total": 0, "switchyard_revisions served": 4,
 		"switchyard_refusals_total deadline": 1,
+		"vllm:kv_cache_usage_perc":           busy["switchyard_adapter_bytes"] / adapterBytes,
 	})
+	if busy["switchyard_adapter_bytes"] == 0 || busy["switchyard_queue_estimated_seconds"] < 0 {
+		t.Errorf("expected adapters to take memory, found %v", busy)
+	}
 	release()
 	waiting.Wait()
 	for path, want := range map[string]int{

@@ -44,6 +44,7 @@ const (
 	// requestBytes is enough for 32 bodies of an eighth of that, and their rows.
 	requestBytes = 32*3*maxBodyBytes/8 + 512<<10
 	maxRows      = 8
+	adapterBytes = 1 << 30 // a power of 2: what is over it is exact
 )
 
 // front is a server over the real sample, with one adapter beside it that is refused and one that never ends loading.
@@ -121,7 +122,7 @@ func newServerOf(
 	t.Cleanup(queue.Close)
 	s := server.New(set, queue, images, server.Options{
 		Name: name, RequestBytes: requestBytes, MaxRows: maxRows, MaxRowsInFlight: 64,
-		Registry: registry, Texts: openTokenizer(t, base),
+		Registry: registry, AdapterBytes: adapterBytes, Texts: openTokenizer(t, base),
 	})
 	load(set)
 	set.Told()
