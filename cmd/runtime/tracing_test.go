@@ -308,7 +308,8 @@ func expectTree(t *testing.T, spans []*traces.Span, rows int) {
 	}
 }
 
-// A failure is the server's or the client's, as its span says; who is not to be traced by its caller is not.
+// A failure is the server's or the client's, as its span says; who is not to be traced by its caller is not, nor is a
+// probe.
 func TestTheSpansOfFailures(t *testing.T) {
 	var r receiver
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", r.overHTTP(t))
@@ -316,12 +317,15 @@ func TestTheSpansOfFailures(t *testing.T) {
 	served := serveDigits(t, tracing)
 	askDigits(t, served.URL, 1, nil, "nobody")
 	askDigits(t, served.URL, 1, map[string]string{"Switchyard-Timeout-Ms": "none"}, "parity")
-	askDigits(t, served.URL, 1, map[string]string{"traceparent": strings.TrimSuffix(callersHeader["traceparent"], "1") + "0"}, "")
-	response, err := http.Get(served.URL + "/nowhere/secret")
-	if err != nil {
-		t.Fatal(err)
+	unsampled := strings.TrimSuffix(callersHeader["traceparent"], "1") + "0"
+	askDigits(t, served.URL, 1, map[string]string{"traceparent": unsampled}, "")
+	for _, path := range []string{"/nowhere/secret", "/v2/health/ready"} {
+		response, err := http.Get(served.URL + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = response.Body.Close()
 	}
-	_ = response.Body.Close()
 	served.Close()
 	if err := tracing.close(t.Context()); err != nil {
 		t.Fatal(err)

@@ -19,8 +19,8 @@ func TestClientGoWritesToTheProcesssLog(t *testing.T) {
 	klog.Background().Info("structured", "key", "value")
 	klog.Warningf("printed by %s", "old code")
 	text := log.String()
-	if !strings.Contains(text, `"msg":"structured","key":"value"`) || !strings.Contains(text, `"msg":"printed by old code`) ||
-		strings.Count(text, "\n") != 2 {
+	if !strings.Contains(text, `"msg":"structured","key":"value"`) ||
+		!strings.Contains(text, `"msg":"printed by old code`) || strings.Count(text, "\n") != 2 {
 		t.Errorf("expected two lines of JSON, found %s", text)
 	}
 }

@@ -121,14 +121,14 @@ func TestFailuresAreLogged(t *testing.T) {
 	}
 	want := map[string]any{
 		"level": "ERROR", "msg": "request failed", "request_id": "seven", "route": inferRoute, "code": 500.0, "rows": 2.0,
-		"error": "a fault",
+		"batches": 1.0, "error": "a fault",
 	}
 	for key, value := range want {
 		if found[0][key] != value {
 			t.Errorf("%s: expected %v, found %v", key, value, found[0][key])
 		}
 	}
-	for _, key := range []string{"took", "preprocess", "queue", "engine"} {
+	for _, key := range []string{"seconds", "preprocess_seconds", "queue_seconds", "engine_seconds"} {
 		if took, ok := found[0][key].(float64); !ok || took < 0 {
 			t.Errorf("%s: expected a time, found %v", key, found[0][key])
 		}

@@ -13,6 +13,7 @@ type Route struct {
 	name    string // in the series and the log
 	span    string // name of the span
 	infers  bool   // rows are asked
+	isProbe bool   // the server's health is asked, all the time: no spans
 	asked   []attribute.KeyValue
 	outcome func(code int) attribute.KeyValue
 }
@@ -21,8 +22,9 @@ type Route struct {
 func HTTP(pattern string) Route {
 	method, path, _ := strings.Cut(pattern, " ")
 	return Route{
-		name: pattern, span: pattern, infers: method == http.MethodPost, outcome: semconv.HTTPResponseStatusCode,
-		asked: []attribute.KeyValue{methodOf(method), semconv.HTTPRoute(strings.TrimSuffix(path, "{$}"))},
+		name: pattern, span: pattern, infers: method == http.MethodPost, isProbe: strings.HasPrefix(path, "/v2/health/"),
+		outcome: semconv.HTTPResponseStatusCode,
+		asked:   []attribute.KeyValue{methodOf(method), semconv.HTTPRoute(strings.TrimSuffix(path, "{$}"))},
 	}
 }
 
@@ -42,7 +44,7 @@ func Unrouted(method string) Route {
 func GRPC(name, method string, infers bool, status func(code int) string) Route {
 	method = strings.TrimPrefix(method, "/")
 	return Route{
-		name: name, span: method, infers: infers,
+		name: name, span: method, infers: infers, isProbe: strings.HasPrefix(method, "grpc.health."),
 		asked:   []attribute.KeyValue{semconv.RPCSystemNameGRPC, semconv.RPCMethod(method)},
 		outcome: func(code int) attribute.KeyValue { return semconv.RPCResponseStatusCode(status(code)) },
 	}

@@ -4,7 +4,9 @@ import (
 	"context"
 	"crypto/rand"
 	"log/slog"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -49,6 +51,7 @@ type Request struct {
 	id      string
 	began   time.Time
 	account *server.Account
+	span    trace.Span // nil: it is not traced
 }
 
 // Begin begins to tell of a request. header gives the request's headers, or gRPC's metadata, by name; "" is none. The
@@ -99,7 +102,7 @@ func (r *Request) write(ctx context.Context, ended time.Time, code int, err erro
 		return
 	}
 	what := "request"
-	attributes := r.attributes(ctx, ended, code)
+	attributes := r.attributes(ended, code)
 	if level > slog.LevelDebug {
 		if !t.lines.Allow() {
 			t.unwritten.Add(1)
@@ -115,20 +118,25 @@ func (r *Request) write(ctx context.Context, ended time.Time, code int, err erro
 }
 
 // attributes are what the request's line says.
-func (r *Request) attributes(ctx context.Context, ended time.Time, code int) []slog.Attr {
+func (r *Request) attributes(ended time.Time, code int) []slog.Attr {
 	attributes := []slog.Attr{
 		slog.String("request_id", r.id), slog.String("route", r.route.name), slog.Int("code", code),
-		slog.Duration("took", ended.Sub(r.began)),
+		slog.Float64("seconds", ended.Sub(r.began).Seconds()),
 	}
-	if at := trace.SpanContextFromContext(ctx); r.of.tracer != nil && at.IsValid() {
+	if r.span != nil {
+		at := r.span.SpanContext()
 		attributes = append(attributes,
 			slog.String("trace_id", at.TraceID().String()), slog.String("span_id", at.SpanID().String()))
 	}
-	if r.account.Rows > 0 {
-		attributes = append(attributes, slog.Int("rows", r.account.Rows))
+	if a := r.account; a.Rows > 0 {
+		attributes = append(attributes, slog.Int("rows", a.Rows), slog.Int("batches", len(a.Runs)))
 	}
+	took := make(map[string]time.Duration)
 	for _, s := range r.stages(ended) {
-		attributes = append(attributes, slog.Duration(s.name, s.ended.Sub(s.began)))
+		took[s.name] += s.ended.Sub(s.began)
+	}
+	for _, name := range slices.Sorted(maps.Keys(took)) {
+		attributes = append(attributes, slog.Float64(name+"_seconds", took[name].Seconds()))
 	}
 	return attributes
 }

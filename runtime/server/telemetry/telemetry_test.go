@@ -16,6 +16,7 @@ import (
 	"go.opentelemetry.io/otel/codes"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/switchyard-dev/switchyard/runtime/adapters"
 	"github.com/switchyard-dev/switchyard/runtime/arch"
@@ -28,7 +29,7 @@ import (
 )
 
 // newServer is a server over a real base, and its series.
-func newServer(t *testing.T) (*server.Server, *prometheus.Registry) {
+func newServer(t testing.TB) (*server.Server, *prometheus.Registry) {
 	t.Helper()
 	folder, err := weights.OpenFolder("../../../hack/samples/digits/base")
 	if err != nil {
@@ -104,5 +105,23 @@ func TestACallOverGRPC(t *testing.T) {
 	if err := testutil.GatherAndCompare(registry, strings.NewReader(series),
 		"switchyard_refusals_total", "switchyard_requests_total"); err != nil {
 		t.Error(err)
+	}
+}
+
+// What it takes to tell of a request that is answered, with traces and without.
+func BenchmarkRequest(b *testing.B) {
+	s, _ := newServer(b)
+	route := telemetry.HTTP("POST /v2/models/{model}/infer")
+	for name, tracer := range map[string]trace.Tracer{
+		"untraced": nil, "traced": sdktrace.NewTracerProvider().Tracer("test"),
+	} {
+		b.Run(name, func(b *testing.B) {
+			telling := telemetry.New(s, slog.New(slog.DiscardHandler), tracer)
+			b.ReportAllocs()
+			for b.Loop() {
+				ctx, request := telling.Begin(b.Context(), route, http.Header{}.Get)
+				request.End(ctx, http.StatusOK, nil)
+			}
+		})
 	}
 }

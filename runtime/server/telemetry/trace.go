@@ -39,35 +39,35 @@ func (header) Keys() []string { return nil }
 // beginSpan begins the request's span under its caller's, if requests are traced. What else a caller has to say, its
 // baggage, is left where it is.
 func (r *Request) beginSpan(ctx context.Context, from header) context.Context {
-	if r.of.tracer == nil {
+	if r.of.tracer == nil || r.route.isProbe {
 		return ctx
 	}
 	ctx = propagation.TraceContext{}.Extract(ctx, from)
-	ctx, _ = r.of.tracer.Start(ctx, r.route.span, trace.WithSpanKind(trace.SpanKindServer),
+	ctx, r.span = r.of.tracer.Start(ctx, r.route.span, trace.WithSpanKind(trace.SpanKindServer),
 		trace.WithTimestamp(r.began), trace.WithAttributes(r.route.asked...), trace.WithAttributes(requestIDKey.String(r.id)))
 	return ctx
 }
 
 // endSpan ends it, with a child for each stage.
 func (r *Request) endSpan(ctx context.Context, ended time.Time, code int) {
-	if r.of.tracer == nil {
+	if r.span == nil {
 		return
 	}
-	span := trace.SpanFromContext(ctx)
-	if span.IsRecording() {
-		span.SetAttributes(r.route.outcome(code))
-		if r.account.Rows > 0 {
-			span.SetAttributes(rowsKey.Int(r.account.Rows))
-		}
-		if code >= http.StatusInternalServerError {
-			span.SetStatus(codes.Error, "")
-			span.SetAttributes(semconv.ErrorTypeKey.String(strconv.Itoa(code)))
-		}
-		for _, s := range r.stages(ended) {
-			s.trace(ctx, r.of.tracer)
-		}
+	defer r.span.End(trace.WithTimestamp(ended))
+	if !r.span.IsRecording() {
+		return // its caller's trace is not sampled
 	}
-	span.End(trace.WithTimestamp(ended))
+	r.span.SetAttributes(r.route.outcome(code))
+	if r.account.Rows > 0 {
+		r.span.SetAttributes(rowsKey.Int(r.account.Rows))
+	}
+	if code >= http.StatusInternalServerError {
+		r.span.SetStatus(codes.Error, "")
+		r.span.SetAttributes(semconv.ErrorTypeKey.String(strconv.Itoa(code)))
+	}
+	for _, s := range r.stages(ended) {
+		s.trace(ctx, r.of.tracer)
+	}
 }
 
 // stage is a part of what was done for a request.
