@@ -92,10 +92,10 @@ func idOf(given string) string {
 func (r *Request) write(ctx context.Context, ended time.Time, code int, err error) {
 	t := r.of
 	level := slog.LevelDebug
-	switch {
-	case code == http.StatusInternalServerError:
+	switch code {
+	case http.StatusInternalServerError:
 		level = slog.LevelError
-	case code > http.StatusInternalServerError:
+	case http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 		level = slog.LevelWarn
 	}
 	if !t.log.Enabled(ctx, level) {
