@@ -115,7 +115,7 @@ func runAgent(ctx context.Context, args []string, given *slog.Logger) error {
 
 	// It listens before there is a base model: to pull that may take longer than the kubelet waits for a sign of life.
 	registry := newRegistry()
-	front := door{grpc: overGRPC(log)}
+	front := door{grpc: overGRPC(process)}
 	front.handler.Store(new(rest.Starting()))
 	group, ctx := errgroup.WithContext(ctx)
 	drain := func() { front.leave(f.drainDelay) }

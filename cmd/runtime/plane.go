@@ -177,8 +177,8 @@ func overHTTP(front *server.Server, process *process) http.Handler {
 }
 
 // overGRPC is what will be answered over gRPC, once it is open for a server.
-func overGRPC(log *slog.Logger) *rpc.Handler {
-	return rpc.New(rpc.Options{MaxMessageBytes: maxBodyBytes, Log: log})
+func overGRPC(process *process) *rpc.Handler {
+	return rpc.New(rpc.Options{MaxMessageBytes: maxBodyBytes, Log: process.log, Tracer: process.tracer})
 }
 
 // close answers what was admitted and ends the engine.

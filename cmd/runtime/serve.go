@@ -117,7 +117,7 @@ func serve(ctx context.Context, args []string, given *slog.Logger) error {
 	if err := listen(ctx, group, "http", f.httpAddress, overHTTP(front, process), front.Drain, log); err != nil {
 		return err
 	}
-	grpc := overGRPC(log)
+	grpc := overGRPC(process)
 	grpc.Open(front)
 	drain := func() {
 		front.Drain()

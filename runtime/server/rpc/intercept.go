@@ -19,9 +19,9 @@ import (
 
 // unary answers a call that has one message.
 func (h *Handler) unary(
-	ctx context.Context, _ any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler,
+	ctx context.Context, _ any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler,
 ) (answer any, err error) {
-	err = h.answer(ctx, info.FullMethod, func(c *call) (err error) {
+	err = h.answer(ctx, func(c *call) (err error) {
 		answer, err = handle(ctx, c.message)
 		return err
 	})
@@ -30,25 +30,23 @@ func (h *Handler) unary(
 
 // stream answers a call that has several, or several answers.
 func (h *Handler) stream(
-	service any, s grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler,
+	service any, s grpc.ServerStream, _ *grpc.StreamServerInfo, handle grpc.StreamHandler,
 ) error {
-	return h.answer(s.Context(), info.FullMethod, func(*call) error { return handle(service, s) })
+	return h.answer(s.Context(), func(*call) error { return handle(service, s) })
 }
 
 // answer answers a call, unless its message could not be read; its error, or a panic, becomes the call's status.
-func (h *Handler) answer(ctx context.Context, method string, handle func(*call) error) (err error) {
+func (h *Handler) answer(ctx context.Context, handle func(*call) error) (err error) {
 	c := callOf(ctx)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	defer func() {
 		if v := recover(); v != nil {
-			h.options.Log.Error("panic", "route", method, "panic", v, "stack", string(debug.Stack()))
-			err = fmt.Errorf("panic: %v", v)
+			err = fmt.Errorf("panic: %v\n%s", v, debug.Stack())
 		}
 		var told *status.Status
-		if c.code, told = statusOf(err); c.code == http.StatusInternalServerError {
-			h.options.Log.Error("request failed", "route", method, "error", err)
-		}
+		c.failure = err
+		c.code, told = statusOf(err)
 		err = told.Err()
 	}()
 	switch {
@@ -71,6 +69,7 @@ var grpcCodes = map[int]codes.Code{
 	http.StatusTooManyRequests:       codes.ResourceExhausted,
 	server.StatusClientGone:          codes.Canceled,
 	http.StatusInternalServerError:   codes.Internal,
+	http.StatusNotImplemented:        codes.Unimplemented,
 	http.StatusServiceUnavailable:    codes.Unavailable,
 	http.StatusGatewayTimeout:        codes.DeadlineExceeded,
 }

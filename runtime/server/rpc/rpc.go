@@ -7,8 +7,9 @@ import (
 	"net/http"
 	"sync"
 	"sync/atomic"
-	"time"
 
+	"go.opentelemetry.io/otel/trace"
+	rpccode "google.golang.org/genproto/googleapis/rpc/code"
 	"google.golang.org/grpc"
 	_ "google.golang.org/grpc/encoding/gzip" // of streams; a message is decompressed here
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
@@ -18,12 +19,14 @@ import (
 	"github.com/switchyard-dev/switchyard/api/proto/inference"
 	"github.com/switchyard-dev/switchyard/runtime/server"
 	"github.com/switchyard-dev/switchyard/runtime/server/body"
+	"github.com/switchyard-dev/switchyard/runtime/server/telemetry"
 )
 
 // Options are the settings of what is served over gRPC.
 type Options struct {
 	MaxMessageBytes int64 // of one request, decompressed
 	Log             *slog.Logger
+	Tracer          trace.Tracer // nil: calls are not traced
 }
 
 const (
@@ -37,11 +40,12 @@ const (
 
 // Handler answers gRPC over HTTP/2. It is there before a server is: until Open it is alive and not ready.
 type Handler struct {
-	options  Options
-	server   atomic.Pointer[server.Server]
-	grpc     *grpc.Server
-	drain    sync.Once
-	draining chan struct{} // closed: streams end
+	options   Options
+	server    atomic.Pointer[server.Server]
+	telemetry atomic.Pointer[telemetry.Telemetry] // of the server
+	grpc      *grpc.Server
+	drain     sync.Once
+	draining  chan struct{} // closed: streams end
 }
 
 // New serves the protocols that gRPC carries, once there is a server.
@@ -69,7 +73,10 @@ func Configure(s *http.Server) {
 }
 
 // Open has a server answer from now on.
-func (h *Handler) Open(s *server.Server) { h.server.Store(s) }
+func (h *Handler) Open(s *server.Server) {
+	h.telemetry.Store(telemetry.New(s, h.options.Log, h.options.Tracer))
+	h.server.Store(s)
+}
 
 // Drain ends the streams that would never end by themselves: those that watch the server's health.
 func (h *Handler) Drain() { h.drain.Do(func() { close(h.draining) }) }
@@ -137,6 +144,7 @@ type call struct {
 	message proto.Message // read; nil of a stream
 	err     error         // why it could not be read
 	code    int           // of its answer, as HTTP has it; 0 while there is none
+	failure error         // that it was answered with
 }
 
 type callKey struct{}
@@ -146,20 +154,25 @@ func callOf(ctx context.Context) *call { return ctx.Value(callKey{}).(*call) }
 // ServeHTTP implements http.Handler: where a call begins and ends. What grpc-go is given has no message, or only some:
 // what is read here is put in its place by the interceptor.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	began := time.Now()
 	s := h.server.Load()
 	route, known := routes[r.URL.Path]
 	out := newWriter(w, known && route.request == nil)
 	defer out.end()
 	out.Header().Set("Grpc-Accept-Encoding", gzipEncoding)
+	ctx, end := r.Context(), func(int, error) {} // before there is a server, nobody tells
+	if telling := h.telemetry.Load(); telling != nil {
+		told, request := telling.Begin(ctx, route.telling(r.URL.Path), r.Header.Get)
+		out.Header().Set(telemetry.RequestID, request.ID())
+		ctx, end = told, func(code int, err error) { request.End(told, code, err) }
+	}
 	if !known {
 		r.Body = http.NoBody
 		h.grpc.ServeHTTP(out, r)
-		observe(s, "none", http.StatusNotImplemented, began)
+		end(http.StatusNotImplemented, nil)
 		return
 	}
 	c := &call{}
-	h.serve(out, r, route, s, c)
+	h.serve(out, r.WithContext(ctx), route, s, c)
 	switch {
 	case c.code != 0:
 	case r.Context().Err() != nil:
@@ -167,7 +180,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default: // grpc-go has refused its header
 		c.code = http.StatusBadRequest
 	}
-	observe(s, route.name, c.code, began)
+	end(c.code, c.failure)
 }
 
 // serve has a call answered, and gives back what it holds.
@@ -183,10 +196,23 @@ func (h *Handler) serve(w *writer, r *http.Request, route route, s *server.Serve
 	h.grpc.ServeHTTP(w, r)
 }
 
-func observe(s *server.Server, route string, code int, began time.Time) {
-	if s != nil {
-		s.Observe(route, code, time.Since(began))
+// telling is the route as it is told of. Of a method that nobody knows, a stranger has chosen the name.
+func (r route) telling(method string) telemetry.Route {
+	if r.name == "" {
+		return telemetry.GRPC("none", "_OTHER", false, codeName)
 	}
+	return telemetry.GRPC(r.name, method, r.infer, codeName)
+}
+
+// codeName is how the protocol writes gRPC's code of an HTTP code.
+func codeName(code int) string {
+	if code == http.StatusOK {
+		return rpccode.Code_OK.String()
+	}
+	if found, ok := grpcCodes[code]; ok {
+		return rpccode.Code(found).String() //nolint:gosec // there are seventeen codes
+	}
+	return rpccode.Code_UNKNOWN.String()
 }
 
 // end waits for whoever answers the call, and gives back its memory. grpc-go leaves a call whose client has gone.
