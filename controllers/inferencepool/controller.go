@@ -2,14 +2,9 @@ package inferencepool
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"net/http"
 	"reflect"
 	"slices"
-	"sync"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -37,6 +32,7 @@ import (
 	"github.com/switchyard-dev/switchyard/api/v1alpha1"
 	"github.com/switchyard-dev/switchyard/controllers/artifact"
 	"github.com/switchyard-dev/switchyard/controllers/attempt"
+	"github.com/switchyard-dev/switchyard/controllers/owned"
 	"github.com/switchyard-dev/switchyard/controllers/placement"
 	"github.com/switchyard-dev/switchyard/controllers/telemetry"
 )
@@ -86,7 +82,7 @@ type Options struct {
 // Reconciler reconciles InferencePools.
 type Reconciler struct {
 	client   client.Client
-	reader   client.Reader
+	objects  *owned.Objects
 	events   events.EventRecorder
 	metrics  *telemetry.Metrics
 	courier  *courier
@@ -95,28 +91,18 @@ type Reconciler struct {
 	now      func() time.Time
 	trust    Trust
 	runtime  Runtime
-
-	mu      sync.Mutex
-	applied map[types.NamespacedName]map[string]applied // by pool and kind
-}
-
-// applied is what was last applied, and which version of the object was seen then: as long as both are the same there
-// is nothing to do.
-type applied struct {
-	sum     [sha256.Size]byte
-	version string
 }
 
 // New is a reconciler.
 func New(o Options) *Reconciler {
 	return &Reconciler{
-		client: o.Client, reader: o.Reader, events: o.Events, policy: o.Policy, now: o.Now, trust: o.Trust,
+		client: o.Client, objects: owned.New(o.Client, o.Reader, fieldOwner), events: o.Events, policy: o.Policy, now: o.Now,
+		trust:   o.Trust,
 		runtime: o.Runtime, metrics: o.Metrics,
 		courier: &courier{
 			source: o.Source, store: o.Store, metrics: o.Metrics, dir: o.TempDir, bases: map[string]described{},
 		},
 		attempts: attempt.New[v1alpha1.ResolvedBaseModel](parallelBrings, o.Now),
-		applied:  map[types.NamespacedName]map[string]applied{},
 	}
 }
 
@@ -198,7 +184,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		return ctrl.Result{}, err
 	}
 	refused := r.apply(ctx, s)
-	if s.refused = refusal(refused); refused != nil && s.refused == "" {
+	if s.refused = owned.Refusal(refused); refused != nil && s.refused == "" {
 		return ctrl.Result{}, refused
 	}
 	if s.taken != "" && (result.RequeueAfter == 0 || result.RequeueAfter > takenAgain) {
@@ -218,26 +204,10 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	return result, nil
 }
 
-// refusal is what the API server said of an object that it does not take, for what is in it, for who asks or because of
-// a webhook; "" for what passes by itself, such as a conflict or an API server that is away.
-func refusal(err error) string {
-	var answer apierrors.APIStatus
-	switch {
-	case !errors.As(err, &answer), apierrors.IsConflict(err), apierrors.IsNotFound(err), apierrors.IsUnauthorized(err),
-		apierrors.IsTooManyRequests(err), apierrors.IsTimeout(err):
-		return ""
-	case answer.Status().Code < http.StatusInternalServerError, apierrors.IsInternalError(err):
-		return err.Error()
-	}
-	return ""
-}
-
 func (r *Reconciler) forget(pool types.NamespacedName) {
 	r.attempts.Forget(pool)
 	r.courier.forget(artifact.Repository(pool.Namespace, pool.Name))
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.applied, pool)
+	r.objects.Forget(pool)
 }
 
 // count counts the pool's pods.
@@ -301,13 +271,6 @@ func (r *Reconciler) bring(ctx context.Context, s *scope) (next time.Duration) {
 	return 0 // called again when it ends
 }
 
-// piece is one object of a pool: as it should be, and an empty one to read what is there.
-type piece struct {
-	kind   string
-	wanted runtime.ApplyConfiguration
-	live   client.Object
-}
-
 // apply makes the pool's objects what they should be, once there is a base to serve. Pods that cannot hold what they
 // may be given are not made, and a Deployment that is there is left as it is, also until that is known.
 func (r *Reconciler) apply(ctx context.Context, s *scope) error {
@@ -323,71 +286,32 @@ func (r *Reconciler) apply(ctx context.Context, s *scope) error {
 	meta := func(name string) metav1.ObjectMeta {
 		return metav1.ObjectMeta{Namespace: s.pool.Namespace, Name: name}
 	}
-	var pieces []piece
-	if len(ca) > 0 { // else the pods wait for it, and we are called when it is there
-		pieces = append(pieces, piece{"ConfigMap", configMap(s.pool, ca), &corev1.ConfigMap{ObjectMeta: meta(agent)}})
+	var pieces []owned.Piece
+	add := func(kind string, wanted runtime.ApplyConfiguration, live client.Object) {
+		pieces = append(pieces, owned.Piece{Kind: kind, Wanted: wanted, Live: live})
 	}
-	pieces = append(pieces, []piece{
-		{"ServiceAccount", serviceAccount(s.pool), &corev1.ServiceAccount{ObjectMeta: meta(agent)}},
-		{"RoleBinding", roleBinding(s.pool, r.runtime), &rbacv1.RoleBinding{ObjectMeta: meta(agent)}},
-		{"NetworkPolicy", networkPolicy(s.pool, r.runtime), &networkingv1.NetworkPolicy{ObjectMeta: meta(name)}},
-		{"PodDisruptionBudget", disruptionBudget(s.pool), &policyv1.PodDisruptionBudget{ObjectMeta: meta(name)}},
-		{"Service", service(s.pool), &corev1.Service{ObjectMeta: meta(name)}},
-		{"Deployment", deployment(s.pool, base.Digest, r.runtime), &appsv1.Deployment{ObjectMeta: meta(name)}},
-	}...)
+	if len(ca) > 0 { // else the pods wait for it, and we are called when it is there
+		add("ConfigMap", configMap(s.pool, ca), &corev1.ConfigMap{ObjectMeta: meta(agent)})
+	}
+	add("ServiceAccount", serviceAccount(s.pool), &corev1.ServiceAccount{ObjectMeta: meta(agent)})
+	add("RoleBinding", roleBinding(s.pool, r.runtime), &rbacv1.RoleBinding{ObjectMeta: meta(agent)})
+	add("NetworkPolicy", networkPolicy(s.pool, r.runtime), &networkingv1.NetworkPolicy{ObjectMeta: meta(name)})
+	add("PodDisruptionBudget", disruptionBudget(s.pool), &policyv1.PodDisruptionBudget{ObjectMeta: meta(name)})
+	add("Service", service(s.pool), &corev1.Service{ObjectMeta: meta(name)})
+	if s.small == "" && !s.unjudged() {
+		add("Deployment", deployment(s.pool, base.Digest, r.runtime), &appsv1.Deployment{ObjectMeta: meta(name)})
+	}
 	for _, p := range pieces {
-		if p.kind == "Deployment" && (s.small != "" || s.unjudged()) {
-			continue
-		}
-		ok, err := r.applyPiece(ctx, s.pool, p)
+		standing, err := r.objects.Apply(ctx, s.pool, p)
 		if err != nil {
-			return fmt.Errorf("%s %s: %w", p.kind, p.live.GetName(), err)
+			return fmt.Errorf("%s %s: %w", p.Kind, p.Live.GetName(), err)
 		}
-		if !ok {
-			s.taken = fmt.Sprintf("%s %q", p.kind, p.live.GetName())
+		if standing == owned.Foreign {
+			s.taken = fmt.Sprintf("%s %q", p.Kind, p.Live.GetName())
 			return nil
 		}
 	}
 	return nil
-}
-
-// applyPiece applies one object, unless it is as it was when that was last done; false if it is not the pool's.
-func (r *Reconciler) applyPiece(ctx context.Context, pool *v1alpha1.InferencePool, p piece) (ok bool, err error) {
-	raw, err := json.Marshal(p.wanted)
-	if err != nil {
-		return false, err
-	}
-	key := client.ObjectKeyFromObject(p.live)
-	err = r.client.Get(ctx, key, p.live)
-	if apierrors.IsNotFound(err) { // or it has not our label: somebody else's
-		err = client.IgnoreNotFound(r.reader.Get(ctx, key, p.live))
-	}
-	if err != nil {
-		return false, err
-	}
-	if p.live.GetUID() != "" && !metav1.IsControlledBy(p.live, pool) {
-		// What is of a former pool of the name is on its way out, and we are called when it is gone.
-		former := metav1.GetControllerOf(p.live)
-		return former != nil && former.Kind == "InferencePool" && former.Name == pool.Name, nil
-	}
-	now := applied{sha256.Sum256(raw), p.live.GetResourceVersion()}
-	poolKey := client.ObjectKeyFromObject(pool)
-	r.mu.Lock()
-	same := p.live.GetUID() != "" && r.applied[poolKey][p.kind] == now
-	r.mu.Unlock()
-	if same {
-		return true, nil
-	}
-	if err := r.client.Apply(ctx, p.wanted, fieldOwner, client.ForceOwnership); err != nil {
-		return false, err
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.applied[poolKey] == nil {
-		r.applied[poolKey] = map[string]applied{}
-	}
-	r.applied[poolKey][p.kind] = now
-	return true, nil
 }
 
 // read gathers the rest of the scope from the cache.
