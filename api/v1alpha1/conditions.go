@@ -30,8 +30,8 @@ const (
 	ReasonInvalidBaseModel  = "InvalidBaseModel"  // no base model that can be served
 	ReasonPoolNotFound      = "PoolNotFound"      // the adapter's pool is not there
 	ReasonPoolNotReady      = "PoolNotReady"      // the adapter's pool has no base model yet
-	ReasonNameTaken         = "NameTaken"         // an object of a name that the pool needs is not the pool's
-	ReasonObjectRefused     = "ObjectRefused"     // the API server refuses an object of the pool's, or its pods
+	ReasonNameTaken         = "NameTaken"         // an object of a name that a pool or an adapter needs is another's
+	ReasonObjectRefused     = "ObjectRefused"     // the API server refuses an object of the pool's or adapter's, or pods
 	ReasonPoolFull          = "PoolFull"          // over the pool's maxCount or memory
 	ReasonNoRoomForSwap     = "NoRoomForSwap"     // no room for the new revision beside the one it replaces
 	ReasonResourcesTooSmall = "ResourcesTooSmall" // the pods' memory limit cannot hold all that they may have to
@@ -41,7 +41,7 @@ const (
 	ReasonLoadFailed        = "LoadFailed"        // a pod could not load it
 	ReasonNoPods            = "NoPods"            // no pod is ready
 	ReasonRollingOut        = "RollingOut"        // of a pool whose pods are not all ready
-	ReasonProgressing       = "Progressing"       // Reconciling: True
+	ReasonProgressing       = "Progressing"       // Reconciling: True; an adapter's Service is on its way
 )
 
 // Reasons of a pod's failed entry.

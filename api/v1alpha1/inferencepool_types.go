@@ -67,6 +67,11 @@ type InferencePoolSpec struct {
 	// +optional
 	// +default={}
 	Adapters AdapterLimits `json:"adapters,omitzero"`
+	// batching bounds batches and the queue before them, in each pod by itself. The pods are replaced when it changes, one
+	// by one.
+	// +optional
+	// +default={}
+	Batching Batching `json:"batching,omitzero"`
 	// template is what of the pods is the user's to say.
 	// +optional
 	Template PodTemplate `json:"template,omitzero"`
@@ -116,6 +121,34 @@ type AdapterLimits struct {
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=16384
 	MaxRank *int32 `json:"maxRank,omitempty"`
+}
+
+// Batching bounds batches and the queue in estimated time rather than in rows: a row of 512 tokens takes as long as
+// thirty of 16, and the runtime knows what a row costs.
+// +kubebuilder:validation:XValidation:rule="!has(self.maxQueueMilliseconds) || !has(self.maxBatchMilliseconds) || self.maxQueueMilliseconds >= self.maxBatchMilliseconds",message="maxQueueMilliseconds must be at least maxBatchMilliseconds: a batch comes out of the queue"
+type Batching struct {
+	// maxBatchMilliseconds is the estimated time of one batch, from 1 to 20000, 100 by default; a row that takes longer is
+	// a batch of its own. Larger batches answer more rows a second, and let who comes meanwhile wait for longer.
+	// +optional
+	// +default=100
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=20000
+	MaxBatchMilliseconds *int32 `json:"maxBatchMilliseconds,omitempty"`
+	// maxQueueMilliseconds is the estimated time of all that waits, from maxBatchMilliseconds to 20000, 2000 by default.
+	// What does not fit is refused at once, to be tried again later. A pod that ends answers what waits in it, and has 30
+	// seconds for that.
+	// +optional
+	// +default=2000
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=20000
+	MaxQueueMilliseconds *int32 `json:"maxQueueMilliseconds,omitempty"`
+	// maxDelayMilliseconds is for how long a batch that is not full waits for more rows, from 0 to 1000, 0 by default: an
+	// idle pod begins at once.
+	// +optional
+	// +default=0
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=1000
+	MaxDelayMilliseconds *int32 `json:"maxDelayMilliseconds,omitempty"`
 }
 
 // PodTemplate is the part of the pods that is the user's to say. Its members mean what they mean in a pod.
@@ -245,4 +278,9 @@ type Endpoint struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=512
 	HTTP string `json:"http,omitempty"`
+	// grpc is the address of the Open Inference Protocol over gRPC, without TLS, as host:port.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=512
+	GRPC string `json:"grpc,omitempty"`
 }

@@ -20,6 +20,7 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // +kubebuilder:printcolumn:name="Message",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].message`,description="what the reason means here"
 // +kubebuilder:validation:XValidation:rule="self.metadata.name.size() <= 63 && self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",message="metadata.name must be a DNS label: at most 63 lower-case letters, digits and hyphens, with a letter or digit at either end"
 // +kubebuilder:validation:XValidation:rule="self.metadata.name != self.spec.poolRef.name",message="metadata.name must not be the pool's name (spec.poolRef.name)"
+// +kubebuilder:validation:XValidation:rule="!has(self.spec.service) || !self.spec.service || self.metadata.name.matches('^[a-z]')",message="metadata.name must begin with a letter where spec.service is true: a Service of that name is made"
 type LoRAAdapter struct {
 	metav1.TypeMeta `json:",inline"`
 	// metadata is the object's; its name is the one under which requests ask for the adapter.
@@ -71,6 +72,11 @@ type LoRAAdapterSpec struct {
 	// Regression of a single output. It is part of the revision.
 	// +optional
 	ProblemType ProblemType `json:"problemType,omitempty"`
+	// service makes a Service of the adapter's name, beside the pool's, at which clients that know of one model alone ask
+	// this adapter: http://name.namespace.svc:8080/classify. One of that name that is there already is left as it is, and
+	// the adapter says Ready=False, NameTaken.
+	// +optional
+	Service bool `json:"service,omitempty"`
 }
 
 // ProblemType is what the outputs of a head mean.

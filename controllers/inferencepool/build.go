@@ -3,6 +3,7 @@ package inferencepool
 import (
 	"cmp"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"net/url"
 	"strconv"
@@ -20,6 +21,7 @@ import (
 
 	"github.com/switchyard-dev/switchyard/api/v1alpha1"
 	"github.com/switchyard-dev/switchyard/controllers/artifact"
+	"github.com/switchyard-dev/switchyard/controllers/endpoint"
 	"github.com/switchyard-dev/switchyard/controllers/placement"
 	"github.com/switchyard-dev/switchyard/runtime/arch"
 )
@@ -33,12 +35,6 @@ type Runtime struct {
 	// ClusterRole is what the pods may do in their namespace.
 	ClusterRole string
 }
-
-// The ports of a pod, and of the pool's Service.
-const (
-	portHTTP    = 8080
-	portMetrics = 9090
-)
 
 const (
 	cachePath          = "/var/cache/switchyard"
@@ -69,9 +65,7 @@ var registryLabels = map[string]string{
 func agentName(pool *v1alpha1.InferencePool) string { return pool.Name + "-runtime" }
 
 // selector tells the pool's pods from all others.
-func selector(pool *v1alpha1.InferencePool) map[string]string {
-	return map[string]string{v1alpha1.LabelPool: pool.Name}
-}
+func selector(pool *v1alpha1.InferencePool) map[string]string { return endpoint.Selector(pool.Name) }
 
 func owner(pool *v1alpha1.InferencePool) *metaac.OwnerReferenceApplyConfiguration {
 	return metaac.OwnerReference().
@@ -81,14 +75,8 @@ func owner(pool *v1alpha1.InferencePool) *metaac.OwnerReferenceApplyConfiguratio
 
 // service has the pool's name and answers for all of its ready pods.
 func service(pool *v1alpha1.InferencePool) *coreac.ServiceApplyConfiguration {
-	port := func(name string, number int32) *coreac.ServicePortApplyConfiguration {
-		return coreac.ServicePort().WithName(name).WithPort(number).WithTargetPort(intstr.FromInt32(number)).
-			WithProtocol(corev1.ProtocolTCP)
-	}
-	return coreac.Service(pool.Name, pool.Namespace).
-		WithLabels(selector(pool)).WithOwnerReferences(owner(pool)).
-		WithSpec(coreac.ServiceSpec().WithSelector(selector(pool)).
-			WithPorts(port("http", portHTTP), port("metrics", portMetrics)))
+	return endpoint.Service(pool.Namespace, pool.Name, pool.Name, endpoint.HTTP, endpoint.GRPC, endpoint.Metrics).
+		WithLabels(selector(pool)).WithOwnerReferences(owner(pool))
 }
 
 func serviceAccount(pool *v1alpha1.InferencePool) *coreac.ServiceAccountApplyConfiguration {
@@ -133,8 +121,9 @@ func networkPolicy(pool *v1alpha1.InferencePool, r Runtime) *networkingac.Networ
 		WithSpec(networkingac.NetworkPolicySpec().
 			WithPodSelector(metaac.LabelSelector().WithMatchLabels(selector(pool))).
 			WithPolicyTypes(networkingv1.PolicyTypeIngress, networkingv1.PolicyTypeEgress).
-			WithIngress(networkingac.NetworkPolicyIngressRule().
-				WithPorts(port(corev1.ProtocolTCP, portHTTP), port(corev1.ProtocolTCP, portMetrics))).
+			WithIngress(networkingac.NetworkPolicyIngressRule().WithPorts(
+				port(corev1.ProtocolTCP, endpoint.HTTP.Number), port(corev1.ProtocolTCP, endpoint.GRPC.Number),
+				port(corev1.ProtocolTCP, endpoint.Metrics.Number))).
 			WithEgress(
 				egress().WithPorts(port(corev1.ProtocolUDP, 53), port(corev1.ProtocolTCP, 53)),
 				egress().WithPorts(port(corev1.ProtocolTCP, 443), port(corev1.ProtocolTCP, 6443)),
@@ -228,11 +217,13 @@ func container(pool *v1alpha1.InferencePool, base string, r Runtime) *coreac.Con
 		return coreac.EnvVar().WithName(name).WithValueFrom(coreac.EnvVarSource().
 			WithFieldRef(coreac.ObjectFieldSelector().WithAPIVersion("v1").WithFieldPath(path)))
 	}
-	port := func(name string, number int32) *coreac.ContainerPortApplyConfiguration {
-		return coreac.ContainerPort().WithName(name).WithContainerPort(number).WithProtocol(corev1.ProtocolTCP)
+	port := func(p endpoint.Port) *coreac.ContainerPortApplyConfiguration {
+		return coreac.ContainerPort().WithName(p.Name).WithContainerPort(p.Number).WithProtocol(corev1.ProtocolTCP)
 	}
+	address := func(p endpoint.Port) string { return "$(POD_IP):" + strconv.Itoa(int(p.Number)) }
 	probe := func(path string) *coreac.ProbeApplyConfiguration {
-		return coreac.Probe().WithHTTPGet(coreac.HTTPGetAction().WithPath(path).WithPort(intstr.FromInt32(portHTTP)))
+		return coreac.Probe().WithHTTPGet(coreac.HTTPGetAction().
+			WithPath(path).WithPort(intstr.FromInt32(endpoint.HTTP.Number)))
 	}
 	args := []string{
 		"agent",
@@ -247,10 +238,12 @@ func container(pool *v1alpha1.InferencePool, base string, r Runtime) *coreac.Con
 		"--registry-ca-file=" + registryPath + "/" + keyCA,
 		"--cache-dir=" + cachePath,
 		"--service-account-dir=" + serviceAccountPath,
-		"--http-address=$(POD_IP):" + strconv.Itoa(portHTTP),
-		"--metrics-address=$(POD_IP):" + strconv.Itoa(portMetrics),
+		"--http-address=" + address(endpoint.HTTP),
+		"--grpc-address=" + address(endpoint.GRPC),
+		"--metrics-address=" + address(endpoint.Metrics),
 		"--drain-delay=" + drainDelay,
 	}
+	args = append(args, batching(pool)...)
 	env := []*coreac.EnvVarApplyConfiguration{
 		field("POD_NAME", "metadata.name"),
 		field("POD_NAMESPACE", "metadata.namespace"),
@@ -261,7 +254,7 @@ func container(pool *v1alpha1.InferencePool, base string, r Runtime) *coreac.Con
 	}
 	return coreac.Container().WithName(placement.RuntimeContainer).WithImage(r.Image).WithArgs(args...).
 		WithEnv(env...).
-		WithPorts(port("http", portHTTP), port("metrics", portMetrics)).
+		WithPorts(port(endpoint.HTTP), port(endpoint.GRPC), port(endpoint.Metrics)).
 		WithReadinessProbe(probe("/v2/health/ready").WithPeriodSeconds(1).WithFailureThreshold(3)).
 		// A base of some gigabytes is pulled before it listens: ten minutes.
 		WithStartupProbe(probe("/v2/health/live").WithPeriodSeconds(1).WithFailureThreshold(600)).
@@ -317,6 +310,21 @@ func converted[T any](from any) *T {
 
 func dtype(pool *v1alpha1.InferencePool) arch.DType {
 	return arch.DType(cmp.Or(pool.Spec.DType, v1alpha1.DTypeFloat32)) // as the API server fills it in
+}
+
+// batching is what the pods are told of batches and the queue.
+func batching(pool *v1alpha1.InferencePool) []string {
+	b := pool.Spec.Batching
+	flag := func(name string, value *int32, absent int32) string {
+		if value == nil {
+			value = &absent // as the API server fills it in
+		}
+		return fmt.Sprintf("--%s-milliseconds=%d", name, *value)
+	}
+	return []string{
+		flag("max-batch", b.MaxBatchMilliseconds, 100), flag("max-queue", b.MaxQueueMilliseconds, 2000),
+		flag("max-delay", b.MaxDelayMilliseconds, 0),
+	}
 }
 
 func replicas(pool *v1alpha1.InferencePool) int32 {

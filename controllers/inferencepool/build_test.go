@@ -2,14 +2,20 @@ package inferencepool
 
 import (
 	"encoding/json"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
+	"github.com/switchyard-dev/switchyard/api/v1alpha1"
 	"github.com/switchyard-dev/switchyard/test/wrappers"
 )
 
@@ -41,7 +47,7 @@ func way(ports []networkingv1.NetworkPolicyPort, peers []networkingv1.NetworkPol
 	return strings.Join(words, " ") + where
 }
 
-// A pool's pods are reached at their two ports, and reach names, the API server and the artifact registry.
+// A pool's pods are reached at their three ports, and reach names, the API server and the artifact registry.
 func TestNetworkPolicy(t *testing.T) {
 	pool := wrappers.Pool("demo", "digits").UID("1").Obj()
 	for _, c := range []struct{ registry, namespace, want string }{
@@ -60,9 +66,43 @@ func TestNetworkPolicy(t *testing.T) {
 		for _, e := range spec.Egress {
 			got = append(got, way(e.Ports, e.To))
 		}
-		want := "TCP:8080 TCP:9090 anywhere, UDP:53 TCP:53 anywhere, TCP:443 TCP:6443 anywhere, " + c.want
+		want := "TCP:8080 TCP:8081 TCP:9090 anywhere, UDP:53 TCP:53 anywhere, TCP:443 TCP:6443 anywhere, " + c.want
 		if found := strings.Join(got, ", "); found != want {
 			t.Errorf("expected %s, found %s", want, found)
+		}
+	}
+}
+
+// The pool's Service has all ports of its pods, and so has their container; the probes ask over HTTP alone.
+func TestPorts(t *testing.T) {
+	pool := wrappers.Pool("demo", "digits").UID("1").Obj()
+	made := built[corev1.Service](t, service(pool))
+	if !metav1.IsControlledBy(made, pool) || made.Name != "digits" || made.Labels[v1alpha1.LabelPool] != "digits" {
+		t.Errorf("found %+v", made.ObjectMeta)
+	}
+	want := "http 8080, grpc 8081, metrics 9090"
+	var ports []string
+	for _, p := range made.Spec.Ports {
+		ports = append(ports, p.Name+" "+p.TargetPort.String())
+	}
+	if found := strings.Join(ports, ", "); found != want {
+		t.Errorf("of the Service: expected %s, found %s", want, found)
+	}
+	c := built[appsv1.Deployment](t, deployment(pool, "sha256:base", Runtime{})).Spec.Template.Spec.Containers[0]
+	ports = nil
+	for _, p := range c.Ports {
+		number := strconv.Itoa(int(p.ContainerPort))
+		ports = append(ports, p.Name+" "+number)
+		if flag := "--" + p.Name + "-address=$(POD_IP):" + number; !slices.Contains(c.Args, flag) {
+			t.Errorf("expected %s, found %v", flag, c.Args)
+		}
+	}
+	if found := strings.Join(ports, ", "); found != want {
+		t.Errorf("of the container: expected %s, found %s", want, found)
+	}
+	for _, probe := range []*corev1.Probe{c.StartupProbe, c.ReadinessProbe, c.LivenessProbe} {
+		if probe.HTTPGet == nil || probe.HTTPGet.Port.IntVal != 8080 {
+			t.Errorf("expected a probe over HTTP, found %+v", probe)
 		}
 	}
 }

@@ -14,11 +14,9 @@ import (
 	"github.com/switchyard-dev/switchyard/controllers/artifact"
 	"github.com/switchyard-dev/switchyard/controllers/attempt"
 	"github.com/switchyard-dev/switchyard/controllers/condition"
+	"github.com/switchyard-dev/switchyard/controllers/endpoint"
 	"github.com/switchyard-dev/switchyard/controllers/telemetry"
 )
-
-// AnnotationLocalAddress is where a Service is reached outside of a cluster: what stands in for kube-proxy writes it.
-const AnnotationLocalAddress = "switchyard.dev/local-address"
 
 // scope is all that a pool's status depends on.
 type scope struct {
@@ -87,7 +85,10 @@ func (s *scope) status() v1alpha1.InferencePoolStatus {
 		status.Replicas = d.Status.Replicas
 	}
 	status.Adapters = s.counts()
-	status.Endpoint = s.endpoint()
+	status.Endpoint = v1alpha1.Endpoint{}
+	if s.service != nil {
+		status.Endpoint = endpoint.Of(s.service)
+	}
 
 	resolved := resolvedCondition(base, why, lost)
 	available := condition.New(v1alpha1.ConditionAvailable, true, v1alpha1.ReasonServing,
@@ -186,16 +187,6 @@ func countOf(a *v1alpha1.LoRAAdapter) (n v1alpha1.AdapterCounts) {
 	case telemetry.Pending:
 	}
 	return n
-}
-
-func (s *scope) endpoint() v1alpha1.Endpoint {
-	if s.service == nil {
-		return v1alpha1.Endpoint{}
-	}
-	if local := s.service.Annotations[AnnotationLocalAddress]; local != "" {
-		return v1alpha1.Endpoint{HTTP: "http://" + local}
-	}
-	return v1alpha1.Endpoint{HTTP: fmt.Sprintf("http://%s.%s.svc:%d", s.service.Name, s.service.Namespace, portHTTP)}
 }
 
 // progress sets kstatus's two conditions, which are there only while they are true, and never both.

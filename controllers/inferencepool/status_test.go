@@ -164,12 +164,13 @@ func TestEndpointAndCounts(t *testing.T) {
 	if want := (v1alpha1.AdapterCounts{Desired: 3, Ready: 1, Failed: 1}); status.Adapters != want {
 		t.Errorf("expected %+v, found %+v", want, status.Adapters)
 	}
-	if status.Endpoint.HTTP != "http://digits.demo.svc:8080" {
-		t.Errorf("found %s", status.Endpoint.HTTP)
+	want := v1alpha1.Endpoint{HTTP: "http://digits.demo.svc:8080", GRPC: "digits.demo.svc:8081"}
+	if status.Endpoint != want {
+		t.Errorf("expected %+v, found %+v", want, status.Endpoint)
 	}
-	s.service.Annotations = map[string]string{AnnotationLocalAddress: "127.0.2.1:8080"}
-	if status := s.status(); status.Endpoint.HTTP != "http://127.0.2.1:8080" {
-		t.Errorf("found %s", status.Endpoint.HTTP)
+	s.service = nil
+	if status := s.status(); status.Endpoint != (v1alpha1.Endpoint{}) {
+		t.Errorf("without a Service: found %+v", status.Endpoint)
 	}
 }
 
@@ -246,6 +247,26 @@ func TestPodsAreToldOfTheDType(t *testing.T) {
 		args := container(wrappers.Pool("demo", "digits").DType(dtype).Obj(), "sha256:base", Runtime{}).Args
 		if !slices.Contains(args, want) {
 			t.Errorf("%q: expected %s, found %v", dtype, want, args)
+		}
+	}
+}
+
+// Pods bound batches and their queue as the spec says, and as the API server fills it in where the spec says nothing.
+func TestPodsAreToldOfBatching(t *testing.T) {
+	for name, c := range map[string]struct {
+		pool *wrappers.PoolBuilder
+		want []string
+	}{
+		"nothing": {wrappers.Pool("demo", "digits"), []string{
+			"--max-batch-milliseconds=100", "--max-queue-milliseconds=2000", "--max-delay-milliseconds=0",
+		}},
+		"all": {wrappers.Pool("demo", "digits").Batching(7, 70, 3), []string{
+			"--max-batch-milliseconds=7", "--max-queue-milliseconds=70", "--max-delay-milliseconds=3",
+		}},
+	} {
+		args := container(c.pool.Obj(), "sha256:base", Runtime{}).Args
+		if found := args[len(args)-3:]; !slices.Equal(found, c.want) {
+			t.Errorf("%s: expected %v, found %v", name, c.want, found)
 		}
 	}
 }

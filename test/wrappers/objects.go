@@ -70,6 +70,14 @@ func (b *PoolBuilder) DType(dtype v1alpha1.DType) *PoolBuilder {
 	return b
 }
 
+// Batching bounds one batch, the queue, and for how long a batch waits for more rows, in milliseconds.
+func (b *PoolBuilder) Batching(batch, queue, delay int32) *PoolBuilder {
+	b.pool.Spec.Batching = v1alpha1.Batching{
+		MaxBatchMilliseconds: &batch, MaxQueueMilliseconds: &queue, MaxDelayMilliseconds: &delay,
+	}
+	return b
+}
+
 // MaxRank of adapters.
 func (b *PoolBuilder) MaxRank(rank int32) *PoolBuilder {
 	b.pool.Spec.Adapters.MaxRank = &rank
@@ -132,6 +140,18 @@ func (b *LoRAAdapterBuilder) Secret(name string) *LoRAAdapterBuilder {
 // ProblemType is what its outputs mean.
 func (b *LoRAAdapterBuilder) ProblemType(p v1alpha1.ProblemType) *LoRAAdapterBuilder {
 	b.adapter.Spec.ProblemType = p
+	return b
+}
+
+// Service of its own name.
+func (b *LoRAAdapterBuilder) Service() *LoRAAdapterBuilder {
+	b.adapter.Spec.Service = true
+	return b
+}
+
+// UID of the object.
+func (b *LoRAAdapterBuilder) UID(uid string) *LoRAAdapterBuilder {
+	b.adapter.UID = types.UID(uid)
 	return b
 }
 

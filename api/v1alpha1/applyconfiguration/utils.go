@@ -30,6 +30,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.AssignedAdapterApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("BaseModel"):
 		return &apiv1alpha1.BaseModelApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("Batching"):
+		return &apiv1alpha1.BatchingApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Endpoint"):
 		return &apiv1alpha1.EndpointApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("FailedAdapter"):

@@ -131,11 +131,29 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: source
       type:
         namedType: com.github.switchyard-dev.switchyard.api.v1alpha1.Source
+- name: com.github.switchyard-dev.switchyard.api.v1alpha1.Batching
+  map:
+    fields:
+    - name: maxBatchMilliseconds
+      type:
+        scalar: numeric
+      default: 100
+    - name: maxDelayMilliseconds
+      type:
+        scalar: numeric
+      default: 0
+    - name: maxQueueMilliseconds
+      type:
+        scalar: numeric
+      default: 2000
 - name: com.github.switchyard-dev.switchyard.api.v1alpha1.DType
   scalar: string
 - name: com.github.switchyard-dev.switchyard.api.v1alpha1.Endpoint
   map:
     fields:
+    - name: grpc
+      type:
+        scalar: string
     - name: http
       type:
         scalar: string
@@ -193,6 +211,10 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: baseModel
       type:
         namedType: com.github.switchyard-dev.switchyard.api.v1alpha1.BaseModel
+    - name: batching
+      type:
+        namedType: com.github.switchyard-dev.switchyard.api.v1alpha1.Batching
+      default: {}
     - name: dtype
       type:
         namedType: com.github.switchyard-dev.switchyard.api.v1alpha1.DType
@@ -274,6 +296,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: secretRef
       type:
         namedType: com.github.switchyard-dev.switchyard.api.v1alpha1.SecretReference
+    - name: service
+      type:
+        scalar: boolean
     - name: source
       type:
         namedType: com.github.switchyard-dev.switchyard.api.v1alpha1.Source

@@ -9,6 +9,8 @@ package v1alpha1
 type EndpointApplyConfiguration struct {
 	// http is the address of the Open Inference Protocol over HTTP, as http://host:port.
 	HTTP *string `json:"http,omitempty"`
+	// grpc is the address of the Open Inference Protocol over gRPC, without TLS, as host:port.
+	GRPC *string `json:"grpc,omitempty"`
 }
 
 // EndpointApplyConfiguration constructs a declarative configuration of the Endpoint type for use with
@@ -22,5 +24,13 @@ func Endpoint() *EndpointApplyConfiguration {
 // If called multiple times, the HTTP field is set to the value of the last call.
 func (b *EndpointApplyConfiguration) WithHTTP(value string) *EndpointApplyConfiguration {
 	b.HTTP = &value
+	return b
+}
+
+// WithGRPC sets the GRPC field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the GRPC field is set to the value of the last call.
+func (b *EndpointApplyConfiguration) WithGRPC(value string) *EndpointApplyConfiguration {
+	b.GRPC = &value
 	return b
 }

@@ -21,6 +21,9 @@ type InferencePoolSpecApplyConfiguration struct {
 	DType *apiv1alpha1.DType `json:"dtype,omitempty"`
 	// adapters bounds what one pod may hold.
 	Adapters *AdapterLimitsApplyConfiguration `json:"adapters,omitempty"`
+	// batching bounds batches and the queue before them, in each pod by itself. The pods are replaced when it changes, one
+	// by one.
+	Batching *BatchingApplyConfiguration `json:"batching,omitempty"`
 	// template is what of the pods is the user's to say.
 	Template *PodTemplateApplyConfiguration `json:"template,omitempty"`
 }
@@ -60,6 +63,14 @@ func (b *InferencePoolSpecApplyConfiguration) WithDType(value apiv1alpha1.DType)
 // If called multiple times, the Adapters field is set to the value of the last call.
 func (b *InferencePoolSpecApplyConfiguration) WithAdapters(value *AdapterLimitsApplyConfiguration) *InferencePoolSpecApplyConfiguration {
 	b.Adapters = value
+	return b
+}
+
+// WithBatching sets the Batching field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Batching field is set to the value of the last call.
+func (b *InferencePoolSpecApplyConfiguration) WithBatching(value *BatchingApplyConfiguration) *InferencePoolSpecApplyConfiguration {
+	b.Batching = value
 	return b
 }
 

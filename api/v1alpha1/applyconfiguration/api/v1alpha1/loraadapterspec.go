@@ -25,6 +25,10 @@ type LoRAAdapterSpecApplyConfiguration struct {
 	// numbers. Without it, what config.json beside the adapter says, else the base's; without that, SingleLabel, or
 	// Regression of a single output. It is part of the revision.
 	ProblemType *apiv1alpha1.ProblemType `json:"problemType,omitempty"`
+	// service makes a Service of the adapter's name, beside the pool's, at which clients that know of one model alone ask
+	// this adapter: http://name.namespace.svc:8080/classify. One of that name that is there already is left as it is, and
+	// the adapter says Ready=False, NameTaken.
+	Service *bool `json:"service,omitempty"`
 }
 
 // LoRAAdapterSpecApplyConfiguration constructs a declarative configuration of the LoRAAdapterSpec type for use with
@@ -72,5 +76,13 @@ func (b *LoRAAdapterSpecApplyConfiguration) WithClassNames(values ...string) *Lo
 // If called multiple times, the ProblemType field is set to the value of the last call.
 func (b *LoRAAdapterSpecApplyConfiguration) WithProblemType(value apiv1alpha1.ProblemType) *LoRAAdapterSpecApplyConfiguration {
 	b.ProblemType = &value
+	return b
+}
+
+// WithService sets the Service field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Service field is set to the value of the last call.
+func (b *LoRAAdapterSpecApplyConfiguration) WithService(value bool) *LoRAAdapterSpecApplyConfiguration {
+	b.Service = &value
 	return b
 }
