@@ -463,7 +463,7 @@ func TestPoliciesAreWhole(t *testing.T) {
 	for _, name := range []string{
 		"switchyard-assignment-status", "switchyard-assignment-spec", "switchyard-base-digest",
 		"switchyard-manager-objects", "switchyard-manager-pods", "switchyard-manager-bindings",
-		"switchyard-manager-secrets",
+		"switchyard-manager-secrets", "switchyard-manager-deletions",
 	} {
 		var p admissionv1.ValidatingAdmissionPolicy
 		s.until(name, func() string {

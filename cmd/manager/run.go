@@ -230,9 +230,10 @@ func newManager(ctx context.Context, f *runFlags) (ctrl.Manager, error) {
 		// A pool has one ConfigMap, which is looked at by its name: to cache it would take the right to list them all.
 		Client: client.Options{Cache: &client.CacheOptions{DisableFor: []client.Object{&corev1.ConfigMap{}}}},
 		Cache: cache.Options{NewInformer: watching.NewInformer, ByObject: map[client.Object]cache.ByObject{
-			&appsv1.Deployment{}: ours, &appsv1.ReplicaSet{}: ours, &corev1.Pod{}: ours,
-			&corev1.Service{}: ours, &corev1.ServiceAccount{}: ours,
+			&appsv1.Deployment{}: ours, &appsv1.ReplicaSet{}: ours, &corev1.Pod{}: ours, &corev1.ServiceAccount{}: ours,
 			&rbacv1.RoleBinding{}: ours, &networkingv1.NetworkPolicy{}: ours, &policyv1.PodDisruptionBudget{}: ours,
+			// All there are, others' as names: what is in the way of an adapter's may go.
+			&corev1.Service{}: {Transform: leanService},
 			// The one with the artifact registry's certificate. Those of sources are asked for when they are needed.
 			&corev1.Secret{}: {Namespaces: map[string]cache.Config{f.namespace: {
 				FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, certificatesSecret),
@@ -255,6 +256,22 @@ func newManager(ctx context.Context, f *runFlags) (ctrl.Manager, error) {
 		return nil, err
 	}
 	return mgr, errors.Join(mgr.AddHealthzCheck("ping", healthz.Ping), mgr.AddReadyzCheck("ping", healthz.Ping))
+}
+
+// leanService leaves of a Service whose it is, and all of ours.
+func leanService(o any) (any, error) {
+	service, ok := o.(*corev1.Service)
+	if !ok { // a tombstone
+		return o, nil
+	}
+	if owner := metav1.GetControllerOf(service); owner != nil &&
+		strings.HasPrefix(owner.APIVersion, v1alpha1.GroupVersion.Group+"/") {
+		return service, nil
+	}
+	return &corev1.Service{ObjectMeta: metav1.ObjectMeta{
+		Namespace: service.Namespace, Name: service.Name, UID: service.UID, ResourceVersion: service.ResourceVersion,
+		OwnerReferences: service.OwnerReferences,
+	}}, nil
 }
 
 // certificate is the Secret with the artifact registry's.
@@ -308,8 +325,8 @@ func (f *runFlags) addControllers(mgr ctrl.Manager) error {
 	})
 	company := placement.NewCompany()
 	adapters := loraadapter.New(loraadapter.Options{
-		Client: mgr.GetClient(), Events: recorder, Metrics: counts, Source: from, Store: store, Policy: policy,
-		TempDir: f.workDir, Company: company, Now: time.Now,
+		Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Events: recorder, Metrics: counts, Source: from, Store: store,
+		Policy: policy, TempDir: f.workDir, Company: company, Now: time.Now,
 	})
 	objects := telemetry.NewObjects(mgr.GetCache(), map[telemetry.Kind]telemetry.Load{
 		telemetry.Base: pools.Load, telemetry.Adapter: adapters.Load,

@@ -11,14 +11,17 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/events"
+	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/switchyard-dev/switchyard/api/v1alpha1"
 	"github.com/switchyard-dev/switchyard/controllers/artifact"
 	"github.com/switchyard-dev/switchyard/controllers/attempt"
+	"github.com/switchyard-dev/switchyard/controllers/owned"
 	"github.com/switchyard-dev/switchyard/controllers/placement"
 	"github.com/switchyard-dev/switchyard/controllers/source"
 	"github.com/switchyard-dev/switchyard/controllers/telemetry"
@@ -33,7 +36,10 @@ const (
 	parallel = 8
 	// behind is when to look again after a write that met a newer object than the cache had.
 	behind = 50 * time.Millisecond
-	// fieldOwner is under whose name the status is written.
+	// failedLeast and failedMost are between tries after an error, such as a Service that the API server refuses.
+	failedLeast = 5 * time.Millisecond
+	failedMost  = time.Minute
+	// fieldOwner is under whose name the Service and the status are written.
 	fieldOwner = client.FieldOwner("switchyard-loraadapter")
 )
 
@@ -46,6 +52,7 @@ const missedAgain = 4 * time.Second
 // Options are what a Reconciler needs.
 type Options struct {
 	Client   client.Client
+	Reader   client.Reader // past the cache
 	Events   events.EventRecorder
 	Metrics  *telemetry.Metrics
 	Source   Source
@@ -60,6 +67,7 @@ type Options struct {
 // Reconciler reconciles LoRAAdapters.
 type Reconciler struct {
 	client    client.Client
+	objects   *owned.Objects
 	events    events.EventRecorder
 	metrics   *telemetry.Metrics
 	stopwatch *telemetry.Stopwatch
@@ -76,7 +84,8 @@ func New(o Options) *Reconciler {
 		o.Parallel = parallelBrings
 	}
 	return &Reconciler{
-		client: o.Client, events: o.Events, policy: o.Policy, company: o.Company, now: o.Now,
+		client: o.Client, objects: owned.New(o.Client, o.Reader, fieldOwner), events: o.Events,
+		policy: o.Policy, company: o.Company, now: o.Now,
 		metrics: o.Metrics, stopwatch: telemetry.NewStopwatch(),
 		courier: &courier{
 			source: o.Source, store: o.Store, metrics: o.Metrics, dir: o.TempDir, bases: map[string]artifact.BaseModel{},
@@ -91,20 +100,26 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 		return err
 	}
 	return r.watch(ctrl.NewControllerManagedBy(mgr).Named("loraadapter")).
-		WithOptions(controller.Options{MaxConcurrentReconciles: parallel}).
+		WithOptions(controller.Options{
+			MaxConcurrentReconciles: parallel,
+			RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](
+				failedLeast, failedMost),
+		}).
 		Complete(r)
 }
 
 // Load is how many attempts to bring an adapter run, and how many wait.
 func (r *Reconciler) Load() (running, waiting int) { return r.attempts.Load() }
 
-// Reconcile reads the scope, begins an attempt to bring the artifact where one is due, and writes the status.
+// Reconcile reads the scope, begins an attempt to bring the artifact where one is due, makes the Service or takes it
+// away, and writes the status.
 func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
 	var adapter v1alpha1.LoRAAdapter
 	if err := r.client.Get(ctx, req.NamespacedName, &adapter); err != nil {
 		if apierrors.IsNotFound(err) {
 			r.attempts.Forget(req.NamespacedName)
 			r.stopwatch.Forget(req.NamespacedName)
+			r.objects.Forget(req.NamespacedName)
 		}
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
@@ -119,11 +134,17 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	if err := r.fit(ctx, s); err != nil {
 		return ctrl.Result{}, err
 	}
+	refused := r.serve(ctx, s)
+	if s.refused = owned.Refusal(refused); refused != nil && s.refused == "" {
+		return ctrl.Result{}, refused
+	}
 	switch err := r.write(ctx, s); {
 	case apierrors.IsConflict(err):
 		return ctrl.Result{RequeueAfter: behind}, nil
 	case err != nil:
 		return ctrl.Result{}, client.IgnoreNotFound(err)
+	case refused != nil:
+		return ctrl.Result{}, refused // tried again, ever less often: nothing tells when a quota has room
 	}
 	return result, nil
 }

@@ -1,5 +1,6 @@
 // Package loraadapter reconciles LoRAAdapters: it brings an adapter's artifact from its source into the artifact
-// registry, checked against the pool's base, and tells in the status what has become of it in every pod.
+// registry, checked against the pool's base, makes its Service where it is to have one, and tells in the status what
+// has become of it in every pod.
 //
 // Invariants:
 //   - The status is a pure function of a scope (status.go); it is written at most once a reconcile, not at all if

@@ -11,6 +11,7 @@ import (
 	"github.com/switchyard-dev/switchyard/api/v1alpha1"
 	"github.com/switchyard-dev/switchyard/controllers/attempt"
 	"github.com/switchyard-dev/switchyard/controllers/condition"
+	"github.com/switchyard-dev/switchyard/controllers/owned"
 	"github.com/switchyard-dev/switchyard/controllers/placement"
 )
 
@@ -23,6 +24,8 @@ type scope struct {
 	full    placement.Shortage                  // why some pod has no room for it
 	first   string                              // the pod that is to serve its target before all others; "" if none is
 	waits   bool                                // its target waits for such a pod
+	service owned.Standing                      // how its Service stands; as its own where it is to have none
+	refused string                              // why the API server refuses what is to become of that; "" if it does not
 	now     metav1.Time
 }
 
@@ -31,10 +34,11 @@ const (
 	maxFailure  = 256 // of a message in status.failures
 )
 
-// stalls are the reasons that only a change of the spec or the source can cure.
+// stalls are the reasons that only a change of the spec, the source or the namespace can cure.
 var stalls = []string{
 	v1alpha1.ReasonSourceNotFound, v1alpha1.ReasonSourceInvalid, v1alpha1.ReasonSourceForbidden,
 	v1alpha1.ReasonInvalidAdapter, v1alpha1.ReasonIncompatible, v1alpha1.ReasonRankTooLarge,
+	v1alpha1.ReasonNameTaken, v1alpha1.ReasonObjectRefused,
 }
 
 // known is the revision that the status says was found for this spec and base, or nil.
@@ -190,6 +194,7 @@ func (s *scope) status() v1alpha1.LoRAAdapterStatus {
 	if found.unavailable && ready.Reason == v1alpha1.ReasonServing {
 		available.Reason = v1alpha1.ReasonNoPods // cannot be: whoever serves answers
 	}
+	ready = s.addressed(ready)
 	s.set(&status, resolved, compatible, available, ready)
 	s.progress(&status, ready)
 	return status
@@ -252,7 +257,8 @@ func (s *scope) missing() (reason, message string) {
 	return v1alpha1.ReasonPoolNotReady, fmt.Sprintf("the InferencePool %q has no base model yet", name)
 }
 
-// ready is the condition Ready: whether every ready pod serves the target, or the first thing that stands in the way.
+// ready is the condition Ready as far as it is the pods': whether every ready pod serves the target, or the first thing
+// that stands in the way.
 func (s *scope) ready(state artifactState, found inPods) metav1.Condition {
 	no := func(reason, format string, args ...any) metav1.Condition {
 		return condition.New(v1alpha1.ConditionReady, false, reason, fmt.Sprintf(format, args...))
@@ -285,6 +291,25 @@ func (s *scope) ready(state artifactState, found inPods) metav1.Condition {
 		return no(v1alpha1.ReasonLoading, "on its first pod, %s; the others follow when it serves", s.first)
 	}
 	return no(v1alpha1.ReasonLoading, "%d of %d ready pods serve it", n.Ready, n.Desired)
+}
+
+// addressed is Ready, of which the pods' part is known, as the Service leaves it. What is wrong with the Service is
+// said before what passes by itself, and after what is wrong with the adapter.
+func (s *scope) addressed(ready metav1.Condition) metav1.Condition {
+	no := func(reason, format string, args ...any) metav1.Condition {
+		return condition.New(v1alpha1.ConditionReady, false, reason, fmt.Sprintf(format, args...))
+	}
+	switch {
+	case slices.Contains(stalls, ready.Reason):
+		return ready
+	case s.service == owned.Foreign:
+		return no(v1alpha1.ReasonNameTaken, "Service %q exists and is not the adapter's: it is left as it is", s.adapter.Name)
+	case s.refused != "":
+		return no(v1alpha1.ReasonObjectRefused, "the API server refuses it: %s", s.refused)
+	case s.service == owned.Former && ready.Status == metav1.ConditionTrue:
+		return no(v1alpha1.ReasonProgressing, "Service %q is a former adapter's, and on its way out", s.adapter.Name)
+	}
+	return ready
 }
 
 // progress sets kstatus's two conditions, which are there only while they are true, and never both.

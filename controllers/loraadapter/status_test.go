@@ -12,6 +12,7 @@ import (
 
 	"github.com/switchyard-dev/switchyard/api/v1alpha1"
 	"github.com/switchyard-dev/switchyard/controllers/attempt"
+	"github.com/switchyard-dev/switchyard/controllers/owned"
 	"github.com/switchyard-dev/switchyard/controllers/placement"
 	"github.com/switchyard-dev/switchyard/test/wrappers"
 )
@@ -190,6 +191,48 @@ func TestStatus(t *testing.T) {
 			}}, known: "A", target: "A", serves: "A",
 			want: "True Serving: ArtifactResolved Compatible Available", pods: v1alpha1.PodCounts{Desired: 1, Ready: 1},
 		},
+		"its Service is another's, while pods serve it": {
+			scope: scope{
+				pool: pool, outcome: brought("A"), service: owned.Foreign,
+				pods: []placement.Pod{pod("p", true, holds("A", ""))},
+			}, target: "A", serves: "A", says: `Service "parity" exists and is not the adapter's: it is left as it is`,
+			want: "False NameTaken: ArtifactResolved Compatible Available Stalled",
+			pods: v1alpha1.PodCounts{Desired: 1, Ready: 1},
+		},
+		"its Service is another's, and pods are still loading": {
+			scope: scope{
+				pool: pool, outcome: brought("A"), service: owned.Foreign,
+				pods: []placement.Pod{pod("p", true, holds("A", "").Pending("parity", "A"))},
+			}, target: "A",
+			want: "False NameTaken: ArtifactResolved Compatible Stalled", pods: v1alpha1.PodCounts{Desired: 1},
+		},
+		"its Service is another's, and its source is gone": {
+			scope: scope{pool: pool, outcome: failed("SourceNotFound"), service: owned.Foreign},
+			want:  "False SourceNotFound: Stalled",
+		},
+		"its Service is refused": {
+			scope: scope{
+				pool: pool, outcome: brought("A"), refused: "Service parity: exceeded quota",
+				pods: []placement.Pod{pod("p", true, holds("A", ""))},
+			}, target: "A", serves: "A", says: "the API server refuses it: Service parity: exceeded quota",
+			want: "False ObjectRefused: ArtifactResolved Compatible Available Stalled",
+			pods: v1alpha1.PodCounts{Desired: 1, Ready: 1},
+		},
+		"its Service is a former adapter's": {
+			scope: scope{
+				pool: pool, outcome: brought("A"), service: owned.Former,
+				pods: []placement.Pod{pod("p", true, holds("A", ""))},
+			}, target: "A", serves: "A", says: `Service "parity" is a former adapter's, and on its way out`,
+			want: "False Progressing: ArtifactResolved Compatible Available Reconciling",
+			pods: v1alpha1.PodCounts{Desired: 1, Ready: 1},
+		},
+		"its Service is a former adapter's, and pods are still loading": {
+			scope: scope{
+				pool: pool, outcome: brought("A"), service: owned.Former,
+				pods: []placement.Pod{pod("p", true, holds("A", "").Pending("parity", "A"))},
+			}, target: "A",
+			want: "False Loading: ArtifactResolved Compatible Reconciling", pods: v1alpha1.PodCounts{Desired: 1},
+		},
 		"it has lost the artifact, and so has the source": {
 			scope: scope{pool: pool, outcome: failed("SourceNotFound"), pods: []placement.Pod{
 				pod("p", true, holds("A", "")),
@@ -215,6 +258,11 @@ func TestStatus(t *testing.T) {
 			if target != c.target || got.ServedRevision != c.serves || got.Pods != c.pods || len(got.Failures) != c.failures {
 				t.Errorf("expected target %q, served %q, %+v, %d failures, found %q, %q, %+v, %v",
 					c.target, c.serves, c.pods, c.failures, target, got.ServedRevision, got.Pods, got.Failures)
+			}
+			// Whether pods answer for it is told of pods alone.
+			available := apimeta.FindStatusCondition(got.Conditions, v1alpha1.ConditionAvailable)
+			if available.Reason == v1alpha1.ReasonNameTaken || available.Reason == v1alpha1.ReasonObjectRefused {
+				t.Errorf("found %+v", available)
 			}
 			ready := apimeta.FindStatusCondition(got.Conditions, v1alpha1.ConditionReady)
 			if c.says != "" && ready.Message != c.says {

@@ -15,6 +15,7 @@ import (
 // waits are the reasons that pass by themselves, and are no news.
 var waits = []string{
 	v1alpha1.ReasonResolving, v1alpha1.ReasonLoading, v1alpha1.ReasonPoolNotReady, v1alpha1.ReasonNoPods,
+	v1alpha1.ReasonProgressing,
 }
 
 // story is what a change of the status adds to what `kubectl describe` tells of an adapter: what its source had, where

@@ -27,6 +27,8 @@ func (r *Reconciler) watch(b *builder.Builder) *builder.Builder {
 		// Its own status too: the cache lags behind what was just written, and a status that goes back to what it was before
 		// that would seem to be there already. Seen again with it, it is written.
 		For(&v1alpha1.LoRAAdapter{}).
+		// A Service of the adapter's name, be it its own or in its way.
+		Watches(&corev1.Service{}, &handler.EnqueueRequestForObject{}).
 		Watches(&v1alpha1.InferencePool{}, all, builder.WithPredicates(predicate.Funcs{UpdateFunc: poolChanged})).
 		Watches(&corev1.Pod{}, all, builder.WithPredicates(placement.PodChanged())).
 		Watches(&v1alpha1.AdapterAssignment{}, handler.Funcs{
