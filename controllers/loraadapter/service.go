@@ -31,20 +31,18 @@ func service(adapter *v1alpha1.LoRAAdapter) *coreac.ServiceApplyConfiguration {
 			WithName(adapter.Name).WithUID(adapter.UID).WithController(true))
 }
 
-// serve makes the adapter's Service, or takes it away where the spec does not ask for one. That of an adapter that is
-// on its way out is the garbage collector's.
-func (r *Reconciler) serve(ctx context.Context, s *scope) error {
-	if !s.adapter.DeletionTimestamp.IsZero() {
-		return nil
-	}
+// serve makes the adapter's Service, once its pool has a base to serve, or takes it away where the spec does not ask for
+// one. That of an adapter that is on its way out is the garbage collector's.
+func (r *Reconciler) serve(ctx context.Context, s *scope) (err error) {
 	live := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: s.adapter.Namespace, Name: s.adapter.Name}}
-	var err error
-	if s.adapter.Spec.Service {
+	switch {
+	case !s.adapter.DeletionTimestamp.IsZero():
+	case !s.adapter.Spec.Service:
+		err = r.objects.Delete(ctx, s.adapter, live)
+	case s.hasBase():
 		s.service, err = r.objects.Apply(ctx, s.adapter, owned.Piece{
 			Kind: "Service", Wanted: service(s.adapter), Live: live,
 		})
-	} else {
-		err = r.objects.Delete(ctx, s.adapter, live)
 	}
 	if err != nil {
 		return fmt.Errorf("service %s: %w", s.adapter.Name, err)
