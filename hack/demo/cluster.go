@@ -78,9 +78,9 @@ func clusterDemo(ctx context.Context, bin, repository string, out io.Writer) (er
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(out, "\nThrough the address of the pool %s, %s. ", sample.name, endpoint)
+		fmt.Fprintf(out, "\nThrough the address of the pool %s, %s. ", sample.name, endpoint.HTTP)
 		dir := filepath.Join(repository, "hack", "samples", sample.name)
-		if err := sample.askMixedBatch(ctx, endpoint, sample.name, dir, out); err != nil {
+		if err := sample.askMixedBatch(ctx, endpoint.HTTP, sample.name, dir, out); err != nil {
 			return err
 		}
 	}
@@ -111,7 +111,7 @@ func swap(ctx context.Context, place *local.Place, out io.Writer) (err error) {
 	}
 	fmt.Fprintf(out, "\nA new revision of %s, whose labels are in capitals, is applied while %d clients ask it:\n",
 		adapter, clients)
-	asking := load.Start(ctx, endpoint, adapter, images[0].PNG, clients)
+	asking := load.Start(ctx, endpoint.HTTP, adapter, images[0].PNG, clients)
 	old, err := asking.NextRevision(ctx, "")
 	if err != nil {
 		return errors.Join(err, asking.Stop().Err())

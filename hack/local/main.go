@@ -132,12 +132,12 @@ func (p place) samples(ctx context.Context, here *local.Place) error {
 		}
 	}
 	env := fmt.Appendf(nil, "KUBECONFIG=%s\nKUBECTL=%s\n", here.Plane.KubeconfigPath, here.Plane.Kubectl)
-	for _, of := range []struct{ name, pool string }{{"ENDPOINT", "digits"}, {"PACKAGES_ENDPOINT", "packages"}} {
+	for _, of := range []struct{ prefix, pool string }{{"", "digits"}, {"PACKAGES_", "packages"}} {
 		endpoint, err := here.Endpoint(ctx, namespace, of.pool)
 		if err != nil {
 			return err
 		}
-		env = fmt.Appendf(env, "%s=%s\n", of.name, endpoint)
+		env = fmt.Appendf(env, "%sENDPOINT=%s\n%sGRPC_ENDPOINT=%s\n", of.prefix, endpoint.HTTP, of.prefix, endpoint.GRPC)
 	}
 	return os.WriteFile(p.env(), env, 0o600)
 }

@@ -163,7 +163,7 @@ func TestABadSourceSaysSo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := notFound(t.Context(), endpoint, "nan"); err != nil {
+	if err := notFound(t.Context(), endpoint.HTTP, "nan"); err != nil {
 		t.Error(err)
 	}
 }

@@ -327,7 +327,7 @@ func (s *site) ask(adapter string) *load.Load {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	asking := load.Start(lasting, endpoint, adapter, image, clients)
+	asking := load.Start(lasting, endpoint.HTTP, adapter, image, clients)
 	s.t.Cleanup(func() { asking.Stop() })
 	s.answers(asking, 10*clients)
 	return asking

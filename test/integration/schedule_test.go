@@ -125,7 +125,7 @@ func newSchedule(t *testing.T, seed uint64) *schedule {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.crowd = startCrowd(s.site.truth, endpoint, 2, asked...)
+	s.crowd = startCrowd(s.site.truth, endpoint.HTTP, 2, asked...)
 	t.Cleanup(s.crowd.end)
 	return s
 }

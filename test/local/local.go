@@ -19,6 +19,8 @@ import (
 	"sync"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
@@ -26,6 +28,7 @@ import (
 
 	"github.com/switchyard-dev/switchyard/api/v1alpha1"
 	"github.com/switchyard-dev/switchyard/controllers/artifact/registry"
+	"github.com/switchyard-dev/switchyard/controllers/endpoint"
 	"github.com/switchyard-dev/switchyard/test/controlplane"
 	"github.com/switchyard-dev/switchyard/test/localnode"
 	"github.com/switchyard-dev/switchyard/test/localnode/process"
@@ -267,10 +270,12 @@ func (p *Place) Kubectl(ctx context.Context, args ...string) (string, error) {
 	return string(out), err
 }
 
-// Endpoint waits until a pool's Service has its address, and is the URL of the inference protocol there.
-func (p *Place) Endpoint(ctx context.Context, namespace, pool string) (string, error) {
-	address, err := localnode.ServiceAddress(ctx, p.Kube, namespace, pool)
-	return "http://" + net.JoinHostPort(address, "8080"), err
+// Endpoint waits until the Service of a pool or an adapter has its address, and is where the pods behind it are asked.
+func (p *Place) Endpoint(ctx context.Context, namespace, name string) (v1alpha1.Endpoint, error) {
+	address, err := localnode.ServiceAddress(ctx, p.Kube, namespace, name)
+	return endpoint.Of(&corev1.Service{ObjectMeta: metav1.ObjectMeta{
+		Annotations: map[string]string{endpoint.AnnotationLocalAddress: address},
+	}}), err
 }
 
 // Close ends everything and returns when nothing is left running.
