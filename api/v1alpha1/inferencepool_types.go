@@ -142,8 +142,8 @@ type Batching struct {
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=20000
 	MaxQueueMilliseconds *int32 `json:"maxQueueMilliseconds,omitempty"`
-	// maxDelayMilliseconds is for how long a batch that is not full waits for more rows, from 0 to 1000, 0 by default: an
-	// idle pod begins at once.
+	// maxDelayMilliseconds is for how long a pod that is idle waits for more rows before it begins a batch that is not
+	// full, from 0 to 1000, 0 by default: it begins at once.
 	// +optional
 	// +default=0
 	// +kubebuilder:validation:Minimum=0

@@ -31,8 +31,8 @@ func service(adapter *v1alpha1.LoRAAdapter) *coreac.ServiceApplyConfiguration {
 			WithName(adapter.Name).WithUID(adapter.UID).WithController(true))
 }
 
-// serve makes the adapter's Service, once its pool has a base to serve, or takes it away where the spec does not ask for
-// one. That of an adapter that is on its way out is the garbage collector's.
+// serve makes the adapter's Service, once its pool has a base to serve, or takes it away where the spec does not ask
+// for one. That of an adapter that is on its way out is the garbage collector's.
 func (r *Reconciler) serve(ctx context.Context, s *scope) (err error) {
 	live := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: s.adapter.Namespace, Name: s.adapter.Name}}
 	switch {

@@ -15,8 +15,8 @@ type BatchingApplyConfiguration struct {
 	// What does not fit is refused at once, to be tried again later. A pod that ends answers what waits in it, and has 30
 	// seconds for that.
 	MaxQueueMilliseconds *int32 `json:"maxQueueMilliseconds,omitempty"`
-	// maxDelayMilliseconds is for how long a batch that is not full waits for more rows, from 0 to 1000, 0 by default: an
-	// idle pod begins at once.
+	// maxDelayMilliseconds is for how long a pod that is idle waits for more rows before it begins a batch that is not
+	// full, from 0 to 1000, 0 by default: it begins at once.
 	MaxDelayMilliseconds *int32 `json:"maxDelayMilliseconds,omitempty"`
 }
 
