@@ -33,13 +33,13 @@ func (s *space) service(name string) *corev1.Service {
 	return &found
 }
 
-// leads is what an adapter's Service is, in a line: whose, to which pods, and by which ports.
-func (s *space) leads(adapter *v1alpha1.LoRAAdapter) string {
-	found := s.service(adapter.Name)
+// leads is what the Service of an adapter or a pool is, in a line: whose, to which pods, and by which ports.
+func (s *space) leads(owner client.Object) string {
+	found := s.service(owner.GetName())
 	switch {
 	case found == nil:
 		return "none"
-	case !metav1.IsControlledBy(found, adapter):
+	case !metav1.IsControlledBy(found, owner):
 		return "another's"
 	}
 	var ports []string
@@ -86,6 +86,7 @@ func TestTheLifeOfAnAdaptersService(t *testing.T) {
 	s.until("events", func() string { return s.events("parity") }, "NameTaken Resolved Serving")
 
 	for name, damage := range map[string]string{
+		"number":   `{"spec":{"ports":[{"name":"http","port":80,"targetPort":8080},{"name":"grpc","port":8081}]}}`,
 		"selector": `{"spec":{"selector":{"switchyard.dev/pool":"other"}}}`,
 		"ports":    `{"spec":{"ports":[{"name":"http","port":8080,"targetPort":9090}]}}`,
 		"label":    `{"metadata":{"labels":{"switchyard.dev/pool":null}}}`,
@@ -95,6 +96,7 @@ func TestTheLifeOfAnAdaptersService(t *testing.T) {
 			t.Fatal(err)
 		}
 		s.until("mended "+name, func() string { return s.leads(live) }, leadsToDigits)
+		s.untilAdapter("parity", "True Serving")
 	}
 	s.remove(s.service("parity"))
 	s.until("made again", func() string { return s.leads(live) }, leadsToDigits)
@@ -112,6 +114,59 @@ func TestTheLifeOfAnAdaptersService(t *testing.T) {
 	s.until("the successor's", func() string { return s.leads(next) }, leadsToDigits)
 	s.remove(next)
 	s.until("gone with it", func() string { return s.leads(next) }, "none")
+}
+
+// What somebody put into a pool's objects stays, unless the pool's own cannot be had beside it: a port of another
+// number with the name of one of the pool's, or another way to ask whether a pod is ready.
+func TestWhatCannotStandBesideAPoolsOwnGoes(t *testing.T) {
+	t.Parallel()
+	s := newSpace(t)
+	s.create(s.pool("digits").Obj())
+	pool := s.untilPool("digits", "False NoPods")
+	const own = "labelled digits, to map[switchyard.dev/pool:digits] by [http:8080:8080 grpc:8081:8081 metrics:9090:9090"
+	change := func(o client.Object, kind types.PatchType, patch string) {
+		t.Helper()
+		if err := admin.Patch(s.ctx, o, client.RawPatch(kind, []byte(patch))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	service := s.service("digits")
+	change(service, types.JSONPatchType, `[{"op":"add","path":"/spec/ports/-","value":{"name":"more","port":7}},
+		{"op":"replace","path":"/spec/ports/1/appProtocol","value":"mine"}]`)
+	protocol := func() string { return *s.service("digits").Spec.Ports[1].AppProtocol }
+	s.until("mended", protocol, "kubernetes.io/h2c")
+	if found := s.leads(pool); found != own+" more:7:7]" {
+		t.Errorf("expected %s and one more, found %s", own, found)
+	}
+	change(service, types.MergePatchType, `{"spec":{"ports":[{"name":"http","port":80},{"name":"metrics","port":8080}]}}`)
+	s.until("replaced", func() string { return s.leads(pool) }, own+"]")
+
+	d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: "digits"}}
+	change(d, types.JSONPatchType, `[{"op":"replace","path":"/spec/template/spec/containers/0/readinessProbe",
+		"value":{"exec":{"command":["true"]}}}]`)
+	s.until("the probe", func() string {
+		if err := admin.Get(s.ctx, client.ObjectKeyFromObject(d), d); err != nil {
+			t.Fatal(err)
+		}
+		probe := d.Spec.Template.Spec.Containers[0].ReadinessProbe
+		return fmt.Sprintf("exec %v, http %v", probe.Exec != nil, probe.HTTPGet != nil)
+	}, "exec false, http true")
+
+	// A later version takes away what it does not want any more of what was applied, and of nothing else.
+	for _, o := range []client.Object{service, d} {
+		s.until("applied", func() string {
+			if err := admin.Get(s.ctx, client.ObjectKeyFromObject(o), o); err != nil {
+				t.Fatal(err)
+			}
+			var by []string
+			for _, f := range o.GetManagedFields() {
+				if f.Manager == "switchyard-inferencepool" {
+					by = append(by, string(f.Operation))
+				}
+			}
+			return strings.Join(by, " ")
+		}, "Apply")
+	}
 }
 
 // The Service of an adapter that does not ask for one any more is left to whom it was given.

@@ -4,6 +4,7 @@
 // Invariants:
 //   - An object that has another controller, or none, is neither changed nor deleted.
 //   - What is as it was when it was last applied is not written again.
+//   - What others put into an object stays, unless what is wanted cannot be had beside it.
 package owned
 
 import (
@@ -18,6 +19,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/client-go/util/csaupgrade"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
 )
@@ -84,11 +87,52 @@ func (o *Objects) Apply(ctx context.Context, owner client.Object, p Piece) (Stan
 	if there && o.last(owner, p.Kind) == now {
 		return Own, nil
 	}
-	if err := o.client.Apply(ctx, p.Wanted, o.as, client.ForceOwnership); err != nil {
+	if err := o.write(ctx, p, raw); err != nil {
 		return Own, err
 	}
 	o.keep(owner, p.Kind, now)
 	return Own, nil
+}
+
+// write applies what is wanted, to nothing or to an object of the owner's.
+func (o *Objects) write(ctx context.Context, p Piece, wanted []byte) error {
+	there := p.Live.GetUID() != ""
+	if there {
+		if err := o.adopt(ctx, p.Live); err != nil {
+			return err
+		}
+	}
+	err := o.client.Apply(ctx, p.Wanted, o.as, client.ForceOwnership)
+	var part struct {
+		Spec json.RawMessage `json:"spec"`
+	}
+	if there && apierrors.IsInvalid(err) && json.Unmarshal(wanted, &part) == nil && part.Spec != nil {
+		return o.replace(ctx, p.Live, part.Spec)
+	}
+	return err
+}
+
+// replace writes the spec that is wanted into an object as it was seen, with each list as a whole. Apply merges lists
+// by keys, and so leaves what others put beside ours, with which the object may be invalid: a Service has no two ports
+// of one name. What is refused even so is wrong with what is wanted.
+func (o *Objects) replace(ctx context.Context, live client.Object, spec json.RawMessage) error {
+	patch, err := json.Marshal(map[string]any{
+		"metadata": map[string]any{"uid": live.GetUID(), "resourceVersion": live.GetResourceVersion()},
+		"spec":     spec,
+	})
+	if err != nil {
+		return err
+	}
+	return o.client.Patch(ctx, live, client.RawPatch(types.MergePatchType, patch), o.as)
+}
+
+// adopt makes what was replaced as if it had been applied: it would stay when it is not wanted any more.
+func (o *Objects) adopt(ctx context.Context, live client.Object) error {
+	patch, err := csaupgrade.UpgradeManagedFieldsPatch(live, sets.New(string(o.as)), string(o.as))
+	if err != nil || patch == nil {
+		return err
+	}
+	return o.client.Patch(ctx, live, client.RawPatch(types.JSONPatchType, patch), o.as)
 }
 
 // standing is that of an object that is not this owner's.
