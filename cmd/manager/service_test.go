@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -47,6 +48,19 @@ func (s *space) leads(owner client.Object) string {
 		ports = append(ports, fmt.Sprintf("%s:%d:%s", p.Name, p.Port, p.TargetPort.String()))
 	}
 	return fmt.Sprintf("labelled %s, to %v by %v", found.Labels[v1alpha1.LabelPool], found.Spec.Selector, ports)
+}
+
+// hold keeps a Service from being gone when it is deleted, or lets it go.
+func (s *space) hold(name string, held bool) {
+	s.t.Helper()
+	finalizers := "[]"
+	if held {
+		finalizers = `["example.com/held"]`
+	}
+	patch := client.RawPatch(types.MergePatchType, fmt.Appendf(nil, `{"metadata":{"finalizers":%s}}`, finalizers))
+	if err := admin.Patch(s.ctx, s.service(name), patch); err != nil {
+		s.t.Fatal(err)
+	}
 }
 
 const leadsToDigits = "labelled digits, to map[switchyard.dev/pool:digits] by [http:8080:8080 grpc:8081:8081]"
@@ -108,9 +122,15 @@ func TestTheLifeOfAnAdaptersService(t *testing.T) {
 	s.until("asked for again", func() string { return s.leads(live) }, leadsToDigits)
 
 	// Its successor of the same name has one of its own, once the garbage collector has taken the former's.
+	s.hold("parity", true)
 	s.remove(live)
 	s.create(adapter())
-	next := s.untilAdapter("parity", "True Serving")
+	next := s.untilAdapter("parity", "False Progressing")
+	if found := s.leads(live); found != leadsToDigits {
+		t.Errorf("expected the former's as it was, found %s", found)
+	}
+	s.hold("parity", false)
+	s.untilAdapter("parity", "True Serving")
 	s.until("the successor's", func() string { return s.leads(next) }, leadsToDigits)
 	s.remove(next)
 	s.until("gone with it", func() string { return s.leads(next) }, "none")
@@ -166,6 +186,32 @@ func TestWhatCannotStandBesideAPoolsOwnGoes(t *testing.T) {
 			}
 			return strings.Join(by, " ")
 		}, "Apply")
+	}
+}
+
+// A pool is not Ready by what is left of a former one of its name.
+func TestTheServiceOfAFormerPool(t *testing.T) {
+	t.Parallel()
+	s := newSpace(t)
+	former := s.pool("digits").Obj()
+	s.create(former)
+	s.runPods("digits", 1)
+	s.untilPool("digits", "True Serving")
+	s.hold("digits", true)
+	s.remove(former)
+	s.until("the former's pods", func() string { return strconv.Itoa(len(s.pods("digits"))) }, "0")
+	pool := s.pool("digits").Obj()
+	s.create(pool)
+	s.runPods("digits", 1)
+	ready := func() string {
+		now := s.untilPool("digits", "False RollingOut")
+		return apimeta.FindStatusCondition(now.Status.Conditions, v1alpha1.ConditionReady).Message
+	}
+	s.until("the Service", ready, "the Service is on its way")
+	s.hold("digits", false)
+	s.untilPool("digits", "True Serving")
+	if !metav1.IsControlledBy(s.service("digits"), pool) {
+		t.Errorf("found %+v", s.service("digits"))
 	}
 }
 

@@ -137,6 +137,8 @@ func (s *scope) ready(base v1alpha1.ResolvedBaseModel, why *attempt.Failure) met
 		return no(v1alpha1.ReasonResourcesTooSmall, "%s", s.small)
 	case d == nil || d.Status.ObservedGeneration < d.Generation || d.Spec.Replicas == nil || *d.Spec.Replicas != wanted:
 		return no(v1alpha1.ReasonRollingOut, "the Deployment is on its way")
+	case s.service == nil: // or still that of a former pool of the name
+		return no(v1alpha1.ReasonRollingOut, "the Service is on its way")
 	case d.Status.UpdatedReplicas < wanted && podsRefused(d) != "":
 		return no(v1alpha1.ReasonObjectRefused, "%d of %d pods are of the current template, the API server refuses more: %s",
 			d.Status.UpdatedReplicas, wanted, podsRefused(d))

@@ -53,9 +53,10 @@ func TestStatus(t *testing.T) {
 	stale := rollout(2, 2)
 	stale.Generation = 1
 	for name, c := range map[string]struct {
-		scope scope
-		known bool
-		want  string // Ready; of the others what is True
+		scope     scope
+		known     bool
+		noService bool
+		want      string // Ready; of the others what is True
 	}{
 		"not yet asked": {want: "False Resolving: Reconciling"},
 		"not there":     {scope: scope{outcome: failed("SourceNotFound")}, want: "False SourceNotFound: Stalled"},
@@ -109,6 +110,10 @@ func TestStatus(t *testing.T) {
 			scope: scope{outcome: brought(), deployment: stale, readyPods: 2},
 			want:  "False RollingOut: BaseModelResolved Available Reconciling",
 		},
+		"no Service yet": {
+			scope: scope{outcome: brought(), deployment: rollout(2, 2), readyPods: 2}, noService: true,
+			want: "False RollingOut: BaseModelResolved Available Reconciling",
+		},
 		"all ready": {
 			scope: scope{outcome: brought(), deployment: rollout(2, 2), readyPods: 2},
 			want:  "True Serving: BaseModelResolved Available",
@@ -133,6 +138,9 @@ func TestStatus(t *testing.T) {
 				b.Base("sha256:base", "ViT")
 			}
 			s.pool, s.now = b.Obj(), now
+			if !c.noService {
+				s.service = &corev1.Service{}
+			}
 			status := s.status()
 			ready := apimeta.FindStatusCondition(status.Conditions, v1alpha1.ConditionReady)
 			var more []string
