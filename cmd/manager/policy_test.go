@@ -23,6 +23,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/switchyard-dev/switchyard/api/v1alpha1"
+	"github.com/switchyard-dev/switchyard/controllers/endpoint"
 	"github.com/switchyard-dev/switchyard/test/controlplane"
 )
 
@@ -307,7 +308,7 @@ func TestTheManagerKeepsToPools(t *testing.T) {
 	}
 	strange := &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: "strange"},
-		Spec:       corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 1}}},
+		Spec:       corev1.ServiceSpec{Selector: endpoint.Selector("digits"), Ports: []corev1.ServicePort{{Port: 1}}},
 	}
 	s.create(strange)
 
@@ -463,7 +464,7 @@ func TestPoliciesAreWhole(t *testing.T) {
 	for _, name := range []string{
 		"switchyard-assignment-status", "switchyard-assignment-spec", "switchyard-base-digest",
 		"switchyard-manager-objects", "switchyard-manager-pods", "switchyard-manager-bindings",
-		"switchyard-manager-secrets", "switchyard-manager-deletions",
+		"switchyard-manager-secrets", "switchyard-manager-services", "switchyard-manager-deletions",
 	} {
 		var p admissionv1.ValidatingAdmissionPolicy
 		s.until(name, func() string {

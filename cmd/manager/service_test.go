@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/switchyard-dev/switchyard/api/v1alpha1"
+	"github.com/switchyard-dev/switchyard/controllers/endpoint"
 	"github.com/switchyard-dev/switchyard/test/wrappers"
 )
 
@@ -112,6 +113,16 @@ func TestTheLifeOfAnAdaptersService(t *testing.T) {
 		s.until("mended "+name, func() string { return s.leads(live) }, leadsToDigits)
 		s.untilAdapter("parity", "True Serving")
 	}
+	// Somebody else's to say is how else it is reached.
+	reached := client.RawPatch(types.MergePatchType, []byte(
+		`{"spec":{"type":"NodePort","externalIPs":["192.0.2.1"],"ports":[{"name":"http","port":80}]}}`))
+	if err := admin.Patch(s.ctx, s.service("parity"), reached); err != nil {
+		t.Fatal(err)
+	}
+	s.until("mended, as it is reached", func() string {
+		found := s.service("parity").Spec
+		return fmt.Sprintf("%s at %s %s", found.Type, found.ExternalIPs, s.leads(live))
+	}, "NodePort at [192.0.2.1] "+leadsToDigits)
 	s.remove(s.service("parity"))
 	s.until("made again", func() string { return s.leads(live) }, leadsToDigits)
 
@@ -276,7 +287,7 @@ func TestTheManagerKeepsToServicesOfAdapters(t *testing.T) {
 	s := newSpace(t)
 	strange := &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: "strange"},
-		Spec:       corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 1}}},
+		Spec:       corev1.ServiceSpec{Selector: endpoint.Selector("digits"), Ports: []corev1.ServicePort{{Port: 1}}},
 	}
 	s.create(s.pool("digits").Obj(), strange,
 		wrappers.LoRAAdapter(s.namespace, "parity").Pool("digits").Source(ref("parity")).Service().Obj())
@@ -297,7 +308,7 @@ func TestTheManagerKeepsToServicesOfAdapters(t *testing.T) {
 			ObjectMeta: metav1.ObjectMeta{
 				Namespace: s.namespace, Name: name, OwnerReferences: []metav1.OwnerReference{owner(of)},
 			},
-			Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 1}}},
+			Spec: corev1.ServiceSpec{Selector: endpoint.Selector("digits"), Ports: []corev1.ServicePort{{Port: 1}}},
 		}
 	}
 	const writes = "the manager writes only objects that an InferencePool owns, or Services that the LoRAAdapter of"
@@ -308,6 +319,25 @@ func TestTheManagerKeepsToServicesOfAdapters(t *testing.T) {
 	refused(t, manager, create(foreign), writes)
 	if err := create(made("parity-2", "parity-2"))(client.NewDryRunClient(manager)); err != nil {
 		t.Errorf("a Service of an adapter's: %v", err)
+	}
+	for says, change := range map[string]func(*corev1.ServiceSpec){
+		"lead to pods of pools": func(spec *corev1.ServiceSpec) { spec.Selector = map[string]string{"app": "mine"} },
+		"have the addresses that the cluster gives them, or somebody": func(spec *corev1.ServiceSpec) {
+			spec.ExternalIPs = []string{"192.0.2.1"}
+		},
+		"have the addresses that the cluster gives": func(spec *corev1.ServiceSpec) {
+			spec.Type = corev1.ServiceTypeNodePort
+		},
+	} {
+		other := made("parity-2", "parity-2")
+		change(&other.Spec)
+		refused(t, manager, create(other), "the manager's Services "+says)
+		refused(t, manager, func(c client.Client) error {
+			own := s.service("parity")
+			changed := own.DeepCopy()
+			change(&changed.Spec)
+			return c.Patch(s.ctx, changed, client.MergeFrom(own))
+		}, "the manager's Services "+says)
 	}
 	claim := made("strange", "strange").OwnerReferences
 	refused(t, manager, func(c client.Client) error {

@@ -103,8 +103,8 @@ func TestTheNamespaceIsTheReleases(t *testing.T) {
 			t.Errorf("%s: namespace %q, %v", key, namespace, err)
 		}
 	}
-	if account := "'system:serviceaccount:123:switchyard-manager'"; strings.Count(out, account) != 6 {
-		t.Errorf("%s stands in %d policies, expected 6", account, strings.Count(out, account))
+	if account := "'system:serviceaccount:123:switchyard-manager'"; strings.Count(out, account) != 7 {
+		t.Errorf("%s stands in %d policies, expected 7", account, strings.Count(out, account))
 	}
 }
 

@@ -148,7 +148,7 @@ func (c *cluster) policiesAreTyped() {
 				}
 			}
 			said = fmt.Sprintf("%d policies", len(policies.Items))
-			return len(policies.Items) == 8, nil
+			return len(policies.Items) == 9, nil
 		})
 	if err != nil {
 		c.t.Errorf("%v: %s", err, said)
