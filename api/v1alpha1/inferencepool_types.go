@@ -127,16 +127,16 @@ type AdapterLimits struct {
 // thirty of 16, and the runtime knows what a row costs.
 // +kubebuilder:validation:XValidation:rule="!has(self.maxQueueMilliseconds) || !has(self.maxBatchMilliseconds) || self.maxQueueMilliseconds >= self.maxBatchMilliseconds",message="maxQueueMilliseconds must be at least maxBatchMilliseconds: a batch comes out of the queue"
 type Batching struct {
-	// maxBatchMilliseconds is the estimated time of one batch, from 1 to 20000, 100 by default; a row that takes longer is
+	// maxBatchMilliseconds is the estimated time of one batch, from 1 to 5000, 100 by default; a row that takes longer is
 	// a batch of its own. Larger batches answer more rows a second, and let who comes meanwhile wait for longer.
 	// +optional
 	// +default=100
 	// +kubebuilder:validation:Minimum=1
-	// +kubebuilder:validation:Maximum=20000
+	// +kubebuilder:validation:Maximum=5000
 	MaxBatchMilliseconds *int32 `json:"maxBatchMilliseconds,omitempty"`
 	// maxQueueMilliseconds is the estimated time of all that waits, from maxBatchMilliseconds to 20000, 2000 by default.
-	// What does not fit is refused at once, to be tried again later. A pod that ends answers what waits in it, and has 30
-	// seconds for that.
+	// What does not fit is refused at once, to be tried again later. A pod that ends answers what waits in it after the
+	// batch that runs, and has 30 seconds for both.
 	// +optional
 	// +default=2000
 	// +kubebuilder:validation:Minimum=1

@@ -8,12 +8,12 @@ package v1alpha1
 // Batching bounds batches and the queue in estimated time rather than in rows: a row of 512 tokens takes as long as
 // thirty of 16, and the runtime knows what a row costs.
 type BatchingApplyConfiguration struct {
-	// maxBatchMilliseconds is the estimated time of one batch, from 1 to 20000, 100 by default; a row that takes longer is
+	// maxBatchMilliseconds is the estimated time of one batch, from 1 to 5000, 100 by default; a row that takes longer is
 	// a batch of its own. Larger batches answer more rows a second, and let who comes meanwhile wait for longer.
 	MaxBatchMilliseconds *int32 `json:"maxBatchMilliseconds,omitempty"`
 	// maxQueueMilliseconds is the estimated time of all that waits, from maxBatchMilliseconds to 20000, 2000 by default.
-	// What does not fit is refused at once, to be tried again later. A pod that ends answers what waits in it, and has 30
-	// seconds for that.
+	// What does not fit is refused at once, to be tried again later. A pod that ends answers what waits in it after the
+	// batch that runs, and has 30 seconds for both.
 	MaxQueueMilliseconds *int32 `json:"maxQueueMilliseconds,omitempty"`
 	// maxDelayMilliseconds is for how long a pod that is idle waits for more rows before it begins a batch that is not
 	// full, from 0 to 1000, 0 by default: it begins at once.
