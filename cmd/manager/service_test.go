@@ -77,7 +77,9 @@ func TestTheLifeOfAnAdaptersService(t *testing.T) {
 	adapter := func() *v1alpha1.LoRAAdapter {
 		return wrappers.LoRAAdapter(s.namespace, "parity").Pool("digits").Source(ref("parity")).Service().Obj()
 	}
-	s.create(strange, s.pool("digits").Obj(), adapter())
+	s.create(strange, s.pool("digits").Obj())
+	s.untilPool("digits", "False NoPods") // or the adapter might be told of first, and a missing pool be an event
+	s.create(adapter())
 	s.runPods("digits", 1)
 	var taken *v1alpha1.LoRAAdapter
 	s.until("a name that is another's", func() string {
