@@ -77,6 +77,10 @@ bench: ## the benchmarks in Go; what a mixed batch costs beside the base model a
 bench-peers: ## PEFT, ONNX Runtime and OpenVINO beside Switchyard, in turn: docs/benchmarks.md (an hour or two)
 	@hack/python peers hack/bench/peers.py --write
 
+.PHONY: bench-server
+bench-server: build ## a server beside its engine: what protocols cost, 256 connections, twice the capacity, a flood
+	@go run ./hack/bench-server
+
 .PHONY: bench-ready
 bench-ready: build controlplane ## how long an adapter takes from its apply to Ready
 	@go run ./hack/bench-ready
