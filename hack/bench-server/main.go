@@ -137,7 +137,8 @@ func (b *bench) oneRow(ctx context.Context, rounds int) error {
 	engine, http := quantile(alone, 0.5), quantile(served, 0.5)
 	fmt.Printf("one row, medians of %d rounds in turn\n", rounds)
 	fmt.Printf("  engine alone           %8.2f ms\n", ms(engine))
-	fmt.Printf("  HTTP, binary           %8.2f ms       %.0f µs more (goal: at most 300)\n", ms(http), 1e3*ms(http-engine))
+	fmt.Printf("  HTTP, binary           %8.2f ms       %.0f µs more (goal: at most 300)\n",
+		ms(http), 1e3*ms(http-engine))
 	return nil
 }
 
