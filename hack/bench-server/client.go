@@ -11,6 +11,11 @@ import (
 	"net/http"
 	"strconv"
 	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/switchyard-dev/switchyard/api/proto/inference"
 )
 
 // asker sends rows to a server, by one protocol.
@@ -77,6 +82,40 @@ func (c *overHTTP) ask(ctx context.Context, rows []row) (*reply, error) {
 	}
 	r.width, r.logits = answer.Outputs[0].Shape[1], floats(raw[n:])
 	return r, nil
+}
+
+// overGRPC speaks the protocol's service.
+type overGRPC struct {
+	world  *world
+	client inference.GRPCInferenceServiceClient
+}
+
+// newOverGRPC is of one connection, which end closes.
+func newOverGRPC(w *world, address string) (a *overGRPC, end func() error, err error) {
+	connection, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return nil, nil, err
+	}
+	return &overGRPC{w, inference.NewGRPCInferenceServiceClient(connection)}, connection.Close, nil
+}
+
+func (c *overGRPC) ask(ctx context.Context, rows []row) (*reply, error) {
+	ids, names := c.world.tensors(rows)
+	n := int64(len(rows))
+	answer, err := c.client.ModelInfer(ctx, &inference.ModelInferRequest{
+		ModelName: "base",
+		Inputs: []*inference.ModelInferRequest_InferInputTensor{
+			{Name: "input_ids", Datatype: "INT64", Shape: []int64{n, int64(len(ids)/8) / n}},
+			{Name: "adapter", Datatype: "BYTES", Shape: []int64{n}},
+		},
+		Outputs:          []*inference.ModelInferRequest_InferRequestedOutputTensor{{Name: "logits"}},
+		RawInputContents: [][]byte{ids, names},
+	})
+	if err != nil {
+		return nil, err
+	}
+	width := answer.GetOutputs()[0].GetShape()[1]
+	return &reply{code: http.StatusOK, width: int(width), logits: floats(answer.GetRawOutputContents()[0])}, nil
 }
 
 // tensors are rows' ids and adapters in binary.

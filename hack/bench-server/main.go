@@ -1,7 +1,7 @@
 // Command bench-server measures a server beside its engine, on a base of MiniLM-L6's shape with adapters that each have
 // a classifier of their own: what a protocol costs, whether 256 connections get their own answers, what remains at
-// twice the capacity, and what a quiet adapter sees of one that floods. Every answer is held to the engine's own, to the
-// bit. What is compared runs in turn; ratios count, not milliseconds.
+// twice the capacity, and what a quiet adapter sees of one that floods. Every answer is held to the engine's own, to
+// the bit. What is compared runs in turn; ratios count, not milliseconds.
 package main
 
 import (
@@ -47,6 +47,17 @@ type bench struct {
 	world  *world
 	server *standalone.Server
 	http   asker
+	grpc   asker
+}
+
+// protocols are what is compared with the engine alone.
+func (b *bench) protocols() []protocol {
+	return []protocol{{"HTTP, binary", b.http}, {"gRPC", b.grpc}}
+}
+
+type protocol struct {
+	name  string
+	asker asker
 }
 
 // run measures a server that is started with those flags beside its own.
@@ -71,6 +82,12 @@ func run(
 	}
 	defer func() { err = errors.Join(err, b.server.Stop()) }()
 	b.http = newOverHTTP(b.world, b.server.URL, 1024)
+	overGRPC, end, err := newOverGRPC(b.world, b.server.GRPC)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, end()) }()
+	b.grpc = overGRPC
 	fmt.Printf("%d workers, %d adapters of rank 8, texts of %d tokens\n", workers, loaded, tokens)
 	if err := b.throughput(ctx, rounds); err != nil {
 		return err
@@ -91,7 +108,9 @@ func run(
 // throughput compares the rows a second of large requests, two of them under way, with the engine's of such batches.
 func (b *bench) throughput(ctx context.Context, rounds int) error {
 	const perRound = 6 // requests
-	var alone, served []float64
+	protocols := b.protocols()
+	var alone []float64
+	served := make([][]float64, len(protocols))
 	for round := range rounds + 1 {
 		began := time.Now()
 		for i := range perRound {
@@ -100,18 +119,25 @@ func (b *bench) throughput(ctx context.Context, rounds int) error {
 			}
 		}
 		engine := rows * perRound / time.Since(began).Seconds()
-		o := closed(ctx, b.world, b.http, 2, perRound, func(i int) []row { return b.world.mixed(rows, i) })
-		if o.failed != nil {
-			return o.failed
-		}
 		if round > 0 { // the first warms up
-			alone, served = append(alone, engine), append(served, o.rate())
+			alone = append(alone, engine)
+		}
+		for p, protocol := range protocols {
+			o := closed(ctx, b.world, protocol.asker, 2, perRound, func(i int) []row { return b.world.mixed(rows, i) })
+			if o.failed != nil {
+				return fmt.Errorf("%s: %w", protocol.name, o.failed)
+			}
+			if round > 0 {
+				served[p] = append(served[p], o.rate())
+			}
 		}
 	}
 	fmt.Printf("requests of %d rows, two under way, medians of %d rounds in turn\n", rows, rounds)
 	fmt.Printf("  engine alone           %8.1f rows/s\n", middle(alone))
-	fmt.Printf("  HTTP, binary           %8.1f rows/s   %.3f of the engine's (goal: at least 0.95)\n",
-		middle(served), middle(served)/middle(alone))
+	for p, protocol := range protocols {
+		fmt.Printf("  %-22s %8.1f rows/s   %.3f of the engine's (goal: at least 0.95)\n",
+			protocol.name, middle(served[p]), middle(served[p])/middle(alone))
+	}
 	return nil
 }
 
@@ -119,7 +145,9 @@ func middle(values []float64) float64 { return slices.Sorted(slices.Values(value
 
 // oneRow compares how long one row takes.
 func (b *bench) oneRow(ctx context.Context, rounds int) error {
-	var alone, served []time.Duration
+	protocols := b.protocols()
+	var alone []time.Duration
+	served := make([][]time.Duration, len(protocols))
 	for round := range rounds {
 		asked := b.world.mixed(1, round)
 		batch := b.world.batch(asked)
@@ -128,17 +156,21 @@ func (b *bench) oneRow(ctx context.Context, rounds int) error {
 			return err
 		}
 		alone = append(alone, time.Since(began))
-		o := closed(ctx, b.world, b.http, 1, 1, func(int) []row { return asked })
-		if o.failed != nil {
-			return o.failed
+		for p, protocol := range protocols {
+			o := closed(ctx, b.world, protocol.asker, 1, 1, func(int) []row { return asked })
+			if o.failed != nil {
+				return fmt.Errorf("%s: %w", protocol.name, o.failed)
+			}
+			served[p] = append(served[p], o.answered...)
 		}
-		served = append(served, o.answered[0])
 	}
-	engine, http := quantile(alone, 0.5), quantile(served, 0.5)
+	engine := quantile(alone, 0.5)
 	fmt.Printf("one row, medians of %d rounds in turn\n", rounds)
 	fmt.Printf("  engine alone           %8.2f ms\n", ms(engine))
-	fmt.Printf("  HTTP, binary           %8.2f ms       %.0f µs more (goal: at most 300)\n",
-		ms(http), 1e3*ms(http-engine))
+	for p, protocol := range protocols {
+		took := quantile(served[p], 0.5)
+		fmt.Printf("  %-22s %8.2f ms       %.0f µs more (goal: at most 300)\n", protocol.name, ms(took), 1e3*ms(took-engine))
+	}
 	return nil
 }
 
