@@ -22,13 +22,13 @@ import (
 
 const (
 	loaded = 64 // adapters
-	texts  = 16
+	texts  = 32
 	rows   = 32 // of a large request
 )
 
 func main() {
 	binary := flag.String("runtime", "bin/runtime", "`file` of the runtime")
-	tokens := flag.Int("tokens", 64, "`number` of tokens of each text")
+	tokens := flag.Int("tokens", 32, "`number` of tokens of each text")
 	rounds := flag.Int("rounds", 9, "`number` of rounds of what is compared in turn")
 	requests := flag.Int("requests", 10000, "`number` of requests of 256 connections")
 	during := flag.Duration("during", 20*time.Second, "how `long` the overload, and the flood, last")

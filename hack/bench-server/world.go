@@ -160,11 +160,13 @@ func (w *world) batch(rows []row) engine.Batch {
 // row asks one adapter about one text, by their numbers.
 type row struct{ adapter, text int }
 
-// mixed are n rows of as many adapters and texts as there are, from a first one on.
+// mixed are n rows, the next ones of all there are: none is asked again before all others, as what is the same in a
+// batch is computed once.
 func (w *world) mixed(n, from int) []row {
 	rows := make([]row, n)
 	for i := range rows {
-		rows[i] = row{(from + i) % len(w.compiled), (from*7 + i) % len(w.inputs)}
+		at := from*n + i
+		rows[i] = row{at % len(w.compiled), (at + at/len(w.compiled)) % len(w.inputs)}
 	}
 	return rows
 }
