@@ -105,11 +105,8 @@ func Decode(body []byte, jsonLength int) (*Request, error) {
 		text, rest = body[:jsonLength], body[jsonLength:]
 	}
 	var raw requestJSON
-	if tooManyMembers(text) {
-		return nil, Errorf("malformed request: expected objects of some members, found thousands of them")
-	}
-	if err := json.Unmarshal(text, &raw, json.RejectUnknownMembers(true)); err != nil {
-		return nil, Errorf("%s", raw.locate(err))
+	if err := unmarshal(text, &raw, raw.locateInput, json.RejectUnknownMembers(true)); err != nil {
+		return nil, err
 	}
 	r := &Request{ID: raw.ID, Model: raw.ModelName}
 	if err := r.set(raw.Parameters); err != nil {
@@ -138,6 +135,23 @@ func Decode(body []byte, jsonLength int) (*Request, error) {
 		r.Outputs = append(r.Outputs, Wanted{out.Name, binary})
 	}
 	return r, r.Check()
+}
+
+// Unmarshal reads a request's JSON in whichever form it is. Repeated members are errors; unknown ones are if the options
+// say so.
+func Unmarshal(text []byte, into any, options ...json.Options) error {
+	return unmarshal(text, into, func(jsontext.Pointer) string { return "" }, options...)
+}
+
+// unmarshal is told by locate what is known of the place of an error.
+func unmarshal(text []byte, into any, locate func(jsontext.Pointer) string, options ...json.Options) error {
+	if tooManyMembers(text) {
+		return Errorf("malformed request: expected objects of some members, found thousands of them")
+	}
+	if err := json.Unmarshal(text, into, options...); err != nil {
+		return malformed(err, locate)
+	}
+	return nil
 }
 
 // set carries out a request's own parameters.
@@ -254,8 +268,8 @@ func afterString(body []byte) []byte {
 	}
 }
 
-// locate says where in the request an error of the JSON decoder lies: for a tensor's data, its name and row.
-func (r *requestJSON) locate(err error) string {
+// malformed says where in the request an error of the JSON decoder lies.
+func malformed(err error, locate func(jsontext.Pointer) string) error {
 	pointer, offset, cause := jsontext.Pointer(""), int64(-1), err
 	var syntactic *jsontext.SyntacticError
 	var semantic *json.SemanticError
@@ -272,16 +286,18 @@ func (r *requestJSON) locate(err error) string {
 	if pointer != "" {
 		where = fmt.Sprintf("at %s (byte %d)", quote.Text(string(pointer)), offset)
 	}
-	steps := slices.Collect(pointer.Tokens())
-	if len(steps) >= 2 && steps[0] == "inputs" {
-		i, _ := strconv.Atoi(steps[1])
-		where = r.locateInput(i, steps[2:]) + where
-	}
-	return fmt.Sprintf("malformed request: %s: %v", where, cause)
+	return Errorf("malformed request: %s%s: %v", locate(pointer), where, cause)
 }
 
-// locateInput is the name of input number i, and the row of an element of its data, as far as the members before tell.
-func (r *requestJSON) locateInput(i int, within []string) string {
+// locateInput names the tensor that a place lies in, and the row of an element of its data, as far as the members before
+// tell.
+func (r *requestJSON) locateInput(pointer jsontext.Pointer) string {
+	steps := slices.Collect(pointer.Tokens())
+	if len(steps) < 2 || steps[0] != "inputs" {
+		return ""
+	}
+	i, _ := strconv.Atoi(steps[1])
+	within := steps[2:]
 	if i >= len(r.Inputs) || r.Inputs[i].Name == "" {
 		return ""
 	}

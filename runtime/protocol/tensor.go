@@ -37,7 +37,7 @@ type Tensor struct {
 	Data     Data
 }
 
-// Data is a tensor's values in the form in which they came: JSON, Raw, Floats, Integers or Bytes. It is read as what
+// Data is a tensor's values in the form in which they came: JSON, Rows, Raw, Floats, Integers or Bytes. It is read as what
 // the tensor is expected to be, once its shape has been checked.
 type Data interface {
 	// Size is the data's bytes; of a text in it there are no more.
@@ -88,6 +88,8 @@ func (t *Tensor) Floats(shape []int) ([]float32, error) {
 	switch d := t.Data.(type) {
 	case JSON:
 		return d.floats(t, shape)
+	case Rows:
+		return d.floats(t, shape)
 	case Raw:
 		return d.floats(t, shape)
 	case Floats:
@@ -101,6 +103,8 @@ func (t *Tensor) Integers(shape []int) ([]int32, error) {
 	switch d := t.Data.(type) {
 	case JSON:
 		return d.integers(t, shape)
+	case Rows:
+		return d.integers(t, shape)
 	case Raw:
 		return d.integers(t, shape)
 	case Integers:
@@ -111,7 +115,10 @@ func (t *Tensor) Integers(shape []int) ([]int32, error) {
 
 // Texts reads BYTES of that shape as texts in UTF-8.
 func (t *Tensor) Texts(shape []int) ([]string, error) {
-	if d, ok := t.Data.(JSON); ok {
+	switch d := t.Data.(type) {
+	case JSON:
+		return d.texts(t, shape)
+	case Rows:
 		return d.texts(t, shape)
 	}
 	elements, err := t.Blobs(shape)
@@ -128,10 +135,28 @@ func (t *Tensor) Texts(shape []int) ([]string, error) {
 	return texts, nil
 }
 
+// OptionalTexts reads BYTES [B] as texts in UTF-8. A row that has none, as only Rows can say, is nil.
+func (t *Tensor) OptionalTexts(shape []int) ([]*string, error) {
+	if d, ok := t.Data.(Rows); ok {
+		return d.optional(t)
+	}
+	texts, err := t.Texts(shape)
+	if err != nil {
+		return nil, err
+	}
+	optional := make([]*string, len(texts))
+	for i := range texts {
+		optional[i] = &texts[i]
+	}
+	return optional, nil
+}
+
 // Blobs reads BYTES of that shape as what they are: in JSON they are in base64. They may share memory with the request.
 func (t *Tensor) Blobs(shape []int) ([][]byte, error) {
 	switch d := t.Data.(type) {
 	case JSON:
+		return d.blobs(t, shape)
+	case Rows:
 		return d.blobs(t, shape)
 	case Raw:
 		return d.blobs(t, shape)
@@ -152,12 +177,23 @@ func (t *Tensor) wrong(shape []int, i int, format string, args ...any) error {
 	return Errorf("input %s: row %d: %s", quote.Name(t.Name), i/(Elements(shape)/shape[0]), fmt.Sprintf(format, args...))
 }
 
-// Elements is how many elements a shape of positive dimensions has, or the largest number there is: a shape is a
-// stranger's word.
+// wrongAt says where an error of JSON.walk lies: at an element, or in the data as a whole.
+func (t *Tensor) wrongAt(shape []int, at int, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case at == whole:
+		return Errorf("input %s: %v", quote.Name(t.Name), err)
+	}
+	return t.wrong(shape, at, "%v", err)
+}
+
+// Elements is how many elements a shape has whose dimensions are not negative, or the largest number there is: a
+// shape is a stranger's word.
 func Elements(shape []int) int {
 	n := 1
 	for _, d := range shape {
-		if n > math.MaxInt/d {
+		if d > 0 && n > math.MaxInt/d {
 			return math.MaxInt
 		}
 		n *= d
