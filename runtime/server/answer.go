@@ -26,6 +26,13 @@ type Request struct {
 	Version string // "": the one that is served
 	Inputs  []protocol.Tensor
 	Outputs []string // wanted, by name; none: all but those of tokens
+	// EveryLabel tells that each row's answer will name all labels, which takes memory.
+	EveryLabel bool
+}
+
+// NamesAdapters tells whether each row has an adapter of its own.
+func (r *Request) NamesAdapters() bool {
+	return slices.ContainsFunc(r.Inputs, func(t protocol.Tensor) bool { return t.Name == adapterInput })
 }
 
 // Answers are a request's rows, answered in its order.
@@ -138,6 +145,7 @@ func (s *Server) answer(
 	if err := checkSize(models, given.tokens(), chosen); err != nil {
 		return nil, err
 	}
+	given.everyLabel = request.EveryLabel
 	if err := given.holds(); err != nil {
 		return nil, err
 	}
@@ -173,7 +181,7 @@ func (s *Server) answer(
 		if slices.ContainsFunc(values, func(v float32) bool { return math.IsNaN(float64(v)) || math.IsInf(float64(v), 0) }) {
 			return nil, Errorf(http.StatusUnprocessableEntity, "row %d: the model's answer to it is not finite", i)
 		}
-		answers[i] = Answer{Model: models[i], text: inputs[i/given.times].text}
+		answers[i] = Answer{Model: models[i], Read: rows[i].Tokens, text: inputs[i/given.times].text}
 		if models[i].Task == arch.Token {
 			answers[i].Tokens = values
 		} else {

@@ -47,6 +47,8 @@ type given struct {
 	shape   []int
 	most    int // tokens of a text; 1 of an image
 	times   int // that each row is asked: of so many adapters
+
+	everyLabel bool // is named in each row's answer
 }
 
 // inputsFor are the inputs that the base takes.
@@ -100,7 +102,7 @@ func (s *Server) inputsOf(request *Request) (g *given, asked *protocol.Tensor, e
 				return nil, nil, badRequest("expected one input beside adapter, found %s and %s",
 					quote.Name(g.source.name), quote.Name(in.Name))
 			}
-			g = &given{source: source, tensors: tensors, most: s.mostTokens()}
+			g = &given{source: source, tensors: tensors, most: s.MaxTokens()}
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(tensors)) {
@@ -114,8 +116,8 @@ func (s *Server) inputsOf(request *Request) (g *given, asked *protocol.Tensor, e
 	return g, asked, nil
 }
 
-// mostTokens is how many a text has at most; 1 where images are asked about, which are not answered token by token.
-func (s *Server) mostTokens() int {
+// MaxTokens is how many a text has at most; 1 where images are asked about, which are not answered token by token.
+func (s *Server) MaxTokens() int {
 	if takes := s.takes.Text; takes != nil {
 		return takes.MaxTokens
 	}
@@ -253,12 +255,8 @@ func (s *Server) texts(ctx context.Context, g *given) ([]decoded, error) {
 	}
 	pairs := make([]*string, len(texts))
 	if second := g.tensors["text_pair"]; second != nil {
-		all, err := second.Texts(g.shape)
-		if err != nil {
+		if pairs, err = second.OptionalTexts(g.shape); err != nil {
 			return nil, err
-		}
-		for i := range all {
-			pairs[i] = &all[i]
 		}
 	}
 	rows := make([]decoded, len(texts))

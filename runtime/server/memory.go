@@ -24,6 +24,8 @@ const (
 	valueBytes = 4
 	// logitBytes is a logit of an answer: as a probability too, and both as text, in a buffer that doubles.
 	logitBytes = 80
+	// labelBytes is a label that is named in a row's answer, beside its name twice: in JSON, in a buffer that doubles.
+	labelBytes = 64
 )
 
 // errFull says that what requests hold of the memory that they have is all there is.
@@ -91,6 +93,9 @@ func answerBytes(g *given, models []Model, chosen []output) int64 {
 		ofTokens = ofTokens || m.Task == arch.Token
 	}
 	total := logitBytes * labels * rows // each as wide as the widest
+	if g.everyLabel {
+		total += namesBytes(models)
+	}
 	if !ofTokens {
 		return total
 	}
@@ -106,8 +111,18 @@ func answerBytes(g *given, models []Model, chosen []output) int64 {
 	return total
 }
 
-// isText tells whether the rows are single texts, in which alone entities are found.
-func (g *given) isText() bool { return g.source.name == "text" && g.tensors["text_pair"] == nil }
+// namesBytes is what answers take that name all labels of each row.
+func namesBytes(models []Model) (total int64) {
+	for _, m := range models {
+		for _, label := range m.Labels {
+			total += labelBytes + 2*int64(len(label))
+		}
+	}
+	return total
+}
+
+// isText tells whether the rows are texts, in which alone entities are found; of pairs of them there are none.
+func (g *given) isText() bool { return g.source.name == "text" }
 
 // tokensInAll is how many tokens all rows have at most.
 func (g *given) tokensInAll() int64 {

@@ -16,8 +16,9 @@ const platform = "switchyard_peft"
 // Name is the server's, in its metadata.
 const Name = "switchyard"
 
-// Extensions of the protocol that are spoken here, by Triton's names.
-func Extensions() []string { return []string{"binary_tensor_data"} }
+// Extensions are those of the protocol that are spoken here: Triton's binary tensors, and an adapter tensor by which an
+// input is asked of several adapters (docs/protocols.md).
+func Extensions() []string { return []string{"binary_tensor_data", "adapter_fan_out"} }
 
 // Version is the server's own, as it was built.
 func Version() string {
@@ -109,6 +110,8 @@ type TensorMetadata struct {
 	Name     string
 	Datatype string
 	Shape    []int
+	// FanOut is the shape that it may have in place of Shape, with which each input is asked several times; nil: none.
+	FanOut []int
 }
 
 // Metadata is what a model takes and gives.
@@ -129,12 +132,15 @@ func (s *Server) Metadata(name, version string) (*Metadata, error) {
 	d := &Metadata{Name: m.Name, Versions: []string{m.Revision}, Platform: platform}
 	for _, in := range s.inputs {
 		for _, name := range append([]string{in.name}, in.beside...) {
-			d.Inputs = append(d.Inputs, TensorMetadata{name, in.datatype, in.shape})
+			d.Inputs = append(d.Inputs, TensorMetadata{Name: name, Datatype: in.datatype, Shape: in.shape})
 		}
 	}
 	width := len(m.Labels)
 	if m.adapter == nil { // its rows may be any adapter's
-		d.Inputs = append(d.Inputs, TensorMetadata{adapterInput, protocol.BYTES, []int{protocol.AnySize}})
+		d.Inputs = append(d.Inputs, TensorMetadata{
+			Name: adapterInput, Datatype: protocol.BYTES, Shape: []int{protocol.AnySize},
+			FanOut: []int{protocol.AnySize, protocol.AnySize},
+		})
 		width = protocol.AnySize
 	}
 	d.Outputs = each(outputs, func(o *output) TensorMetadata {
@@ -145,7 +151,7 @@ func (s *Server) Metadata(name, version string) (*Metadata, error) {
 		case o.wide:
 			shape = append(shape, width)
 		}
-		return TensorMetadata{o.name, o.datatype, shape}
+		return TensorMetadata{Name: o.name, Datatype: o.datatype, Shape: shape}
 	})
 	return d, nil
 }

@@ -20,6 +20,7 @@ type Answer struct {
 	Logits   []float32 // [labels]; none where the head answers for each token
 	Tokens   []float32 // [tokens, labels]
 	Entities []Entity  // found in a text, where the head answers for each token and they are asked for; else nil
+	Read     int       // tokens that the model has read, special ones too; of an image its patches
 
 	text *textInput // what was asked about, if it was a text
 }
@@ -29,22 +30,38 @@ func (a *Answer) Probabilities() []float32 {
 	if len(a.Logits) == 0 {
 		return nil
 	}
-	p := make([]float32, len(a.Logits))
 	switch a.Model.Problem {
 	case arch.Regression:
-		copy(p, a.Logits)
+		return slices.Clone(a.Logits)
 	case arch.MultiLabel:
-		for i, l := range a.Logits {
-			p[i] = float32(1 / (1 + math.Exp(-float64(l))))
-		}
+		return Sigmoid(a.Logits)
 	case arch.SingleLabel:
-		largest, sum := float64(slices.Max(a.Logits)), 0.0
-		for _, l := range a.Logits {
-			sum += math.Exp(float64(l) - largest)
-		}
-		for i, l := range a.Logits {
-			p[i] = float32(math.Exp(float64(l)-largest) / sum)
-		}
+		return Softmax(a.Logits)
+	}
+	return make([]float32, len(a.Logits))
+}
+
+// Sigmoid are probabilities of labels that do not exclude each other.
+func Sigmoid(logits []float32) []float32 {
+	p := make([]float32, len(logits))
+	for i, l := range logits {
+		p[i] = float32(1 / (1 + math.Exp(-float64(l))))
+	}
+	return p
+}
+
+// Softmax are probabilities of labels of which one holds.
+func Softmax(logits []float32) []float32 {
+	if len(logits) == 0 {
+		return nil
+	}
+	p := make([]float32, len(logits))
+	largest, sum := float64(slices.Max(logits)), 0.0
+	for _, l := range logits {
+		sum += math.Exp(float64(l) - largest)
+	}
+	for i, l := range logits {
+		p[i] = float32(math.Exp(float64(l)-largest) / sum)
 	}
 	return p
 }

@@ -59,6 +59,9 @@ type Model struct {
 	adapter  *engine.Adapter // nil is the base
 }
 
+// OfTokens tells whether the model answers for each token of a text.
+func (m *Model) OfTokens() bool { return m.Task == arch.Token }
+
 // New makes a server. images may be nil, where the base says nothing of preprocessing.
 func New(set *adapters.Set, queue *batcher.Batcher, images *preprocess.Image, options Options) *Server {
 	description, digest := set.Base()
@@ -96,6 +99,12 @@ func (s *Server) Drain() { s.draining.Store(true) }
 
 // Base is the base model, whose name any adapter may be asked under.
 func (s *Server) Base() Model { return s.base }
+
+// Takes tells whether rows can be made of the input of that name.
+func (s *Server) Takes(input string) bool { return s.input(input) != nil }
+
+// MaxRows bounds the rows of a request.
+func (s *Server) MaxRows() int { return s.options.MaxRows }
 
 // Find is the model of a name, in the version that is asked; "" asks for the one that is served.
 func (s *Server) Find(name, version string) (Model, error) {

@@ -30,6 +30,9 @@ func (h *handler) infer(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	defer cancel()
+	if err := checkMediaType(r.Header, binaryType); err != nil {
+		return err
+	}
 	request, err := h.decode(w, r, call)
 	if err != nil {
 		return err
@@ -42,9 +45,9 @@ func (h *handler) infer(w http.ResponseWriter, r *http.Request) error {
 		ctx, cancel = context.WithTimeout(ctx, request.Timeout)
 		defer cancel()
 	}
-	answers, err := call.Answer(ctx, &server.Request{
-		Model: name, Version: version, Inputs: request.Inputs, Outputs: request.Names(),
-	})
+	asked := &server.Request{Version: version, Inputs: request.Inputs, Outputs: request.Names()}
+	asked.Model = h.modelOfPath(r, asked)
+	answers, err := call.Answer(ctx, asked)
 	if err != nil {
 		return err
 	}
@@ -53,10 +56,10 @@ func (h *handler) infer(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	call.KeepAnswer(int64(len(raw)))
-	contentType := "application/json"
+	contentType := jsonType
 	if length != protocol.AllJSON {
 		w.Header().Set(jsonLength, strconv.Itoa(length))
-		contentType = "application/octet-stream"
+		contentType = binaryType
 	}
 	writeRaw(w, http.StatusOK, contentType, raw)
 	return nil

@@ -47,9 +47,15 @@ func (h *handler) listModels(w http.ResponseWriter, _ *http.Request) error {
 
 // tensorMetadata describes an input or output; -1 is a dimension of any size.
 type tensorMetadata struct {
-	Name     string `json:"name"`
-	Datatype string `json:"datatype"`
-	Shape    []int  `json:"shape"`
+	Name       string              `json:"name"`
+	Datatype   string              `json:"datatype"`
+	Shape      []int               `json:"shape"`
+	Parameters *metadataParameters `json:"parameters,omitzero"`
+}
+
+// metadataParameters are the extension adapter_fan_out's: a tensor's metadata has one shape, and this one may have two.
+type metadataParameters struct {
+	FanOut []int `json:"fan_out_shape"`
 }
 
 func (h *handler) modelMetadata(w http.ResponseWriter, r *http.Request) error {
@@ -70,7 +76,10 @@ func (h *handler) modelMetadata(w http.ResponseWriter, r *http.Request) error {
 func tensors(described []server.TensorMetadata) []tensorMetadata {
 	tensors := make([]tensorMetadata, len(described))
 	for i, d := range described {
-		tensors[i] = tensorMetadata(d)
+		tensors[i] = tensorMetadata{Name: d.Name, Datatype: d.Datatype, Shape: d.Shape}
+		if d.FanOut != nil {
+			tensors[i].Parameters = &metadataParameters{d.FanOut}
+		}
 	}
 	return tensors
 }

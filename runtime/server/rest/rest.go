@@ -31,10 +31,11 @@ type handler struct {
 	server    *server.Server
 	options   Options
 	telemetry *telemetry.Telemetry
+	began     time.Time
 }
 
 func newHandler(s *server.Server, options Options) *handler {
-	return &handler{s, options, telemetry.New(s, options.Log, options.Tracer)}
+	return &handler{s, options, telemetry.New(s, options.Log, options.Tracer), time.Now()}
 }
 
 // handle answers a request, or says why not.
@@ -43,27 +44,11 @@ type handle func(w http.ResponseWriter, r *http.Request) error
 // New serves the protocols of a server that HTTP carries.
 func New(s *server.Server, options Options) http.Handler {
 	h := newHandler(s, options)
-	mux := http.NewServeMux()
-	for pattern, handle := range h.routes() {
-		mux.Handle(pattern, h.route(pattern, handle))
+	var m muxes
+	for _, r := range h.routes() {
+		m.add(r, h.route(r.method+" "+r.path, r.handle))
 	}
-	return h.refuseInJSON(mux)
-}
-
-// routes are all that is answered, by the patterns of net/http.
-func (h *handler) routes() map[string]handle {
-	return map[string]handle{
-		"GET /v2":                                          h.serverMetadata,
-		"GET /v2/health/live":                              h.live,
-		"GET /v2/health/ready":                             h.ready,
-		"GET /v2/models":                                   h.listModels,
-		"GET /v2/models/{model}":                           h.modelMetadata,
-		"GET /v2/models/{model}/ready":                     h.modelReady,
-		"GET /v2/models/{model}/versions/{version}":        h.modelMetadata,
-		"GET /v2/models/{model}/versions/{version}/ready":  h.modelReady,
-		"POST /v2/models/{model}/infer":                    h.infer,
-		"POST /v2/models/{model}/versions/{version}/infer": h.infer,
-	}
+	return h.refuseInJSON(&m)
 }
 
 // route tells of a handler's requests, turns its error into the protocol's, and a panic into a 500.
@@ -87,16 +72,17 @@ func (h *handler) route(pattern string, handle handle) http.Handler {
 }
 
 // refuseInJSON gives a request that no route takes its 404 or 405 in the protocol's shape.
-func (h *handler) refuseInJSON(mux *http.ServeMux) http.Handler {
+func (h *handler) refuseInJSON(m *muxes) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mux, seen := m.of(r)
 		var refusal refusalWriter
-		if path.Clean(r.URL.Path) != r.URL.Path {
+		if path.Clean(seen.URL.Path) != seen.URL.Path {
 			refusal.code = http.StatusNotFound // the mux would redirect, which no client of the protocol expects
-		} else if _, pattern := mux.Handler(r); pattern != "" {
-			mux.ServeHTTP(w, r)
+		} else if _, pattern := mux.Handler(seen); pattern != "" {
+			mux.ServeHTTP(w, seen)
 			return
 		} else {
-			mux.ServeHTTP(&refusal, r)
+			mux.ServeHTTP(&refusal, seen)
 		}
 		if allow := refusal.Header().Get("Allow"); allow != "" {
 			w.Header().Set("Allow", allow)
@@ -138,11 +124,11 @@ func writeError(w http.ResponseWriter, err error) int {
 
 // writeJSON sends an answer whole, or a 500 that says so if it cannot be written down.
 func writeJSON(w http.ResponseWriter, code int, answer any) {
-	raw, err := json.Marshal(answer)
+	raw, err := json.Marshal(answer, json.Deterministic(true))
 	if err != nil {
 		code, raw = http.StatusInternalServerError, []byte(`{"error":"internal error: the answer is not valid JSON"}`)
 	}
-	writeRaw(w, code, "application/json", raw)
+	writeRaw(w, code, jsonType, raw)
 }
 
 // writeRaw sends an answer.
