@@ -150,6 +150,9 @@ func (f *front) do(t *testing.T, method, path, body string, header ...string) (c
 	for i := 0; i < len(header); i += 2 {
 		request.Header.Set(header[i], header[i+1])
 	}
+	if host := request.Header.Get("Host"); host != "" {
+		request.Host = host
+	}
 	response, err := f.client.Do(request)
 	if err != nil {
 		t.Fatal(err)

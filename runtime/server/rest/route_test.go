@@ -13,12 +13,13 @@ import (
 	"github.com/switchyard-dev/switchyard/runtime/batcher"
 	"github.com/switchyard-dev/switchyard/runtime/engine"
 	"github.com/switchyard-dev/switchyard/runtime/model"
+	"github.com/switchyard-dev/switchyard/runtime/preprocess"
 	"github.com/switchyard-dev/switchyard/runtime/server"
 	"github.com/switchyard-dev/switchyard/runtime/weights"
 )
 
-// newServer is a server over a real base.
-func newServer(t *testing.T) *server.Server {
+// newServer is a server over a real base, without adapters.
+func newServer(t testing.TB, images *preprocess.Image) *server.Server {
 	t.Helper()
 	folder, err := weights.OpenFolder("../../../hack/samples/digits/base")
 	if err != nil {
@@ -33,11 +34,13 @@ func newServer(t *testing.T) *server.Server {
 	t.Cleanup(e.Close)
 	queue := batcher.New(e, batcher.Options{})
 	t.Cleanup(queue.Close)
-	return server.New(adapters.New(e), queue, nil, server.Options{Name: "base", Registry: prometheus.NewRegistry()})
+	set := adapters.New(e)
+	set.Told()
+	return server.New(set, queue, images, server.Options{Name: "base", Registry: prometheus.NewRegistry()})
 }
 
 func TestAPanicIsA500AndTheServerLives(t *testing.T) {
-	h := newHandler(newServer(t), Options{Log: slog.New(slog.DiscardHandler)})
+	h := newHandler(newServer(t, nil), Options{Log: slog.New(slog.DiscardHandler)})
 	handler := h.route("GET /", func(http.ResponseWriter, *http.Request) error { panic("a secret") })
 	for range 2 {
 		recorder := httptest.NewRecorder()
