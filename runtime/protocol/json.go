@@ -113,8 +113,8 @@ func (d JSON) walk(shape []int, visit func(i int, literal jsontext.Value) error)
 		lists = shape
 	}
 	wrong := func(depth, found int) error {
-		return Errorf("data: expected %d elements, flat or in lists nested as the shape %s: a list of %d at depth %d, found %d",
-			Elements(shape), quote.Shape(shape), lists[depth], depth, found)
+		return Errorf("data: expected %d elements, flat or in lists nested as the shape %s: "+
+			"a list of %d at depth %d, found %d", Elements(shape), quote.Shape(shape), lists[depth], depth, found)
 	}
 	n, depth := 0, 0
 	counts := make([]int, len(lists)) // elements seen of the list at each depth

@@ -137,8 +137,8 @@ func Decode(body []byte, jsonLength int) (*Request, error) {
 	return r, r.Check()
 }
 
-// Unmarshal reads a request's JSON in whichever form it is. Repeated members are errors; unknown ones are if the options
-// say so.
+// Unmarshal reads a request's JSON in whichever form it is. Repeated members are errors; unknown ones are if the
+// options say so.
 func Unmarshal(text []byte, into any, options ...json.Options) error {
 	return unmarshal(text, into, func(jsontext.Pointer) string { return "" }, options...)
 }
@@ -289,8 +289,8 @@ func malformed(err error, locate func(jsontext.Pointer) string) error {
 	return Errorf("malformed request: %s%s: %v", locate(pointer), where, cause)
 }
 
-// locateInput names the tensor that a place lies in, and the row of an element of its data, as far as the members before
-// tell.
+// locateInput names the tensor that a place lies in, and the row of an element of its data, as far as the members
+// before tell.
 func (r *requestJSON) locateInput(pointer jsontext.Pointer) string {
 	steps := slices.Collect(pointer.Tokens())
 	if len(steps) < 2 || steps[0] != "inputs" {

@@ -37,8 +37,8 @@ type Tensor struct {
 	Data     Data
 }
 
-// Data is a tensor's values in the form in which they came: JSON, Rows, Raw, Floats, Integers or Bytes. It is read as what
-// the tensor is expected to be, once its shape has been checked.
+// Data is a tensor's values in the form in which they came: JSON, Rows, Raw, Floats, Integers or Bytes. It is read as
+// what the tensor is expected to be, once its shape has been checked.
 type Data interface {
 	// Size is the data's bytes; of a text in it there are no more.
 	Size() int

@@ -13,7 +13,7 @@ import (
 const adapterHeader = "Switchyard-Adapter"
 
 // modelOf is the model that a request is for whose path names none: that of its body, else of its header, else the
-// adapter that its Host is called after, else the base. A name that is given is meant: if nobody has it, nobody is asked.
+// adapter that its Host is called after, else the base. A name that is given is meant: if nobody has it, that is told.
 func (h *handler) modelOf(r *http.Request, named string) string {
 	base := h.server.Base().Name
 	for _, name := range []string{named, r.Header.Get(adapterHeader), h.adapterOfHost(r.Host)} {
@@ -28,8 +28,8 @@ func (h *handler) modelOf(r *http.Request, named string) string {
 	return base
 }
 
-// modelOfPath is the model that a request is for whose path names one. The path names the pool where rows are of several
-// adapters; if it does and they name none, the header may. The Host is not asked: the path has said whom it means.
+// modelOfPath is the model that a request is for whose path names one. The path names the pool where rows are of
+// several adapters; if it does and they name none, the header may. The Host has no say: the path has said who is meant.
 func (h *handler) modelOfPath(r *http.Request, request *server.Request) string {
 	name, header := r.PathValue("model"), r.Header.Get(adapterHeader)
 	if name != h.server.Base().Name || header == "" || header == server.BaseName || request.NamesAdapters() {

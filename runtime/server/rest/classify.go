@@ -6,15 +6,16 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/switchyard-dev/switchyard/runtime/protocol"
 	"github.com/switchyard-dev/switchyard/runtime/server"
 )
 
-// classifyRequest is either of two: "inputs", answered with every label as a pipeline of HuggingFace's does; or "input",
-// answered as vLLM and SGLang do. Both ignore members that they do not know; those that they know and that would change
-// the answer are honoured here, or refused.
+// classifyRequest is either of two: "inputs", answered with every label as a pipeline of HuggingFace's does; or
+// "input", answered as vLLM and SGLang do. They ignore members that they do not know; those that they know and that
+// would change the answer are honoured here, or refused.
 type classifyRequest struct {
 	Model string `json:"model"`
 
@@ -31,10 +32,18 @@ type classifyRequest struct {
 // asIs is the number of tokens to cut texts at that stands for the model's own.
 const asIs = -1
 
-// readClassify reads POST /classify and /v1/classify.
+// classify answers POST /classify and /v1/classify.
+func (h *handler) classify(w http.ResponseWriter, r *http.Request) error {
+	return h.ask(w, r, h.readClassify)
+}
+
+// readClassify reads either of its forms.
 func (h *handler) readClassify(r *http.Request, body []byte) (*question, error) {
 	var asked classifyRequest
 	if err := protocol.Unmarshal(body, &asked); err != nil {
+		return nil, err
+	}
+	if err := asked.check(); err != nil {
 		return nil, err
 	}
 	isOne, isOther := given(asked.Inputs), given(asked.Input)
@@ -47,14 +56,23 @@ func (h *handler) readClassify(r *http.Request, body []byte) (*question, error) 
 	return h.classifyInput(r, &asked)
 }
 
-// given tells whether a member is there, and not null.
-func given(value jsontext.Value) bool { return value != nil && value.Kind() != 'n' }
+// check refuses what would change the answer and does not.
+func (c *classifyRequest) check() error {
+	switch {
+	case c.Truncate != nil && *c.Truncate != asIs:
+		return badRequest("truncate_prompt_tokens: expected %d, as the model has it, found %d", asIs, *c.Truncate)
+	case c.Specials != nil && !*c.Specials:
+		return badRequest("add_special_tokens: expected true, found false: send ids in place of text")
+	case given(c.Parameters):
+		if err := protocol.Unmarshal(c.Parameters, new(struct{}), json.RejectUnknownMembers(true)); err != nil {
+			return badRequest("parameters: expected none, as every label is answered, and POST / takes them: %v", err)
+		}
+	}
+	return nil
+}
 
 // classifyInputs is answered with a list of every label, or a list of such lists.
 func (h *handler) classifyInputs(r *http.Request, asked *classifyRequest) (*question, error) {
-	if given(asked.Parameters) && string(asked.Parameters) != "{}" {
-		return nil, badRequest("parameters: expected none, as every label is answered: POST / takes them")
-	}
 	rows, list, err := listed("inputs", asked.Inputs)
 	if err != nil {
 		return nil, err
@@ -92,12 +110,6 @@ type classifyUsage struct {
 }
 
 func (h *handler) classifyInput(r *http.Request, asked *classifyRequest) (*question, error) {
-	switch {
-	case asked.Truncate != nil && *asked.Truncate != asIs:
-		return nil, badRequest("truncate_prompt_tokens: expected %d, as the model has it, found %d", asIs, *asked.Truncate)
-	case asked.Specials != nil && !*asked.Specials:
-		return nil, badRequest("add_special_tokens: expected true, found false: send ids in place of text")
-	}
 	tensors, err := h.inputOf(asked.Input)
 	if err != nil {
 		return nil, err

@@ -3,6 +3,7 @@ package rest
 import (
 	"cmp"
 	"errors"
+	"math"
 	"mime"
 	"net/http"
 	"slices"
@@ -28,45 +29,43 @@ type question struct {
 type read func(r *http.Request, body []byte) (*question, error)
 
 // ask answers a form: JSON, or a body of the media types that it takes beside it.
-func (h *handler) ask(read read, also ...string) handle {
-	return func(w http.ResponseWriter, r *http.Request) error {
-		call, err := h.server.Begin()
-		if err != nil {
-			return err
-		}
-		defer call.End()
-		ctx, cancel, err := deadline(r)
-		if err != nil {
-			return err
-		}
-		defer cancel()
-		if err := checkMediaType(r.Header, also...); err != nil {
-			return err
-		}
-		body, err := h.readBody(w, r, call)
-		if err != nil {
-			return err
-		}
-		q, err := read(r, body)
-		if err != nil {
-			return err
-		}
-		answers, err := call.Answer(ctx, &q.request)
-		if err != nil {
-			return err
-		}
-		answer, err := q.write(answers)
-		if err != nil {
-			return err
-		}
-		raw, err := json.Marshal(answer)
-		if err != nil {
-			return err
-		}
-		call.KeepAnswer(int64(len(raw)))
-		writeRaw(w, http.StatusOK, jsonType, raw)
-		return nil
+func (h *handler) ask(w http.ResponseWriter, r *http.Request, read read, also ...string) error {
+	call, err := h.server.Begin()
+	if err != nil {
+		return err
 	}
+	defer call.End()
+	ctx, cancel, err := deadline(r)
+	if err != nil {
+		return err
+	}
+	defer cancel()
+	if err := checkMediaType(r.Header, also...); err != nil {
+		return err
+	}
+	body, err := h.readBody(w, r, call)
+	if err != nil {
+		return err
+	}
+	q, err := read(r, body)
+	if err != nil {
+		return err
+	}
+	answers, err := call.Answer(ctx, &q.request)
+	if err != nil {
+		return err
+	}
+	answer, err := q.write(answers)
+	if err != nil {
+		return err
+	}
+	raw, err := json.Marshal(answer)
+	if err != nil {
+		return err
+	}
+	call.KeepAnswer(int64(len(raw)))
+	writeRaw(w, http.StatusOK, jsonType, raw)
+	return nil
 }
 
 // Media types of bodies.
@@ -91,7 +90,8 @@ func mediaType(header http.Header) string {
 	return name
 }
 
-// checkMediaType refuses a body that is said to be neither JSON nor of the other media types, or of those that begin so.
+// checkMediaType refuses a body that is said to be neither JSON nor of the other media types; one that ends in a slash
+// stands for all that begin so.
 func checkMediaType(header http.Header, also ...string) error {
 	name := mediaType(header)
 	taken := append([]string{jsonType}, also...)
@@ -119,22 +119,25 @@ const (
 	adapterInput = "adapter"
 )
 
+// given tells whether a member is there, and not null.
+func given(value jsontext.Value) bool { return value != nil && value.Kind() != 'n' }
+
 // listed are the rows of a member that has one of them, or a list.
 func listed(member string, value jsontext.Value) (rows []protocol.JSON, list bool, err error) {
-	switch value.Kind() {
-	case 0, 'n':
+	if !given(value) {
 		return nil, false, badRequest("%s: expected one or more, found none", member)
-	case '[':
-		rows, err = protocol.Split(value, maxListed)
-		if err == nil && len(rows) == 0 {
-			err = errors.New("expected at least one, found none")
-		}
-		if err != nil {
-			return nil, false, badRequest("%s: %v", member, err)
-		}
-		return rows, true, nil
 	}
-	return []protocol.JSON{protocol.JSON(value)}, false, nil
+	if value.Kind() != '[' {
+		return []protocol.JSON{protocol.JSON(value)}, false, nil
+	}
+	rows, err = protocol.Split(value, maxListed)
+	if err == nil && len(rows) == 0 {
+		err = errors.New("expected at least one, found none")
+	}
+	if err != nil {
+		return nil, false, badRequest("%s: %v", member, err)
+	}
+	return rows, true, nil
 }
 
 // bytesOf is a tensor BYTES [B] of rows that are strings.
@@ -147,10 +150,9 @@ func bytesOf(name string, rows []protocol.JSON) protocol.Tensor {
 // idsTensors are INT64 [B, S] of rows of ids, S that of the longest, with a mask where there is one or they differ in
 // length; mask and types are nil, or have a row for each that is nil where there is none.
 func idsTensors(ids, mask, types []protocol.JSON) []protocol.Tensor {
-	longest, differ := ids[0].Length(), false
-	for _, row := range ids[1:] {
-		differ = differ || row.Length() != longest
-		longest = max(longest, row.Length())
+	longest, shortest := 0, math.MaxInt
+	for _, row := range ids {
+		longest, shortest = max(longest, row.Length()), min(shortest, row.Length())
 	}
 	integers := func(name string, rows []protocol.JSON) protocol.Tensor {
 		return protocol.Tensor{
@@ -158,12 +160,12 @@ func idsTensors(ids, mask, types []protocol.JSON) []protocol.Tensor {
 		}
 	}
 	tensors := []protocol.Tensor{integers(idsInput, ids)}
-	if mask != nil || differ {
+	if mask != nil || shortest < longest {
 		masks := make([]protocol.JSON, len(ids))
 		copy(masks, mask)
-		for i := range masks {
+		for i, row := range ids {
 			if masks[i] == nil {
-				masks[i] = ones(ids[i].Length())
+				masks[i] = ones(row.Length())
 			}
 		}
 		tensors = append(tensors, integers(maskInput, masks))
@@ -184,7 +186,7 @@ func ones(n int) protocol.JSON {
 	return protocol.JSON("[" + strings.TrimSuffix(strings.Repeat("1,", n), ",") + "]")
 }
 
-// source is what a string stands for where nothing says it: an image in base64 where the base takes images, else a text.
+// source is what a string stands for where nothing says it: an image in base64 where the base takes any, else a text.
 func (h *handler) source() string {
 	if h.server.Takes(imageInput) {
 		return imageInput

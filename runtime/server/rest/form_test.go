@@ -406,7 +406,9 @@ func TestFormsOfImagesAnswerAsTensorsDo(t *testing.T) {
 	want.check(t, "POST / of two", 0, found[0])
 	want.check(t, "POST / of two", 0, found[1])
 	want.check(t, "POST /classify", 0, post[[]labelScore](t, f, "/classify", object{"inputs": encoded}, header...))
-	for _, contentType := range []string{"image/png", "application/octet-stream", "application/x-www-form-urlencoded", ""} {
+	for _, contentType := range []string{
+		"image/png", "application/octet-stream", "application/x-www-form-urlencoded", "",
+	} {
 		code, body, _ := f.do(t, "POST", "/", raw, append(header, "Content-Type", contentType)...)
 		if code != http.StatusOK {
 			t.Fatalf("an image as %q: status %d: %s", contentType, code, body)
@@ -414,7 +416,8 @@ func TestFormsOfImagesAnswerAsTensorsDo(t *testing.T) {
 		want.check(t, "POST / of an image as "+contentType, 0, decode[[]labelScore](t, body))
 	}
 	image := object{"image": object{"b64": encoded}, "adapter": []string{"digit", "parity", ""}}
-	predicted := post[predictions](t, f, "/v1/models/digits:predict", object{"instances": []object{image, image}}).Predictions
+	two := object{"instances": []object{image, image}}
+	predicted := post[predictions](t, f, "/v1/models/digits:predict", two).Predictions
 	var adapters []string
 	for _, p := range predicted {
 		adapters = append(adapters, p.Adapter)

@@ -33,7 +33,11 @@ type pair struct {
 	Pair jsontext.Value `json:"text_pair"`
 }
 
-// readPipeline reads POST /: JSON, or an image as it is.
+// pipeline answers POST /: JSON, or an image as it is.
+func (h *handler) pipeline(w http.ResponseWriter, r *http.Request) error {
+	return h.ask(w, r, h.readPipeline, imageTypes, binaryType)
+}
+
 func (h *handler) readPipeline(r *http.Request, body []byte) (*question, error) {
 	if image, err := h.isImage(r.Header, body); err != nil || image {
 		return h.rawImage(r, body), err
@@ -55,7 +59,7 @@ func (h *handler) readPipeline(r *http.Request, body []byte) (*question, error) 
 			return nil, err
 		}
 	}
-	p := pipeline{parameters: asked.Parameters, list: list, images: h.source() == imageInput}
+	p := pipelineAnswer{parameters: asked.Parameters, list: list, images: h.source() == imageInput}
 	return &question{
 		request: server.Request{Model: h.modelOf(r, asked.Model), Inputs: tensors, EveryLabel: true}, write: p.write,
 	}, nil
@@ -86,7 +90,7 @@ func (h *handler) rawImage(r *http.Request, body []byte) *question {
 				Name: imageInput, Datatype: protocol.BYTES, Shape: []int64{1}, Data: protocol.Bytes{body},
 			}},
 		},
-		write: (&pipeline{images: true}).write,
+		write: (&pipelineAnswer{images: true}).write,
 	}
 }
 
@@ -97,16 +101,16 @@ func textTensors(rows []protocol.JSON) ([]protocol.Tensor, error) {
 		if jsontext.Value(row).Kind() != '{' {
 			continue
 		}
-		var given pair
-		if err := protocol.Unmarshal(row, &given, json.RejectUnknownMembers(true)); err != nil {
+		var both pair
+		if err := protocol.Unmarshal(row, &both, json.RejectUnknownMembers(true)); err != nil {
 			return nil, badRequest("inputs: row %d: %v", i, err)
 		}
-		if given.Text == nil {
+		if both.Text == nil {
 			return nil, badRequest("inputs: row %d: expected a text, found none", i)
 		}
-		rows[i] = protocol.JSON(given.Text)
-		if given.Pair != nil && given.Pair.Kind() != 'n' {
-			seconds[i], pairs = protocol.JSON(given.Pair), true
+		rows[i] = protocol.JSON(both.Text)
+		if given(both.Pair) {
+			seconds[i], pairs = protocol.JSON(both.Pair), true
 		}
 	}
 	tensors := []protocol.Tensor{bytesOf(textInput, rows)}
@@ -141,14 +145,14 @@ func (p *pipelineParameters) check() error {
 	return nil
 }
 
-// pipeline writes answers as a pipeline does.
-type pipeline struct {
+// pipelineAnswer writes answers as a pipeline does.
+type pipelineAnswer struct {
 	parameters   pipelineParameters
 	list, images bool // that were asked about
 }
 
 // write nests lists as transformers does: the labels of texts are in a list for each text, also of a single one.
-func (p *pipeline) write(answers *server.Answers) (any, error) {
+func (p *pipelineAnswer) write(answers *server.Answers) (any, error) {
 	rows, err := each(answers, p.row)
 	if err != nil {
 		return nil, err
@@ -160,35 +164,35 @@ func (p *pipeline) write(answers *server.Answers) (any, error) {
 }
 
 // row is a row's labels, or its entities. A parameter of the one would count for nothing in the other.
-func (p *pipeline) row(i int, a *server.Answer) (any, error) {
+func (p *pipelineAnswer) row(i int, a *server.Answer) (any, error) {
 	refused := func(parameter string) error {
 		return badRequest("parameters: %s: row %d: not for the model %s, whose task is another",
 			parameter, i, quote.Name(a.Model.Name))
 	}
-	given := &p.parameters
+	parameters := &p.parameters
 	if a.Tokens != nil {
 		switch {
-		case given.TopK != nil:
+		case parameters.TopK != nil:
 			return nil, refused("top_k")
-		case given.Function != nil:
+		case parameters.Function != nil:
 			return nil, refused("function_to_apply")
 		}
 		return entitiesOf(i, a)
 	}
 	switch {
-	case given.Aggregation != nil:
+	case parameters.Aggregation != nil:
 		return nil, refused("aggregation_strategy")
-	case given.IgnoreLabels != nil:
+	case parameters.IgnoreLabels != nil:
 		return nil, refused("ignore_labels")
 	}
 	labels := ranked(a, p.scores(a))
-	if k := given.TopK; k != nil && *k < len(labels) {
+	if k := parameters.TopK; k != nil && *k < len(labels) {
 		labels = labels[:*k]
 	}
 	return labels, nil
 }
 
-func (p *pipeline) scores(a *server.Answer) []float32 {
+func (p *pipelineAnswer) scores(a *server.Answer) []float32 {
 	if p.parameters.Function == nil {
 		return a.Probabilities()
 	}

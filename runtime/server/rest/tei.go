@@ -21,7 +21,11 @@ type predictionRequest struct {
 	Model     string         `json:"model"`
 }
 
-// readPrediction reads POST /predict.
+// predictOne answers POST /predict, whose clients know one model.
+func (h *handler) predictOne(w http.ResponseWriter, r *http.Request) error {
+	return h.ask(w, r, h.readPrediction)
+}
+
 func (h *handler) readPrediction(r *http.Request, body []byte) (*question, error) {
 	var asked predictionRequest
 	if err := protocol.Unmarshal(body, &asked); err != nil {

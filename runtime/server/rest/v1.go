@@ -38,7 +38,7 @@ func (h *handler) predict(w http.ResponseWriter, r *http.Request) error {
 	if _, err := h.server.Find(r.PathValue("model"), ""); err != nil { // before the body is read
 		return err
 	}
-	return h.ask(h.readInstances)(w, r)
+	return h.ask(w, r, h.readInstances)
 }
 
 func (h *handler) readInstances(r *http.Request, body []byte) (*question, error) {
@@ -78,7 +78,7 @@ func (in *instance) read(row protocol.JSON) (source string, err error) {
 	if err := protocol.Unmarshal(row, in); err != nil {
 		return "", err
 	}
-	maps.DeleteFunc(*in, func(_ string, value jsontext.Value) bool { return value.Kind() == 'n' })
+	maps.DeleteFunc(*in, func(_ string, value jsontext.Value) bool { return !given(value) })
 	var found, others []string
 	for _, name := range slices.Sorted(maps.Keys(*in)) {
 		if _, ok := sources[name]; ok {
@@ -172,8 +172,8 @@ func adaptersTensor(rows []protocol.JSON) (protocol.Tensor, error) {
 			rows[i] = protocol.JSON(`""`)
 		}
 		if found := rows[i].Shape(); !slices.Equal(found, shape[1:]) {
-			return protocol.Tensor{}, badRequest("instances: row %d: adapter: expected a name, or as many as row 0 has, found %s",
-				i, quote.Text(string(rows[i])))
+			return protocol.Tensor{}, badRequest("instances: row %d: adapter: expected a name, "+
+				"or as many as row 0 has, found %s", i, quote.Text(string(rows[i])))
 		}
 	}
 	return protocol.Tensor{Name: adapterInput, Datatype: protocol.BYTES, Shape: shape, Data: protocol.Rows(rows)}, nil
@@ -213,7 +213,7 @@ type probabilities struct {
 	values []float32
 }
 
-// MarshalJSONTo writes the object. Of labels that have one name it has the largest, which is the score if it is the best.
+// MarshalJSONTo writes the object. Labels of one name have the largest of theirs, which is the score if it is the best.
 func (p probabilities) MarshalJSONTo(enc *jsontext.Encoder) error {
 	largest := make(map[string]float32, len(p.labels))
 	for i, label := range p.labels {
