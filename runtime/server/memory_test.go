@@ -33,6 +33,8 @@ func TestRowsTakeMemory(t *testing.T) {
 	perToken, found := []output{{name: "token_logits", tokens: true}}, []output{{name: "entities", entities: true}}
 	ids, twice := textOf([]int{2, 10}, ""), textOf([]int{2, 10}, "")
 	twice.times = 2
+	named, labelled := textOf([]int{2, 10}, ""), []Model{{Labels: []string{"even", "odd"}}, {Labels: []string{"true"}}}
+	named.everyLabel = true
 	for name, c := range map[string]struct {
 		own, others     int64
 		given           *given
@@ -68,6 +70,9 @@ func TestRowsTakeMemory(t *testing.T) {
 		},
 		"entities of ids, which have none": {
 			given: ids, models: ofTokens, chosen: found, inputs: 20 * tokenBytes, answers: 10*logitBytes + 5*20*valueBytes,
+		},
+		"an answer that names every label": {
+			given: named, models: labelled, inputs: 20 * tokenBytes, answers: 4*logitBytes + 3*labelBytes + 2*int64(len("evenoddtrue")),
 		},
 		"no room now": {
 			given: ids, models: sequences, others: all - 1000, code: http.StatusTooManyRequests,

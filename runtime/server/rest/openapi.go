@@ -50,7 +50,7 @@ var refusals = map[int]string{
 	http.StatusUnsupportedMediaType:  "A body of another media type or encoding",
 	http.StatusUnprocessableEntity:   "An image or a text that cannot be decoded: which row",
 	http.StatusTooManyRequests:       "No room now: for its memory, its rows, or in the queue",
-	http.StatusServiceUnavailable:    "Loading or stopping, with Retry-After; or an adapter that was refused, with the reason",
+	http.StatusServiceUnavailable:    "Loading or stopping, with Retry-After; or an adapter that was refused",
 	http.StatusGatewayTimeout:        "Past its deadline",
 }
 

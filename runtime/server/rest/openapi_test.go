@@ -139,7 +139,7 @@ func TestTheOpenAPIDocumentIsTrue(t *testing.T) {
 	const predict = "/v1/models/{model}:predict"
 	d.ask(t, "POST", predict, "/v1/models/digits:predict", `{"instances": [`+image+`]}`, 200, isJSON...)
 	d.ask(t, "POST", predict, "/v1/models/digits:predict", `{"instances": [{"image": {"b64": "AQI="}}]}`, 422, isJSON...)
-	isDigit := append(isJSON, "Switchyard-Adapter", "digit")
+	isDigit := []string{"Content-Type", "application/json", "Switchyard-Adapter", "digit"}
 	d.ask(t, "POST", "/", "/", `{"inputs": "`+encoded+`", "parameters": {"top_k": 3}}`, 200, isDigit...)
 	d.ask(t, "POST", "/", "/", string(fromBase64(t, encoded)), 200, "Content-Type", "image/png")
 	d.ask(t, "POST", "/", "/", `{"inputs": ["`+encoded+`"]}`, 200, isDigit...)
