@@ -30,11 +30,6 @@ type Request struct {
 	EveryLabel bool
 }
 
-// NamesAdapters tells whether each row has an adapter of its own.
-func (r *Request) NamesAdapters() bool {
-	return slices.ContainsFunc(r.Inputs, func(t protocol.Tensor) bool { return t.Name == adapterInput })
-}
-
 // Answers are a request's rows, answered in its order.
 type Answers struct {
 	Model  Model // that was asked; of the base, each row has its own

@@ -100,6 +100,15 @@ func (s *Server) Drain() { s.draining.Store(true) }
 // Base is the base model, whose name any adapter may be asked under.
 func (s *Server) Base() Model { return s.base }
 
+// Asked is the model that a request means which names one, or none, and in a header an adapter: that counts where the
+// model is the pool, and its rows then are that adapter's.
+func (s *Server) Asked(name, header string) string {
+	if name != "" && name != s.base.Name || header == "" || header == BaseName {
+		return name
+	}
+	return header
+}
+
 // Takes tells whether rows can be made of the input of that name.
 func (s *Server) Takes(input string) bool { return s.input(input) != nil }
 

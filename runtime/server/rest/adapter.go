@@ -28,14 +28,10 @@ func (h *handler) modelOf(r *http.Request, named string) string {
 	return base
 }
 
-// modelOfPath is the model that a request is for whose path names one. The path names the pool where rows are of
-// several adapters; if it does and they name none, the header may. The Host has no say: the path has said who is meant.
-func (h *handler) modelOfPath(r *http.Request, request *server.Request) string {
-	name, header := r.PathValue("model"), r.Header.Get(adapterHeader)
-	if name != h.server.Base().Name || header == "" || header == server.BaseName || request.NamesAdapters() {
-		return name
-	}
-	return header
+// modelOfPath is the model that a request is for whose path names one: if that is the pool, the header may say whose its
+// rows are. The Host has no say, as the path has said who is meant.
+func (h *handler) modelOfPath(r *http.Request) string {
+	return h.server.Asked(r.PathValue("model"), r.Header.Get(adapterHeader))
 }
 
 // adapterOfHost is the adapter whose name is the first label of a Host; "" if none has it. One that is known but cannot

@@ -520,20 +520,17 @@ func TestWhoIsAsked(t *testing.T) {
 	}
 }
 
-// A path that names the pool leaves to the header whom it means, unless its rows say it. The Host has no say there.
+// A path that names the pool leaves to the header whom it means. The Host has no say there.
 func TestTheHeaderBesideAPath(t *testing.T) {
 	f := newFront(t)
 	for _, c := range []struct {
-		path, header string
-		names        []string
-		model        string
+		path, header, model string
 	}{
-		{"digits", "holes", nil, "holes"},
-		{"digits", "__base__", nil, "digits"},
-		{"digits", "holes", []string{"parity"}, "digits"},
-		{"parity", "holes", nil, "parity"},
+		{"digits", "holes", "holes"},
+		{"digits", "__base__", "digits"},
+		{"parity", "holes", "parity"},
 	} {
-		code, body, _ := f.do(t, "POST", "/v2/models/"+c.path+"/infer", imageRequest(t, 1, c.names...),
+		code, body, _ := f.do(t, "POST", "/v2/models/"+c.path+"/infer", imageRequest(t, 1),
 			"Switchyard-Adapter", c.header, "Host", "holes.demo.svc")
 		if code != http.StatusOK || !strings.Contains(body, `{"model_name":"`+c.model+`"`) {
 			t.Errorf("%+v: expected the answer of %s, found %d: %s", c, c.model, code, body)
@@ -551,6 +548,10 @@ func TestTheHeaderBesideAPath(t *testing.T) {
 	code, body, _ := f.do(t, "POST", "/v2/models/digits/infer", imageRequest(t, 1), "Switchyard-Adapter", "nobody")
 	if code != http.StatusNotFound {
 		t.Errorf("an unknown header: expected 404, found %d: %s", code, body)
+	}
+	code, body, _ = f.do(t, "POST", "/v2/models/digits/infer", imageRequest(t, 1, "parity"), "Switchyard-Adapter", "holes")
+	if code != http.StatusBadRequest || !strings.Contains(body, "every row of the model") {
+		t.Errorf("a header beside rows that name adapters: expected 400, found %d: %s", code, body)
 	}
 }
 

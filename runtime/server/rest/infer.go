@@ -45,9 +45,9 @@ func (h *handler) infer(w http.ResponseWriter, r *http.Request) error {
 		ctx, cancel = context.WithTimeout(ctx, request.Timeout)
 		defer cancel()
 	}
-	asked := &server.Request{Version: version, Inputs: request.Inputs, Outputs: request.Names()}
-	asked.Model = h.modelOfPath(r, asked)
-	answers, err := call.Answer(ctx, asked)
+	answers, err := call.Answer(ctx, &server.Request{
+		Model: h.modelOfPath(r), Version: version, Inputs: request.Inputs, Outputs: request.Names(),
+	})
 	if err != nil {
 		return err
 	}

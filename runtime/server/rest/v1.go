@@ -65,12 +65,13 @@ func (h *handler) readInstances(r *http.Request, body []byte) (*question, error)
 		}
 		first = source
 	}
-	request := server.Request{EveryLabel: true}
-	if request.Inputs, err = all.tensors(first); err != nil {
+	tensors, err := all.tensors(first)
+	if err != nil {
 		return nil, err
 	}
-	request.Model = h.modelOfPath(r, &request)
-	return &question{request, predictionsOf}, nil
+	return &question{
+		request: server.Request{Model: h.modelOfPath(r), Inputs: tensors, EveryLabel: true}, write: predictionsOf,
+	}, nil
 }
 
 // read reads an instance, and tells which of the sources it is made of.

@@ -342,8 +342,8 @@ func TestMetadataAndReadiness(t *testing.T) {
 	}
 	about, err := f.client.ServerMetadata(ctx, &inference.ServerMetadataRequest{})
 	if err != nil || about.GetName() != "switchyard" ||
-		!slices.Equal(about.GetExtensions(), []string{"binary_tensor_data"}) {
-		t.Errorf("expected switchyard with binary_tensor_data, found %v, error %v", about, err)
+		!slices.Equal(about.GetExtensions(), []string{"binary_tensor_data", "adapter_fan_out"}) {
+		t.Errorf("expected switchyard with its extensions, found %v, error %v", about, err)
 	}
 	described, err := f.client.ModelMetadata(ctx, &inference.ModelMetadataRequest{Name: "holes"})
 	if err != nil {

@@ -107,7 +107,7 @@ func (s *service) ModelInfer(
 	}
 	own := callOf(ctx).own
 	answers, err := own.Answer(ctx, &server.Request{
-		Model: modelOf(ctx, request.Model, from.Base().Name), Version: m.GetModelVersion(),
+		Model: from.Asked(request.Model, adapterOf(ctx)), Version: m.GetModelVersion(),
 		Inputs: request.Inputs, Outputs: request.Names(),
 	})
 	if err != nil {
@@ -119,17 +119,12 @@ func (s *service) ModelInfer(
 	return response, nil
 }
 
-// modelOf is who is asked: where that is the pool, or nobody is named, the adapter that the call's metadata names.
-func modelOf(ctx context.Context, name, pool string) string {
-	if name != "" && name != pool {
-		return name
+// adapterOf is the adapter that the call's metadata names; "" if none.
+func adapterOf(ctx context.Context) string {
+	if named := metadata.ValueFromIncomingContext(ctx, adapterKey); len(named) > 0 {
+		return named[0]
 	}
-	for _, adapter := range metadata.ValueFromIncomingContext(ctx, adapterKey) {
-		if adapter != "" && adapter != server.BaseName {
-			return adapter
-		}
-	}
-	return name
+	return ""
 }
 
 func responseOf(id string, answers *server.Answers) *inference.ModelInferResponse {

@@ -18,13 +18,14 @@ type Route struct {
 	outcome func(code int) attribute.KeyValue
 }
 
-// HTTP is the route of a pattern of net/http, with its method. What is posted asks rows.
+// HTTP is the route of a path as OpenAPI has it, with its method. What is posted asks rows.
 func HTTP(pattern string) Route {
 	method, path, _ := strings.Cut(pattern, " ")
+	isProbe := method == http.MethodGet && (path == "/" || path == "/health") || strings.HasPrefix(path, "/v2/health/")
 	return Route{
-		name: pattern, span: pattern, infers: method == http.MethodPost, isProbe: strings.HasPrefix(path, "/v2/health/"),
+		name: pattern, span: pattern, infers: method == http.MethodPost, isProbe: isProbe,
 		outcome: semconv.HTTPResponseStatusCode,
-		asked:   []attribute.KeyValue{methodOf(method), semconv.HTTPRoute(strings.TrimSuffix(path, "{$}"))},
+		asked:   []attribute.KeyValue{methodOf(method), semconv.HTTPRoute(path)},
 	}
 }
 
