@@ -72,7 +72,8 @@ func TestRowsTakeMemory(t *testing.T) {
 			given: ids, models: ofTokens, chosen: found, inputs: 20 * tokenBytes, answers: 10*logitBytes + 5*20*valueBytes,
 		},
 		"an answer that names every label": {
-			given: named, models: labelled, inputs: 20 * tokenBytes, answers: 4*logitBytes + 3*labelBytes + 2*int64(len("evenoddtrue")),
+			given: named, models: labelled, inputs: 20 * tokenBytes,
+			answers: 4*logitBytes + 3*labelBytes + 2*int64(len("evenoddtrue")),
 		},
 		"no room now": {
 			given: ids, models: sequences, others: all - 1000, code: http.StatusTooManyRequests,

@@ -28,8 +28,8 @@ func (h *handler) modelOf(r *http.Request, named string) string {
 	return base
 }
 
-// modelOfPath is the model that a request is for whose path names one: if that is the pool, the header may say whose its
-// rows are. The Host has no say, as the path has said who is meant.
+// modelOfPath is the model that a request is for whose path names one: if that is the pool, the header may say whose
+// its rows are. The Host has no say, as the path has said who is meant.
 func (h *handler) modelOfPath(r *http.Request) string {
 	return h.server.Asked(r.PathValue("model"), r.Header.Get(adapterHeader))
 }
