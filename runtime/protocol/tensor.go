@@ -22,12 +22,16 @@ const (
 const AnySize = -1
 
 // Error says what is malformed in a request.
-type Error struct{ message string }
+type Error struct {
+	// Undecodable tells that the request is well-formed, and a text in it is none.
+	Undecodable bool
+	message     string
+}
 
 func (e *Error) Error() string { return e.message }
 
 // Errorf makes an Error.
-func Errorf(format string, args ...any) error { return &Error{fmt.Sprintf(format, args...)} }
+func Errorf(format string, args ...any) error { return &Error{message: fmt.Sprintf(format, args...)} }
 
 // Tensor is an input of a request.
 type Tensor struct {
@@ -128,7 +132,8 @@ func (t *Tensor) Texts(shape []int) ([]string, error) {
 	texts := make([]string, len(elements))
 	for i, element := range elements {
 		if !utf8.Valid(element) {
-			return nil, t.wrong(shape, i, "expected a text in UTF-8, found %s", quote.Name(string(element)))
+			wrong := t.wrong(shape, i, "expected a text in UTF-8, found %s", quote.Name(string(element)))
+			return nil, &Error{Undecodable: true, message: wrong.Error()}
 		}
 		texts[i] = string(element)
 	}

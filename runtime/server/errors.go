@@ -51,6 +51,8 @@ func StatusOf(err error) *Error {
 	switch {
 	case errors.As(err, &status):
 		return &Error{Code: status.Code, RetryAfter: status.RetryAfter, err: err}
+	case errors.As(err, &malformed) && malformed.Undecodable:
+		return &Error{Code: http.StatusUnprocessableEntity, err: err}
 	case errors.As(err, &malformed):
 		return &Error{Code: http.StatusBadRequest, err: err}
 	case errors.As(err, &unknown):

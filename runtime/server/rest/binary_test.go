@@ -121,3 +121,16 @@ func TestEachOutputMayBeBinary(t *testing.T) {
 		t.Errorf("expected the label in JSON and the score in binary, found %s", answer[:n])
 	}
 }
+
+// A text that is none is as an image that is none: well-formed, and not to be decoded.
+func TestATextNotInUTF8(t *testing.T) {
+	f := newPackagesFront(t)
+	const data = "\x01\x00\x00\x00a\x04\x00\x00\x00caf\xe9"
+	head := fmt.Sprintf(`{"inputs": [
+		{"name": "text", "datatype": "BYTES", "shape": [2], "parameters": {"binary_data_size": %d}}]}`, len(data))
+	code, body, _ := f.do(t, "POST", "/v2/models/section/infer", head+data,
+		"Inference-Header-Content-Length", strconv.Itoa(len(head)))
+	if code != http.StatusUnprocessableEntity || !strings.Contains(body, `row 1: expected a text in UTF-8`) {
+		t.Errorf("expected 422 for row 1, found %d: %s", code, body)
+	}
+}
