@@ -93,6 +93,10 @@ bench-scale: build controlplane ## a thousand adapters at once: time, memory and
 test-fullsize: ## MiniLM-L6, from PyPI, against PEFT's logits and Python's tokenizers (Python; adapters made on the spot)
 	@hack/fullsize/run
 
+.PHONY: test-clients
+test-clients: build ## other people's clients (Triton's, KServe's, HuggingFace's, …) against a server of the samples (Python)
+	@test/clients/run
+
 .PHONY: test-emulated
 test-emulated: ## the tests of the kernels on an emulated CPU with AVX-512 and bfloat16, for machines without (a Debian)
 	@hack/emulate/run
