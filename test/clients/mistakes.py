@@ -21,11 +21,6 @@ class Mistake:
     outputs: tuple[str, ...] = ()
     version: str = ""
 
-    @property
-    def code(self) -> str:
-        """gRPC's name of the status."""
-        return {400: "INVALID_ARGUMENT", 404: "NOT_FOUND", 422: "INVALID_ARGUMENT"}[self.status]
-
 
 def _text(*texts: str) -> dict[str, np.ndarray]:
     return {"text": oip.objects(texts)}
@@ -40,14 +35,16 @@ MISTAKES = [
     Mistake("unknown version", "packages", "section", _text(TEXT), 404, ("section", "sha256:", "7"), version="7"),
     Mistake("unknown adapter", "packages", "packages", _text(TEXT, TEXT) | _adapter("section", "nobody"), 404,
             ("adapter", "row 1", "nobody")),
-    Mistake("unknown input", "packages", "section", {"words": oip.objects([TEXT])}, 400, ("words", "text", "input_ids")),
+    Mistake("unknown input", "packages", "section", {"words": oip.objects([TEXT])}, 400,
+            ("words", "text", "input_ids")),
     Mistake("unknown output", "packages", "section", _text(TEXT), 400, ("embedding", "logits"), ("label", "embedding")),
     Mistake("no input", "packages", "packages", _adapter("section"), 400, ("text", "input_ids")),
     Mistake("two inputs", "packages", "section", _text(TEXT) | {"input_ids": np.ones((1, 3), np.int64)}, 400,
             ("text", "input_ids")),
     Mistake("datatype", "packages", "section", {"input_ids": np.ones((1, 3), np.int32)}, 400,
             ("input_ids", "INT64", "INT32")),
-    Mistake("dimensions", "packages", "section", {"input_ids": np.ones(3, np.int64)}, 400, ("input_ids", "[B, S]", "[3]")),
+    Mistake("dimensions", "packages", "section", {"input_ids": np.ones(3, np.int64)}, 400,
+            ("input_ids", "[B, S]", "[3]")),
     Mistake("size of images", "digits", "parity", {"pixel_values": np.zeros((2, 3, 16, 32), np.float32)}, 400,
             ("pixel_values", "[B, 3, 32, 32]", "[2, 3, 16, 32]")),
     Mistake("adapters of too few rows", "packages", "packages", _text(TEXT, TEXT) | _adapter("section"), 400,
@@ -70,5 +67,4 @@ MISTAKES = [
 BINARY_MISTAKES = [
     Mistake("not a number", "digits", "parity",
             {"pixel_values": np.full((1, 3, 32, 32), np.nan, np.float32)}, 400, ("pixel_values", "row 0")),
-    Mistake("not UTF-8", "packages", "section", {"text": oip.objects([TEXT, b"caf\xe9"])}, 422, ("text", "row 1", "UTF-8")),
 ]

@@ -84,7 +84,7 @@ def post(pool: Pool, model: str, inputs: dict[str, np.ndarray], outputs: Sequenc
 
 def check(rows: Sequence[Row], found: dict[str, np.ndarray], source: str) -> None:
     """Holds all outputs of rows, asked in the form that source names, to what PEFT and transformers answer."""
-    width = max(len(row.logits) for row in rows)
+    width = max(len(row.labels) for row in rows)
     for name, datatype in OUTPUTS.items():
         wide = name in ("logits", "probabilities")
         assert found[name].dtype == DTYPES[datatype], name
@@ -108,6 +108,12 @@ def check(rows: Sequence[Row], found: dict[str, np.ndarray], source: str) -> Non
 def check_entities(found: list[dict], expected: list[dict]) -> None:
     assert [entity | {"score": None} for entity in found] == [entity | {"score": None} for entity in expected]
     _near(np.array([entity["score"] for entity in found]), np.array([entity["score"] for entity in expected]))
+
+
+def ranked(row: Row, outputs: dict[str, np.ndarray], i=0, of="probabilities") -> list[tuple[str, np.float32]]:
+    """Labels with their scores, best first, of row number i of an answer."""
+    scores = outputs[of][i, :len(row.labels)]
+    return [(row.labels[n], scores[n]) for n in np.argsort(-scores, kind="stable")]
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

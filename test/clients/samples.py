@@ -37,6 +37,11 @@ def rows(sample: str) -> tuple[Row, ...]:
     return tuple(itertools.islice({"digits": _digits, "packages": _packages}[sample](), ROWS))
 
 
+def own(adapter: str) -> list[Row]:
+    """The rows of one of the samples' adapters."""
+    return [row for sample in ("digits", "packages") for row in rows(sample) if row.adapter == adapter]
+
+
 def _digits():
     folder = SAMPLES / "digits"
     golden = load_file(folder / "golden.safetensors")
