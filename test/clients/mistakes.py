@@ -21,6 +21,11 @@ class Mistake:
     outputs: tuple[str, ...] = ()
     version: str = ""
 
+    @property
+    def code(self) -> str:
+        """gRPC's name of the status."""
+        return {400: "INVALID_ARGUMENT", 404: "NOT_FOUND", 422: "INVALID_ARGUMENT"}[self.status]
+
 
 def _text(*texts: str) -> dict[str, np.ndarray]:
     return {"text": oip.objects(texts)}

@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 SAMPLES = ROOT / "hack" / "samples"
 LISTENS = re.compile(r"msg=listening for=(\w+) address=(\S+)")
-PORTS = {"http", "metrics"}
+PORTS = {"http", "grpc", "metrics"}
 
 
 class Pool:
@@ -38,6 +38,11 @@ class Pool:
     def http(self) -> str:
         """host:port of HTTP."""
         return self._addresses["http"]
+
+    @property
+    def grpc(self) -> str:
+        """host:port of gRPC."""
+        return self._addresses["grpc"]
 
     @property
     def url(self) -> str:

@@ -1,9 +1,11 @@
-"""Triton's own client, over HTTP: the judge of the Open Inference Protocol and of its binary tensors."""
+"""Triton's own clients, over HTTP and gRPC: the judges of the Open Inference Protocol and of its binary tensors."""
 
+import queue
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
+import tritonclient.grpc
 import tritonclient.http
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
@@ -51,7 +53,48 @@ class Http:
         return {output["name"]: result.as_numpy(output["name"]) for output in result.get_response()["outputs"]}
 
 
-both = pytest.mark.parametrize("connect", [Http])
+class Grpc:
+    """tritonclient.grpc, likewise. Its tensors are always in binary."""
+
+    def __init__(self, pool: Pool):
+        self.client = tritonclient.grpc.InferenceServerClient(pool.grpc)
+
+    def infer(self, model: str, inputs: dict[str, np.ndarray], outputs: Sequence[str] = (), **how):
+        return self._read(self.client.infer(model, **self._request(inputs, outputs), **how))
+
+    def infer_at_once(self, model: str, several: Sequence[dict[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
+        answered = [queue.SimpleQueue() for _ in several]
+        for inputs, own in zip(several, answered):
+            self.client.async_infer(model, callback=lambda result, error, own=own: own.put((result, error)),
+                                    **self._request(inputs))
+        found = [own.get() for own in answered]
+        assert not [error for _, error in found if error]
+        return [self._read(result) for result, _ in found]
+
+    def metadata(self, model="", version="") -> dict:
+        if not model:
+            return self.client.get_server_metadata(as_json=True)
+        found = self.client.get_model_metadata(model, version, as_json=True)
+        for tensor in found["inputs"] + found["outputs"]:
+            tensor["shape"] = [int(size) for size in tensor["shape"]]  # JSON of protobuf has 64 bits as strings
+        return found
+
+    @staticmethod
+    def _request(inputs: dict[str, np.ndarray], outputs: Sequence[str] = ()) -> dict:
+        return dict(
+            inputs=[
+                tritonclient.grpc.InferInput(name, a.shape, np_to_triton_dtype(a.dtype)).set_data_from_numpy(a)
+                for name, a in inputs.items()
+            ],
+            outputs=[tritonclient.grpc.InferRequestedOutput(name) for name in outputs],
+        )
+
+    @staticmethod
+    def _read(result) -> dict[str, np.ndarray]:
+        return {output.name: result.as_numpy(output.name) for output in result.get_response().outputs}
+
+
+both = pytest.mark.parametrize("connect", [Http, Grpc])
 
 
 @both
@@ -95,6 +138,7 @@ WAYS = {
     "JSON to binary": lambda pool: Http(pool, binary_inputs=False),
     "binary to JSON": lambda pool: Http(pool, binary_outputs=False),
     "JSON": lambda pool: Http(pool, binary_inputs=False, binary_outputs=False),
+    "gRPC": Grpc,
 }
 
 
@@ -190,7 +234,7 @@ def test_id_comes_back(digits, connect):
     client = connect(digits)
     answer = client.client.infer("parity", **client._request(oip.given(rows("digits")[:1], "image")), request_id="mine")
     response = answer.get_response()
-    assert response["id"] == "mine"
+    assert (response.id if connect is Grpc else response["id"]) == "mine"
 
 
 @both
@@ -202,7 +246,7 @@ def test_parameters_are_not_ignored(digits, connect, how, parameter):
     """What would have no effect is refused by its name."""
     with pytest.raises(InferenceServerException, match=parameter) as refused:
         connect(digits).infer("parity", oip.given(rows("digits")[:1], "image"), **how)
-    assert refused.value.status() == "400"
+    assert refused.value.status() == ("StatusCode.INVALID_ARGUMENT" if connect is Grpc else "400")
 
 
 def test_compression(digits):
@@ -214,13 +258,14 @@ def test_compression(digits):
         with pytest.raises(InferenceServerException, match=algorithm) as refused:
             Http(digits).infer("digits", inputs, request_compression_algorithm=algorithm)
         assert refused.value.status() == "415"
+    oip.same(Grpc(digits).infer("digits", inputs, compression_algorithm="gzip"), expected)
 
 
 @both
 def test_too_large(packages, connect):
     with pytest.raises(InferenceServerException) as refused:
         connect(packages).infer("section", {"text": oip.objects(["x" * (65 << 20)])})
-    assert refused.value.status() == "413"
+    assert refused.value.status() == ("StatusCode.RESOURCE_EXHAUSTED" if connect is Grpc else "413")
     assert str(64 << 20) in refused.value.message()
 
 
@@ -238,6 +283,6 @@ def test_mistakes(request, connect, mistake):
     client = connect(request.getfixturevalue(mistake.sample))
     with pytest.raises(InferenceServerException) as refused:
         client.infer(mistake.model, mistake.inputs, mistake.outputs, model_version=mistake.version)
-    assert refused.value.status() == str(mistake.status)
+    assert refused.value.status() == (f"StatusCode.{mistake.code}" if connect is Grpc else str(mistake.status))
     for word in mistake.words:
         assert word in refused.value.message()
