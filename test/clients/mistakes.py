@@ -72,4 +72,6 @@ MISTAKES = [
 BINARY_MISTAKES = [
     Mistake("not a number", "digits", "parity",
             {"pixel_values": np.full((1, 3, 32, 32), np.nan, np.float32)}, 400, ("pixel_values", "row 0")),
+    Mistake("not UTF-8", "packages", "section", {"text": oip.objects([TEXT, b"caf\xe9"])}, 422,
+            ("text", "row 1", "UTF-8")),
 ]
