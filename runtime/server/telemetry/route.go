@@ -13,7 +13,7 @@ type Route struct {
 	name    string // in the series and the log
 	span    string // name of the span
 	infers  bool   // rows are asked
-	isProbe bool   // the server's health is asked, all the time: no spans
+	isProbe bool   // the server's health is asked, all the time: no spans, no warnings
 	asked   []attribute.KeyValue
 	outcome func(code int) attribute.KeyValue
 }

@@ -88,16 +88,21 @@ func idOf(given string) string {
 	return given
 }
 
-// write writes the request's line: of a fault of the server's as an error, of another failure as a warning.
-func (r *Request) write(ctx context.Context, ended time.Time, code int, err error) {
-	t := r.of
-	level := slog.LevelDebug
-	switch code {
-	case http.StatusInternalServerError:
-		level = slog.LevelError
-	case http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-		level = slog.LevelWarn
+// level is that of the request's line: a fault of the server's is an error, another failure a warning. That the server is
+// not ready is no failure of who asks whether it is.
+func (r *Request) level(code int) slog.Level {
+	switch {
+	case code == http.StatusInternalServerError:
+		return slog.LevelError
+	case !r.route.isProbe && (code == http.StatusServiceUnavailable || code == http.StatusGatewayTimeout):
+		return slog.LevelWarn
 	}
+	return slog.LevelDebug
+}
+
+// write writes the request's line.
+func (r *Request) write(ctx context.Context, ended time.Time, code int, err error) {
+	t, level := r.of, r.level(code)
 	if !t.log.Enabled(ctx, level) {
 		return
 	}
