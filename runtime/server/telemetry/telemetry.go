@@ -88,8 +88,8 @@ func idOf(given string) string {
 	return given
 }
 
-// level is that of the request's line: a fault of the server's is an error, another failure a warning. That the server is
-// not ready is no failure of who asks whether it is.
+// level is that of the request's line: a fault of the server's is an error, another failure a warning. That the server
+// is not ready is no failure of who asks whether it is.
 func (r *Request) level(code int) slog.Level {
 	switch {
 	case code == http.StatusInternalServerError:
