@@ -1,6 +1,7 @@
 package batcher
 
 import (
+	"math"
 	"slices"
 	"time"
 
@@ -17,17 +18,24 @@ import (
 // may hold more than an even share of all of it, among those that take turns: it gets no more than that of the engine's
 // time, so that a row waits for about the time of the whole queue at most.
 //
-// Batches are filled by deficit round robin (Shreedhar and Varghese, 1995) in estimated time. An adapter that comes
-// anew need not wait for a round of those that always have rows (as fq_codel has it, RFC 8290): its first turn is the
-// next, unless those who come anew have had more time by now than all others. So neither can keep the other out,
-// however many they are. A debt is kept until it is paid in rounds, so nobody gains by coming and going.
+// Batches are filled in the order of arrival, among adapters that keep within their share: each has a quantum in each
+// round, and a row whose adapter has used it waits for the next round. Who has had more than a quantum pays it off in
+// the next rounds, so that long rows get no more time than short ones (deficit round robin, Shreedhar and Varghese,
+// 1995, in estimated time; but within a round the oldest row is next, whosever it is). What arrives during a round is
+// of the next, so that rounds end, however many arrive.
+//
+// A row of an adapter that has none waiting, and has not used its quantum, need not wait for a round of those that
+// always have rows (as fq_codel has it, RFC 8290): it is next, unless rows that came so have had more time by now than
+// all others. So neither can keep the other out, however many they are. While others wait a debt is kept until it is
+// paid in rounds, so nobody gains by coming and going.
 type schedule struct {
 	limits limits
 
-	flows    map[*engine.Adapter]*flow // of all that hold room, have rows, or are in debt
-	fresh    []*flow                   // that have not had their first turn
-	busy     []*flow                   // that have had it
-	ahead    time.Duration             // how much more time the fresh have had than the busy, of late
+	flows    map[*engine.Adapter]*flow // of all that hold room or take turns
+	turns    []*flow                   // that have rows, or have not got their whole quantum back
+	arrived  int                       // how many tracks were queued, ever
+	round    int                       // how many of them when this round began: later ones are not of it
+	ahead    time.Duration             // how much more time the fresh have had than the others, of late
 	reserved time.Duration             // of all that was admitted and is not in the engine yet
 	tracks   int                       // that wait
 	cost     time.Duration             // of them
@@ -45,15 +53,16 @@ type flow struct {
 	adapter *engine.Adapter
 	tracks  []*track
 	held    time.Duration // of the queue's room
-	deficit time.Duration // what it may still have computed in this turn; below 0: its debt
-	listed  bool          // among fresh or busy
-	fresh   bool          // among fresh
+	deficit time.Duration // what it may still have computed in this round; not above 0: what it owes
+	listed  bool          // among those that take turns
+	fresh   bool          // its first track came when it had no other, and had not used its quantum
 }
 
 // track is rows of one request that the engine computes once: one row; or one input as the base computes it, with all
 // the heads that are asked of it. It waits in the queue of its first row's adapter.
 type track struct {
 	claim   *claim
+	number  int // by arrival, from 1
 	adapter *engine.Adapter
 	rows    []int // of the request
 	tokens  int
@@ -148,7 +157,7 @@ func (s *schedule) missing(shares []share, total time.Duration) time.Duration {
 			missing = max(missing, held+sh.time-free)
 		}
 		if held > 0 {
-			missing = max(missing, s.turns()*(held+sh.time)-s.limits.queue)
+			missing = max(missing, time.Duration(len(s.turns))*(held+sh.time)-s.limits.queue)
 		}
 	}
 	return missing
@@ -158,13 +167,10 @@ func (s *schedule) missing(shares []share, total time.Duration) time.Duration {
 func (s *schedule) emptied(shares []share) time.Duration {
 	longest := s.reserved
 	for _, sh := range shares {
-		longest = max(longest, s.turns()*s.held(sh.adapter))
+		longest = max(longest, time.Duration(len(s.turns))*s.held(sh.adapter))
 	}
 	return longest
 }
-
-// turns is how many flows take turns.
-func (s *schedule) turns() time.Duration { return time.Duration(len(s.fresh) + len(s.busy)) }
 
 func (s *schedule) held(a *engine.Adapter) time.Duration {
 	if f := s.flows[a]; f != nil {
@@ -217,7 +223,7 @@ func (s *schedule) giveBack(a *engine.Adapter, held time.Duration) {
 func (s *schedule) flow(a *engine.Adapter) *flow {
 	f := s.flows[a]
 	if f == nil {
-		f = &flow{adapter: a}
+		f = &flow{adapter: a, deficit: s.quantum()}
 		s.flows[a] = f
 	}
 	return f
@@ -225,7 +231,7 @@ func (s *schedule) flow(a *engine.Adapter) *flow {
 
 // forget drops a flow of which there is nothing to know.
 func (s *schedule) forget(f *flow) {
-	if f.held == 0 && len(f.tracks) == 0 && !f.listed {
+	if f.held == 0 && !f.listed {
 		delete(s.flows, f.adapter)
 	}
 }
@@ -245,21 +251,37 @@ func (s *schedule) enqueue(c *claim, tracks []*track, now time.Time) {
 		if t.claim, t.held = c, t.cost; !fits && admitted < total {
 			t.held = scaled(t.cost, admitted, total)
 		}
+		s.arrived++
+		t.number = s.arrived
 		f := s.flow(t.adapter)
+		if len(f.tracks) == 0 {
+			f.fresh = f.deficit > 0
+		}
 		f.tracks = append(f.tracks, t)
 		f.held += t.held
 		s.reserved += t.held
 		s.cost += t.cost
 		s.tracks++
 		if !f.listed {
-			f.listed, f.fresh, f.deficit = true, true, s.quantum()
-			s.fresh = append(s.fresh, f)
+			f.listed = true
+			s.turns = append(s.turns, f)
 		}
 	}
 }
 
-// quantum is what a flow has computed in a turn: a small part of a batch, so that a batch is many adapters'.
-func (s *schedule) quantum() time.Duration { return max(s.limits.batch/16, leastCost) }
+// quantum is what a flow has computed in a round. While no flow has more than that waiting, all that waits is computed
+// in the order of arrival; but one that comes anew waits for a quantum of each that comes before it.
+func (s *schedule) quantum() time.Duration { return max(s.limits.batch/4, leastCost) }
+
+// efficient is how many times what a batch costs beside its tracks it need last: what that takes of the engine's time
+// is 2 percent then. With more tracks no more rows are answered a second, only later.
+const efficient = 50
+
+// enough is how long a batch lasts at most: until it is efficient, but a fourth of the bound in any case, as what it
+// costs beside its tracks, the overhead, is an estimate that may be far too low.
+func (s *schedule) enough(overhead time.Duration) time.Duration {
+	return min(max(efficient*overhead, s.limits.batch/4), s.limits.batch)
+}
 
 // isReady tells whether a batch should begin now; if not, and rows wait for more of them, how long they still do.
 // overhead is what a batch costs beside its tracks.
@@ -267,7 +289,7 @@ func (s *schedule) isReady(now time.Time, overhead time.Duration) (ready bool, w
 	switch {
 	case s.tracks == 0:
 		return false, 0
-	case s.limits.delay == 0 || s.tracks >= s.limits.rows || s.cost+overhead >= s.limits.batch:
+	case s.limits.delay == 0 || s.tracks >= s.limits.rows || s.cost+overhead >= s.enough(overhead):
 		return true, 0
 	}
 	for _, f := range s.flows {
@@ -279,10 +301,10 @@ func (s *schedule) isReady(now time.Time, overhead time.Duration) (ready bool, w
 	return wait <= 0, max(wait, 0)
 }
 
-// take takes a batch out of the queue, the longest first: as much as the bounds let, and at least one track. It drops
-// claims that are late, and returns them.
+// take takes a batch out of the queue, the longest first: as much as is enough and the bounds let, and at least one
+// track. It drops claims that are late, and returns them.
 func (s *schedule) take(now time.Time, overhead time.Duration) (batch []*track, late []*claim) {
-	left, tokens := s.limits.batch-overhead, s.limits.tokens
+	left, tokens := s.enough(overhead)-overhead, s.limits.tokens
 	for {
 		f := s.turn()
 		if f == nil {
@@ -298,66 +320,95 @@ func (s *schedule) take(now time.Time, overhead time.Duration) (batch []*track, 
 		if len(batch) > 0 && (left < 0 || tokens < 0 || len(batch) >= s.limits.rows) {
 			break // its turn is the next batch's first
 		}
-		f.tracks[0] = nil
-		f.tracks = f.tracks[1:]
-		f.deficit -= t.cost
-		s.count(f, t.cost)
-		s.left(t)
-		t.claim.waiting = slices.DeleteFunc(t.claim.waiting, func(other *track) bool { return other == t })
+		s.compute(f)
 		batch = append(batch, t)
 	}
 	slices.SortStableFunc(batch, func(a, b *track) int { return b.tokens - a.tokens })
 	return batch, late
 }
 
-// turn is the flow whose turn it is, which has a track; nil if none has.
+// turn is the flow whose first track is next; nil if none waits.
 func (s *schedule) turn() *flow {
-	for {
-		list := &s.busy
-		if len(s.busy) == 0 || s.ahead <= 0 && len(s.fresh) > 0 {
-			list = &s.fresh
-		}
-		if len(*list) == 0 {
-			return nil
-		}
-		f := (*list)[0]
-		if f.deficit > 0 && len(f.tracks) > 0 {
-			return f
-		}
-		(*list)[0] = nil
-		*list = (*list)[1:]
+	fresh, other := s.oldest()
+	if fresh != nil && s.ahead <= 0 {
+		return fresh
+	}
+	if other == nil { // the round is over
+		s.begin()
+		_, other = s.oldest()
+	}
+	switch { // time that only one side asks for does not count
+	case other == nil:
+		s.ahead = 0
+		return fresh
+	case fresh == nil:
+		s.ahead = max(s.ahead, 0)
+	}
+	return other
+}
+
+// oldest are, of the flows that may have a track computed in this round, the fresh one and the other whose tracks came
+// first; nil if there is none.
+func (s *schedule) oldest() (fresh, other *flow) {
+	for _, f := range s.turns {
 		switch {
-		case f.deficit <= 0:
-			f.deficit += s.quantum()
-			s.again(f)
+		case len(f.tracks) == 0:
 		case f.fresh:
-			s.again(f) // it is anew only when all others have had their turn
-		default:
-			f.listed = false
-			s.forget(f)
+			fresh = older(fresh, f)
+		case f.deficit > 0 && f.tracks[0].number <= s.round:
+			other = older(other, f)
 		}
 	}
+	return fresh, other
 }
 
-// count keeps the time of the fresh and of the busy even, while there are both: neither gets more than a batch ahead.
-func (s *schedule) count(f *flow, cost time.Duration) {
-	var least, most time.Duration
-	if len(s.fresh) > 0 {
-		least = -s.limits.batch
+// older is the flow whose first track came first. The one that was found before may be nil.
+func older(found, f *flow) *flow {
+	if found == nil || f.tracks[0].number < found.tracks[0].number {
+		return f
 	}
-	if len(s.busy) > 0 {
-		most = s.limits.batch
+	return found
+}
+
+// begin begins a round, and drops the flows that take no turns in it.
+func (s *schedule) begin() {
+	s.round = s.arrived
+	given := s.given()
+	s.turns = slices.DeleteFunc(s.turns, func(f *flow) bool {
+		f.deficit = min(f.deficit+given, s.quantum())
+		f.listed = len(f.tracks) > 0 || f.deficit < s.quantum()
+		s.forget(f)
+		return !f.listed
+	})
+}
+
+// given is what each flow is given when a round begins: a quantum, or as many as it takes until one of those that wait
+// owes nothing, as nothing would be computed in the rounds before. If none waits but fresh ones, nobody is kept from a
+// share, and all debts are forgiven.
+func (s *schedule) given() time.Duration {
+	given := time.Duration(math.MaxInt64 / 2)
+	for _, f := range s.turns {
+		if len(f.tracks) > 0 && !f.fresh {
+			given = min(given, (1-min(f.deficit, 0)/s.quantum())*s.quantum())
+		}
 	}
+	return given
+}
+
+// compute takes a flow's first track out of the queue.
+func (s *schedule) compute(f *flow) {
+	t := f.tracks[0]
+	f.tracks[0] = nil
+	f.tracks = f.tracks[1:]
+	f.deficit -= t.cost
+	lead := t.cost
 	if !f.fresh {
-		cost = -cost
+		lead = -lead
 	}
-	s.ahead = min(max(s.ahead+cost, least), most)
-}
-
-// again gives a flow its next turn behind the busy ones.
-func (s *schedule) again(f *flow) {
+	s.ahead = min(max(s.ahead+lead, -s.limits.batch), s.limits.batch) // neither gets more than a batch ahead
 	f.fresh = false
-	s.busy = append(s.busy, f)
+	s.left(t)
+	t.claim.waiting = slices.DeleteFunc(t.claim.waiting, func(other *track) bool { return other == t })
 }
 
 // left takes what a track counts for out of the sums.

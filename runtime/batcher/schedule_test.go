@@ -171,15 +171,60 @@ func TestABatchHasRowsOfManyAdapters(t *testing.T) {
 	s.ask(time.Time{}, rowsOf(a[0], slices.Repeat([]int{10}, 50)...))
 	s.ask(time.Time{}, rowsOf(a[1], 30, 30))
 	s.ask(time.Time{}, rowsOf(a[2], 7))
-	batch, _ := s.take(time.Time{}, 0)
-	// Each has its turn, then the first again, until the second has paid what it owes; for its next there is no room.
-	if got := tokensOf(batch); !slices.Equal(got, []int{30, 10, 10, 10, 10, 10, 7}) {
+	batch, _ := s.take(time.Time{}, 2*ms)
+	// Each has its turn, and the first as much as those that come anew. Then it is the second's again: there is no room.
+	if got := tokensOf(batch); !slices.Equal(got, []int{30, 10, 10, 10, 10, 10, 10, 7}) {
 		t.Errorf("expected a batch of all three, the longest first, found %v", got)
 	}
 	// One that comes anew is next, before those that wait.
 	s.ask(time.Time{}, rowsOf(a[2], 3))
-	if batch, _ := s.take(time.Time{}, 0); !slices.Contains(tokensOf(batch), 3) {
+	if batch, _ := s.take(time.Time{}, 2*ms); !slices.Contains(tokensOf(batch), 3) {
 		t.Errorf("expected the row that came anew in the next batch, found %v", tokensOf(batch))
+	}
+}
+
+// Adapters that keep within a quantum are answered in the order of arrival, and others as far as they do. The rows of
+// one stay in order.
+func TestTheOldestRowIsNext(t *testing.T) {
+	type row struct{ adapter, ms int }
+	for name, c := range map[string]struct {
+		rows []row // in the order of arrival, behind one of each adapter
+		want []row
+	}{
+		"within a quantum":             {[]row{{0, 9}, {1, 8}, {0, 7}, {2, 6}}, []row{{0, 9}, {1, 8}, {0, 7}, {2, 6}}},
+		"one asks for more":            {[]row{{0, 20}, {0, 10}, {0, 9}, {1, 8}}, []row{{0, 20}, {0, 10}, {1, 8}, {0, 9}}},
+		"a long row is paid in rounds": {[]row{{0, 60}, {0, 9}, {1, 30}, {1, 31}}, []row{{0, 60}, {1, 30}, {1, 31}, {0, 9}}},
+		"nobody else asks":             {[]row{{0, 60}, {0, 50}, {0, 1}}, []row{{0, 60}, {0, 50}, {0, 1}}},
+	} {
+		s, a := newSchedule(someLimits), adaptersOf(3)
+		for _, adapter := range a {
+			s.ask(time.Time{}, rowsOf(adapter, 0))
+		}
+		for _, r := range c.rows {
+			s.ask(time.Time{}, rowsOf(a[r.adapter], r.ms))
+		}
+		var found []row
+		for f := s.turn(); f != nil; f = s.turn() {
+			if n := f.tracks[0].tokens; n > 0 {
+				found = append(found, row{slices.Index(a, f.adapter), n})
+			}
+			s.compute(f)
+		}
+		if !slices.Equal(found, c.want) {
+			t.Errorf("%s: expected %v, found %v", name, c.want, found)
+		}
+	}
+}
+
+// A batch is as long as makes it efficient, and no longer.
+func TestWhatIsEnough(t *testing.T) {
+	a := adaptersOf(1)[0]
+	for overhead, want := range map[time.Duration]int{0: 25, ms / 2: 24, ms: 49, 2 * ms: 98, 40 * ms: 60, time.Second: 1} {
+		s := newSchedule(limits{batch: 100 * ms, queue: time.Second, rows: 1000, tokens: 1000, delay: ms})
+		s.ask(time.Time{}, rowsOf(a, slices.Repeat([]int{1}, 200)...))
+		if batch, _ := s.take(time.Time{}, overhead); len(batch) != want {
+			t.Errorf("with %s beside the rows: expected %d rows of a millisecond, found %d", overhead, want, len(batch))
+		}
 	}
 }
 
@@ -193,13 +238,13 @@ func TestLateRowsAreNotComputed(t *testing.T) {
 			c.deadline = time.Time{} // has none
 		}
 	}
-	batch, late := s.take(start, 0)
-	if len(late) != 1 || late[0].deadline != start.Add(9*ms) || len(batch) != 5 || s.tracks != 1 {
-		t.Errorf("expected the request with less than half the time to be late, and five rows, found %d and %d",
+	batch, late := s.take(start, 2*ms)
+	if len(late) != 1 || late[0].deadline != start.Add(9*ms) || len(batch) != 4 || s.tracks != 2 {
+		t.Errorf("expected the request with less than half the time to be late, and four rows, found %d and %d",
 			len(late), len(batch))
 	}
-	if batch, late = s.take(start.Add(time.Minute), 0); len(batch) != 1 || len(late) != 0 || s.reserved != 0 {
-		t.Errorf("expected the last row, found %d, and %d late, %s reserved", len(batch), len(late), s.reserved)
+	if batch, late = s.take(start.Add(time.Minute), 2*ms); len(batch) != 2 || len(late) != 0 || s.reserved != 0 {
+		t.Errorf("expected the last two rows, found %d, and %d late, %s reserved", len(batch), len(late), s.reserved)
 	}
 }
 
@@ -221,6 +266,7 @@ func TestAnIdleEngineWaitsIfItIsTold(t *testing.T) {
 		"as much as a batch has":   {10 * ms, 0, []int{50, 45}, true, 0},
 		"as many as a batch has":   {10 * ms, 0, slices.Repeat([]int{1}, 32), true, 0},
 		"nearly as much as it has": {10 * ms, 0, []int{50, 44}, false, 10 * ms},
+		"a row and nothing else":   {10 * ms, 0, []int{94}, false, 10 * ms},
 	} {
 		limits := someLimits
 		limits.delay = c.delay
@@ -246,11 +292,14 @@ func (s *schedule) check(t *testing.T) {
 			cost += tr.cost
 			ofTracks += tr.held
 		}
+		if !slices.IsSortedFunc(f.tracks, func(a, b *track) int { return a.number - b.number }) {
+			t.Fatal("the rows of an adapter are not in the order of arrival")
+		}
 		if f.held < ofTracks || a != f.adapter {
 			t.Fatalf("a flow holds %s, its rows %s", f.held, ofTracks)
 		}
-		if len(f.tracks) > 0 && !f.listed {
-			t.Fatal("a flow with rows has no turn")
+		if (len(f.tracks) > 0 || f.deficit < s.quantum()) && !f.listed || f.listed != slices.Contains(s.turns, f) {
+			t.Fatal("a flow with rows, or that is to get some of its quantum back, takes no turns")
 		}
 		tracks += len(f.tracks)
 		held += f.held
@@ -259,7 +308,7 @@ func (s *schedule) check(t *testing.T) {
 		t.Fatalf("expected %s reserved of %s, %s for %d rows, found %s, %s, %d",
 			held, s.limits.queue, cost, tracks, s.reserved, s.cost, s.tracks)
 	}
-	if tracks == 0 && held == 0 && len(s.flows) > len(s.fresh)+len(s.busy) {
+	if tracks == 0 && held == 0 && len(s.flows) > len(s.turns) {
 		t.Fatalf("an empty queue remembers %d adapters", len(s.flows))
 	}
 }
@@ -403,7 +452,7 @@ func TestNobodyStarves(t *testing.T) {
 				s.enqueue(&claim{}, lay(rowsOf(long, 300), &aMillisecond), time.Time{})
 			}
 			for ; came*10 < now*time.Duration(anew); came += 10 * ms {
-				s.ask(time.Time{}, rowsOf(adaptersOf(1)[0], 10)) // that nobody has heard of
+				s.ask(time.Time{}, rowsOf(adaptersOf(1)[0], 5, 5)) // that nobody has heard of
 			}
 			batch, _ := s.take(time.Time{}, 0)
 			for _, t := range batch {
@@ -420,6 +469,32 @@ func TestNobodyStarves(t *testing.T) {
 			if share := float64(computed[a]) / float64(now); share < least {
 				t.Errorf("%s, beside %d tenths anew: expected %g of the time at least, found %.3f", name, anew, least, share)
 			}
+		}
+	}
+}
+
+// All who always have rows get the same time, however long their rows are.
+func TestSharesAreEven(t *testing.T) {
+	lengths := []int{1, 7, 12, 13, 24, 26, 60, 300}
+	s := newSchedule(limits{batch: 100 * ms, queue: time.Hour, rows: 32, tokens: 1 << 14})
+	a := adaptersOf(len(lengths))
+	computed := make(map[*engine.Adapter]time.Duration)
+	var now time.Duration
+	for now < 10*time.Minute {
+		for i, n := range lengths {
+			for f := s.flow(a[i]); len(f.tracks) < 200; {
+				s.enqueue(&claim{}, lay(rowsOf(a[i], n), &aMillisecond), time.Time{})
+			}
+		}
+		batch, _ := s.take(time.Time{}, 2*ms)
+		for _, t := range batch {
+			computed[t.adapter] += t.cost
+			now += t.cost
+		}
+	}
+	for i, n := range lengths {
+		if share := float64(computed[a[i]]) / float64(now) * float64(len(a)); share < 0.98 || share > 1.02 {
+			t.Errorf("rows of %d ms: expected the same time as all others, found %.3f of it", n, share)
 		}
 	}
 }

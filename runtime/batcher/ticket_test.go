@@ -138,7 +138,7 @@ func TestDeadlines(t *testing.T) {
 }
 
 func TestAnIdleEngineWaitsForMore(t *testing.T) {
-	options := batcher.Options{MaxDelay: time.Second, MaxBatch: 10 * time.Second, MaxQueue: 100 * time.Second}
+	options := batcher.Options{MaxDelay: time.Second, MaxBatch: 40 * time.Second, MaxQueue: 100 * time.Second}
 	timed(t, options, func(t *testing.T, g *gate, b *batcher.Batcher) {
 		expect := func(what string, running int) {
 			t.Helper()
