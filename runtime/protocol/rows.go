@@ -108,12 +108,13 @@ func (d Rows) each(t *Tensor, visit func(row JSON) error) error {
 }
 
 // Shape is that of lists in lists, as the first at each depth says it: whoever reads the elements holds the rest to it.
-// What is no list has none.
+// What is no list has none. Of lists nested deeper than any tensor it tells MaxMembers depths: each costs a walk over
+// the text.
 func (d JSON) Shape() (shape []int64) {
 	if len(d) == 0 {
 		return nil
 	}
-	for s := (scanner{jsontext.Value(d)}); s.peek() == '['; s.rest = s.rest[1:] {
+	for s := (scanner{jsontext.Value(d)}); s.peek() == '[' && len(shape) < MaxMembers; s.rest = s.rest[1:] {
 		shape = append(shape, int64(s.length()))
 	}
 	return shape

@@ -95,6 +95,17 @@ func TestBadRows(t *testing.T) {
 	}
 }
 
+// nested is so many lists, one in the other.
+func nested(depth int) string { return strings.Repeat("[", depth) + "1" + strings.Repeat("]", depth) }
+
+// As deep as the decoder lets lists be, with as much in them as half a megabyte of text: nobody waits for their shape.
+func BenchmarkShapeOfDeepLists(b *testing.B) {
+	deep := JSON(strings.Replace(nested(9_990), "1", "1"+strings.Repeat(",1", 1<<18), 1))
+	for b.Loop() {
+		deep.Shape()
+	}
+}
+
 func TestShapesOfLists(t *testing.T) {
 	for text, want := range map[string]string{
 		"":                                  "[]",
@@ -106,6 +117,7 @@ func TestShapesOfLists(t *testing.T) {
 		`[{"a": [1, 2], "b]": "}"}, 3]`:     "[2]",
 		"[[[1],[2],[3]], [[4],[5],[6]]]":    "[2 3 1]",
 		"[[[1],[2,2],[3]], [4], 5, [[[]]]]": "[4 3 1]",
+		nested(MaxMembers + 1):              "[1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1]",
 	} {
 		d := JSON(text)
 		if found := fmt.Sprint(d.Shape()); found != want {
