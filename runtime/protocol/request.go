@@ -77,13 +77,13 @@ type requestJSON struct {
 	ID         string              `json:"id"`
 	ModelName  string              `json:"model_name"` // as KServe's client sends it
 	Parameters Parameters          `json:"parameters"`
-	Inputs     bounded[inputJSON]  `json:"inputs"`
-	Outputs    bounded[outputJSON] `json:"outputs"`
+	Inputs     Bounded[inputJSON]  `json:"inputs"`
+	Outputs    Bounded[outputJSON] `json:"outputs"`
 }
 
 type inputJSON struct {
 	Name       string         `json:"name"`
-	Shape      bounded[int64] `json:"shape"`
+	Shape      Bounded[int64] `json:"shape"`
 	Datatype   string         `json:"datatype"`
 	Parameters Parameters     `json:"parameters"`
 	Data       jsontext.Value `json:"data"`
@@ -204,11 +204,11 @@ func (in *inputJSON) tensor(rest *[]byte, binary bool) (Tensor, error) {
 	return t, nil
 }
 
-// bounded is a list of at most MaxMembers.
-type bounded[T any] []T
+// Bounded is a list of at most MaxMembers.
+type Bounded[T any] []T
 
 // UnmarshalJSONFrom fails at the first member beyond the bound.
-func (l *bounded[T]) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
+func (l *Bounded[T]) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 	if err := open(dec, '[', "a list"); err != nil {
 		return err
 	}

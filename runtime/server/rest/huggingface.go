@@ -21,10 +21,10 @@ type pipelineRequest struct {
 }
 
 type pipelineParameters struct {
-	TopK         *int     `json:"top_k"`
-	Function     *string  `json:"function_to_apply"`
-	Aggregation  *string  `json:"aggregation_strategy"`
-	IgnoreLabels []string `json:"ignore_labels"`
+	TopK         *int                      `json:"top_k"`
+	Function     *string                   `json:"function_to_apply"`
+	Aggregation  *string                   `json:"aggregation_strategy"`
+	IgnoreLabels *protocol.Bounded[string] `json:"ignore_labels"`
 }
 
 // pair is a text with a second, as pipelines take it.
@@ -139,7 +139,7 @@ func (p *pipelineParameters) check() error {
 	if a := p.Aggregation; a != nil && *a != simple {
 		return badRequest("parameters: aggregation_strategy: expected %s, found %s", simple, quote.Name(*a))
 	}
-	if l := p.IgnoreLabels; l != nil && (len(l) != 1 || l[0] != "O") {
+	if l := p.IgnoreLabels; l != nil && (len(*l) != 1 || (*l)[0] != "O") {
 		return badRequest(`parameters: ignore_labels: expected ["O"], found others`)
 	}
 	return nil

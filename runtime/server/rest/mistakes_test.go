@@ -206,6 +206,10 @@ func TestMistakesInFormsOfTexts(t *testing.T) {
 		{"/", `{"inputs": "a", "parameters": {"function_to_apply": "none"}}`, 400, "function_to_apply: row 0: not for"},
 		{"/", `{"inputs": "a", "parameters": {"aggregation_strategy": "max"}}`, 400, `expected simple, found "max"`},
 		{"/", `{"inputs": "a", "parameters": {"ignore_labels": []}}`, 400, `ignore_labels: expected ["O"]`},
+		{
+			"/", `{"inputs": "a", "parameters": {"ignore_labels": [` + strings.Repeat(`"",`, 99) + `""]}}`, 400,
+			"at /parameters/ignore_labels (byte 97): expected at most 16 members",
+		},
 		{"/", `{"inputs": "a", "parameters": {"stride": 3}}`, 400, "at /parameters/stride"},
 		{"/", `{"inputs": {"text": "a", "text_pair": "b"}}`, 400, "it finds entities in text, and not in pairs"},
 		{"/predict", `{"inputs": "a"}`, 400, `the model "versions" classifies tokens`},
