@@ -3,6 +3,7 @@ package rpc_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -76,9 +77,10 @@ func (h *held) Run(batch engine.Batch) ([]*tensor.Dense, error) {
 // bubble is a front over a held engine whose goroutines synctest.Wait waits for.
 type bubble struct {
 	*front
-	engine *held
-	over   *http.Server
-	plain  *http.Client
+	engine  *held
+	network *pipes
+	over    *http.Server
+	plain   *http.Client
 }
 
 // inBubble runs a test in a bubble: a deadline passes as soon as every goroutine is idle.
@@ -91,13 +93,13 @@ func inBubble(t *testing.T, test func(t *testing.T, b *bubble)) {
 			return b.engine
 		})
 		b.handler.Open(b.server)
-		network := newPipes()
+		b.network = newPipes()
 		b.over = &http.Server{Handler: b.handler}
 		rpc.Configure(b.over)
-		go func() { _ = b.over.Serve(network) }()
-		b.dial(t, "pipe", grpc.WithContextDialer(network.dial))
+		go func() { _ = b.over.Serve(b.network) }()
+		b.dial(t, "pipe", grpc.WithContextDialer(b.network.dial))
 		transport := plain()
-		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) { return network.dial(ctx, "") }
+		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) { return b.network.dial(ctx, "") }
 		b.plain = &http.Client{Transport: transport}
 		test(t, b)
 		close(b.engine.open)
@@ -208,6 +210,23 @@ func TestAHalfClosedStream(t *testing.T) {
 			t.Errorf("expected an answer, found %s: %s", code, told)
 		}
 		_ = writer.Close()
+	})
+}
+
+// A client that opens a connection and says nothing, or half of what HTTP/2 begins with, is let go.
+func TestASilentConnectionIsClosed(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		for _, said := range []string{"", "PRI * HTTP/2.0\r\n"} {
+			began := time.Now()
+			conn, err := b.network.dial(t.Context(), "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			go func() { _, _ = conn.Write([]byte(said)) }()
+			if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, io.EOF) || time.Since(began) != body.StepTime {
+				t.Errorf("%q: expected its end after %s, found %v after %s", said, body.StepTime, err, time.Since(began))
+			}
+		}
 	})
 }
 

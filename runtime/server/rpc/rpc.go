@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"go.opentelemetry.io/otel/trace"
 	rpccode "google.golang.org/genproto/googleapis/rpc/code"
@@ -65,6 +67,12 @@ func Configure(s *http.Server) {
 	s.Protocols = new(http.Protocols)
 	s.Protocols.SetUnencryptedHTTP2(true)
 	s.ReadTimeout = 0 // a message has its own
+	// A connection is none until its client has said that it speaks HTTP/2; net/http lifts this deadline then.
+	s.ConnState = func(conn net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			_ = conn.SetReadDeadline(time.Now().Add(body.StepTime))
+		}
+	}
 	s.HTTP2 = &http.HTTP2Config{
 		MaxConcurrentStreams:          streamsPerConnection,
 		WriteByteTimeout:              body.WriteTime,
@@ -141,7 +149,7 @@ type call struct {
 	mu      sync.Mutex // held while it is answered
 	ended   bool       // nobody waits for its answer any more
 	own     *server.Call
-	message proto.Message // read; nil of a stream
+	message proto.Message // read, until it is answered; nil of a stream
 	err     error         // why it could not be read
 	code    int           // of its answer, as HTTP has it; 0 while there is none
 	failure error         // that it was answered with
