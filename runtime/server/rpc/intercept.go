@@ -17,12 +17,15 @@ import (
 	"github.com/switchyard-dev/switchyard/runtime/server"
 )
 
-// unary answers a call that has one message.
+// unary answers a call that has one message. The call does not keep it: a client that is slow to read its answer holds
+// no more than that.
 func (h *Handler) unary(
 	ctx context.Context, _ any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler,
 ) (answer any, err error) {
 	err = h.answer(ctx, func(c *call) (err error) {
-		answer, err = handle(ctx, c.message)
+		message := c.message
+		c.message = nil
+		answer, err = handle(ctx, message)
 		return err
 	})
 	return answer, err

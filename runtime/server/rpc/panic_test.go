@@ -9,6 +9,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/switchyard-dev/switchyard/api/proto/inference"
 )
 
 func TestAPanicIsInternalAndTheServerLives(t *testing.T) {
@@ -24,6 +26,21 @@ func TestAPanicIsInternalAndTheServerLives(t *testing.T) {
 	}
 	if c.failure == nil || !strings.HasPrefix(c.failure.Error(), "panic: a secret\n") {
 		t.Errorf("expected the reason for the log, found %v", c.failure)
+	}
+}
+
+// An answer that is slow to be read holds no message: what the answer takes is all that is counted then.
+func TestACallThatIsAnsweredKeepsNoMessage(t *testing.T) {
+	h := New(Options{Log: slog.New(slog.DiscardHandler)})
+	c := &call{message: &inference.ServerLiveRequest{}}
+	ctx := context.WithValue(t.Context(), callKey{}, c)
+	if _, err := h.unary(ctx, nil, &grpc.UnaryServerInfo{}, func(_ context.Context, m any) (any, error) {
+		if _, ok := m.(*inference.ServerLiveRequest); !ok {
+			t.Errorf("expected the message, found %v", m)
+		}
+		return &inference.ServerLiveResponse{}, nil
+	}); err != nil || c.message != nil {
+		t.Errorf("expected the message to be let go, found %v, error %v", c.message, err)
 	}
 }
 
