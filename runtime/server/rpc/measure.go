@@ -89,14 +89,13 @@ func measureField(
 	return bytes + elementBytes, 1, err
 }
 
-// measurePacked is measureField of a list's numbers, one after the other. Those of a fixed size take what they take on
-// the wire.
+// measurePacked is measureField of a list's numbers, one after the other.
 func measurePacked(wire protowire.Type, value []byte) (bytes int64, members int, err error) {
-	if size, fixed := map[protowire.Type]int{protowire.Fixed32Type: 4, protowire.Fixed64Type: 8}[wire]; fixed {
-		if len(value)%size != 0 {
-			return 0, 0, fmt.Errorf("expected numbers of %d bytes each, found %d bytes", size, len(value))
-		}
-		return 0, len(value) / size, nil
+	switch wire { //nolint:exhaustive // others are varints
+	case protowire.Fixed32Type:
+		return measureFixed(4, value)
+	case protowire.Fixed64Type:
+		return measureFixed(8, value)
 	}
 	for len(value) > 0 {
 		_, n := protowire.ConsumeVarint(value)
@@ -107,6 +106,14 @@ func measurePacked(wire protowire.Type, value []byte) (bytes int64, members int,
 		members++
 	}
 	return varintBytes * int64(members), members, nil
+}
+
+// measureFixed is measurePacked of numbers of so many bytes each: they take what they take on the wire.
+func measureFixed(size int, value []byte) (bytes int64, members int, err error) {
+	if len(value)%size != 0 {
+		return 0, 0, fmt.Errorf("expected numbers of %d bytes each, found %d bytes", size, len(value))
+	}
+	return 0, len(value) / size, nil
 }
 
 // wireOf is how a kind of field travels, where it is not packed.
