@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"fmt"
-	"math"
 	"net/http"
 	"slices"
 	"time"
@@ -99,28 +98,16 @@ func (c *Call) Answer(ctx context.Context, request *Request) (*Answers, error) {
 	return &Answers{m, rows, chosen}, nil
 }
 
-// answer checks what a request asks, row by row, and has it computed. Names are resolved to revisions only here, once
-// the body is read: a request whose body came slowly is not answered by a revision of long ago.
+// answer has rows computed that are worth it. Names are resolved to revisions only here, once the body is read: a request
+// whose body came slowly is not answered by a revision of long ago.
 func (s *Server) answer(
 	ctx context.Context, m *Model, request *Request, chosen []output, own *share,
 ) (answers []Answer, err error) {
-	given, asked, err := s.inputsOf(request)
+	given, asked, err := s.rowsOf(request)
 	if err != nil {
 		return nil, err
 	}
-	n, err := given.rows()
-	if err != nil {
-		return nil, err
-	}
-	if n > s.options.MaxRows {
-		return nil, badRequest("input %s: shape: expected at most %d rows in a request, found %d",
-			quote.Name(given.source.name), s.options.MaxRows, n)
-	}
-	if given.times, err = timesAsked(asked, n, s.options.MaxRows); err != nil {
-		return nil, err
-	}
-	n *= given.times
-	account := accountOf(ctx)
+	account, n := accountOf(ctx), given.shape[0]*given.times
 	account.Rows = n
 	defer func() { s.metrics.observeRows(n, err) }()
 	held := s.newHeld()
@@ -130,25 +117,12 @@ func (s *Server) answer(
 			held.release()
 		}
 	}()
-	models, err := s.adaptersOf(m, request.Version, held, asked, given)
+	models, err := s.modelsOf(m, request.Version, held, asked, given, chosen)
 	if err != nil {
-		return nil, err
-	}
-	if err := checkHeads(models); err != nil {
-		return nil, err
-	}
-	if err := checkSize(models, given.tokens(), chosen); err != nil {
-		return nil, err
-	}
-	given.everyLabel = request.EveryLabel
-	if err := given.holds(); err != nil {
 		return nil, err
 	}
 	if err := s.takeRows(own, held, given, models, chosen); err != nil {
 		return nil, err
-	}
-	if !held.rows.take(int64(n)) {
-		return nil, TryLater(http.StatusTooManyRequests, errTooManyRows)
 	}
 	ticket, err := s.batcher.Admit(ctx, s.asks(given, models))
 	if err != nil {
@@ -171,19 +145,49 @@ func (s *Server) answer(
 		return nil, err
 	}
 	answers = make([]Answer, n)
-	for i, l := range computed.Logits {
-		values := l.Float32s()
-		if slices.ContainsFunc(values, func(v float32) bool { return math.IsNaN(float64(v)) || math.IsInf(float64(v), 0) }) {
-			return nil, Errorf(http.StatusUnprocessableEntity, "row %d: the model's answer to it is not finite", i)
-		}
+	for i := range answers {
 		answers[i] = Answer{Model: models[i], Read: rows[i].Tokens, text: inputs[i/given.times].text}
-		if models[i].Task == arch.Token {
-			answers[i].Tokens = values
-		} else {
-			answers[i].Logits = values
+		if err := answers[i].set(computed.Logits[i].Float32s()); err != nil {
+			return nil, fmt.Errorf("row %d: %w", i, err)
 		}
 	}
 	return answers, s.findEntities(ctx, answers, chosen)
+}
+
+// rowsOf finds what the rows are made of, and how many they are.
+func (s *Server) rowsOf(request *Request) (g *given, asked *protocol.Tensor, err error) {
+	if g, asked, err = s.inputsOf(request); err != nil {
+		return nil, nil, err
+	}
+	n, err := g.rows()
+	if err != nil {
+		return nil, nil, err
+	}
+	if n > s.options.MaxRows {
+		return nil, nil, badRequest("input %s: shape: expected at most %d rows in a request, found %d",
+			quote.Name(g.source.name), s.options.MaxRows, n)
+	}
+	g.times, err = timesAsked(asked, n, s.options.MaxRows)
+	g.everyLabel = request.EveryLabel
+	return g, asked, err
+}
+
+// modelsOf are those that the rows ask, held, once it is known that the rows can be answered if their data is what
+// their shape says.
+func (s *Server) modelsOf(
+	m *Model, version string, held *held, asked *protocol.Tensor, g *given, chosen []output,
+) ([]Model, error) {
+	models, err := s.adaptersOf(m, version, held, asked, g)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkHeads(models); err != nil {
+		return nil, err
+	}
+	if err := checkSize(models, g.tokens(), chosen); err != nil {
+		return nil, err
+	}
+	return models, g.holds()
 }
 
 // findEntities groups the tokens of texts that are answered for each token, if anybody asks for it. A pair of texts has

@@ -59,7 +59,8 @@ func (s *share) keep(n int64) {
 
 func (s *share) giveBack() { s.keep(0) }
 
-// takeRows takes what the rows and their answers take beside the body. What could never be had is refused for good.
+// takeRows takes the memory of the rows and their answers beside the body, and room for the rows themselves. What could
+// never be had is refused for good.
 func (s *Server) takeRows(own *share, held *held, g *given, models []Model, chosen []output) error {
 	inputs, answers := s.inputBytes(g), answerBytes(g, models, chosen)
 	if most := s.options.RequestBytes - own.n; inputs+answers > most {
@@ -69,6 +70,9 @@ func (s *Server) takeRows(own *share, held *held, g *given, models []Model, chos
 	}
 	if !held.inputs.take(inputs) || !own.take(answers) {
 		return TryLater(http.StatusTooManyRequests, errFull)
+	}
+	if !held.rows.take(int64(len(models))) {
+		return TryLater(http.StatusTooManyRequests, errTooManyRows)
 	}
 	return nil
 }

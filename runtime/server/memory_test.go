@@ -86,8 +86,9 @@ func TestRowsTakeMemory(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := &Server{
-				options: Options{RequestBytes: all}, memory: semaphore.NewWeighted(all), rowsHeld: semaphore.NewWeighted(1),
-				takes: &arch.Description{Text: &arch.TextInput{MaxTokens: 512}},
+				options: Options{RequestBytes: all}, memory: semaphore.NewWeighted(all),
+				rowsHeld: semaphore.NewWeighted(int64(len(c.models))),
+				takes:    &arch.Description{Text: &arch.TextInput{MaxTokens: 512}},
 			}
 			own, others, held := &share{of: s.memory}, &share{of: s.memory}, s.newHeld()
 			if !own.take(c.own) || !others.take(c.others) {
@@ -102,6 +103,8 @@ func TestRowsTakeMemory(t *testing.T) {
 				}
 			case err != nil:
 				t.Error(err)
+			case held.rows.n != int64(len(c.models)):
+				t.Errorf("expected %d rows to be held, found %d", len(c.models), held.rows.n)
 			case held.inputs.n != c.inputs || own.n != c.own+c.answers:
 				t.Errorf("expected %d and %d bytes to be held, found %d and %d", c.inputs, c.answers, held.inputs.n, own.n-c.own)
 			}
@@ -109,7 +112,7 @@ func TestRowsTakeMemory(t *testing.T) {
 			others.giveBack()
 			held.release()
 			held.release()
-			if !s.memory.TryAcquire(all) {
+			if !s.memory.TryAcquire(all) || !s.rowsHeld.TryAcquire(int64(len(c.models))) {
 				t.Error("expected all to be given back")
 			}
 		})

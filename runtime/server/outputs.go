@@ -3,6 +3,7 @@ package server
 import (
 	"cmp"
 	"math"
+	"net/http"
 	"slices"
 
 	"github.com/switchyard-dev/switchyard/runtime/arch"
@@ -23,6 +24,19 @@ type Answer struct {
 	Read     int       // tokens that the model has read, special ones too; of an image its patches
 
 	text *textInput // what was asked about, if it was a text
+}
+
+// set takes what the model has computed.
+func (a *Answer) set(logits []float32) error {
+	if slices.ContainsFunc(logits, func(v float32) bool { return math.IsNaN(float64(v)) || math.IsInf(float64(v), 0) }) {
+		return Errorf(http.StatusUnprocessableEntity, "the model's answer to it is not finite")
+	}
+	if a.Model.OfTokens() {
+		a.Tokens = logits
+	} else {
+		a.Logits = logits
+	}
+	return nil
 }
 
 // Probabilities are what the logits say of each label.
