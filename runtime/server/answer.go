@@ -98,8 +98,8 @@ func (c *Call) Answer(ctx context.Context, request *Request) (*Answers, error) {
 	return &Answers{m, rows, chosen}, nil
 }
 
-// answer has rows computed that are worth it. Names are resolved to revisions only here, once the body is read: a request
-// whose body came slowly is not answered by a revision of long ago.
+// answer has a request's rows checked and computed. Names are resolved to revisions only here, once the body is read: a
+// request whose body came slowly is not answered by a revision of long ago.
 func (s *Server) answer(
 	ctx context.Context, m *Model, request *Request, chosen []output, own *share,
 ) (answers []Answer, err error) {
