@@ -52,14 +52,20 @@ func walk(raw []byte, message protoreflect.MessageDescriptor) (bytes int64, err 
 			return 0, fmt.Errorf("%s: %w", field.Name(), err)
 		}
 		bytes += took
-		if members[number] += count; members[number] > protocol.MaxMembers && message != contents {
+		switch members[number] += count; {
+		case !field.IsList() && !field.IsMap():
+			if members[number] > 1 {
+				return 0, fmt.Errorf("%s: expected it once, found it twice", field.Name())
+			}
+		case members[number] > protocol.MaxMembers && message != contents:
 			return 0, fmt.Errorf("%s: expected at most %d members, found more", field.Name(), protocol.MaxMembers)
 		}
 	}
 	return bytes, nil
 }
 
-// measureField is what a field's value takes beside its own bytes, and how many members of its list it is.
+// measureField is what a field's value takes beside its own bytes, and how many members of its list it is: one, of a
+// field that is no list.
 func measureField(
 	field protoreflect.FieldDescriptor, wire protowire.Type, value []byte,
 ) (bytes int64, members int, err error) {
@@ -79,12 +85,12 @@ func measureField(
 		if field.Kind() == protoreflect.StringKind && !utf8.Valid(value) {
 			return 0, 0, fmt.Errorf("expected a text in UTF-8")
 		}
-		return 0, 0, nil
+		return 0, 1, nil
 	case field.Message() != nil:
 		bytes, err = walk(value, field.Message())
 	}
 	if !field.IsList() && !field.IsMap() {
-		return bytes, 0, err
+		return bytes, 1, err
 	}
 	return bytes + elementBytes, 1, err
 }

@@ -157,6 +157,15 @@ func TestBadMessages(t *testing.T) {
 			frame(0, inInput(protowire.AppendVarint(field(9, protowire.VarintType), 1))), nil, codes.InvalidArgument,
 			"inputs: InferInputTensor: there is no field 9",
 		},
+		"a name twice": {
+			frame(0, protowire.AppendString(append(bytes.Clone(good), field(1, protowire.BytesType)...), "digits")), nil,
+			codes.InvalidArgument, "model_name: expected it once, found it twice",
+		},
+		"contents twice": {
+			frame(0, inInput(append(protowire.AppendString(field(5, protowire.BytesType), ""),
+				protowire.AppendString(field(5, protowire.BytesType), "")...))), nil,
+			codes.InvalidArgument, "contents: expected it once, found it twice",
+		},
 		"another wire type": {
 			frame(0, protowire.AppendVarint(field(1, protowire.VarintType), 1)), nil, codes.InvalidArgument,
 			"model_name: expected wire type 2, found 0",
