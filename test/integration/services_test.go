@@ -87,7 +87,8 @@ func labelOverGRPC(t *testing.T, address, adapter string) string {
 		t.Fatal(err)
 	}
 	defer func() { _ = connection.Close() }()
-	answer, err := inference.NewGRPCInferenceServiceClient(connection).ModelInfer(t.Context(), &inference.ModelInferRequest{
+	client := inference.NewGRPCInferenceServiceClient(connection)
+	answer, err := client.ModelInfer(t.Context(), &inference.ModelInferRequest{
 		ModelName: adapter,
 		Inputs: []*inference.ModelInferRequest_InferInputTensor{{
 			Name: "image", Datatype: "BYTES", Shape: []int64{1},
